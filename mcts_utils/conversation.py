@@ -1,0 +1,118 @@
+"""Conversations: prompts, Thought/Action turns, the judge's question and its answer. Pure; counts no tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mcts_utils.types import Label, Message, Step, Task
+
+# PROMPT=full: for a model that was never trained on these environments (zero-shot).
+FULL_PROMPTS = {
+    "textcraft": (
+        "You are playing a crafting game. You get a list of crafting commands and a goal item to make.\n"
+        "In every turn reply with exactly two lines:\n"
+        "Thought: one short sentence on what to do next and why\n"
+        "Action: one command\n"
+        "The commands are:\n"
+        "get <number> <item> - take raw items that no listed command makes, for example: get 2 oak log\n"
+        "craft <number> <item> using <number> <item>, <number> <item> - one listed command, with items that you hold; "
+        "a plural class such as planks, logs or coals stands for any one member, which you must name\n"
+        "inventory - see what you hold\n"
+        "Items must be in the inventory before you craft with them. The game answers each command with its result."
+    ),
+}
+# PROMPT=brief: for models trained on these conversations; the environment's own text says the rest.
+BRIEF_PROMPTS = {"textcraft": "Craft the goal."}
+FULL_JUDGE = (
+    "You review single steps of an agent that acts in an environment. You read the task, the steps taken so far and "
+    "one current step with the observation that answered it. Decide whether the current step is\n"
+    "good: it clearly brings the task closer to its goal,\n"
+    "bad: it clearly hurts, was refused, or repeats what already failed,\n"
+    "uncertain: what you see does not decide it.\n"
+    "First give your reason in one or two sentences. Then end with one line, exactly: Judgment: Good, "
+    "Judgment: Bad or Judgment: Uncertain."
+)
+BRIEF_JUDGE = "Judge the current step."
+PROMPTS = {"full": FULL_PROMPTS, "brief": BRIEF_PROMPTS}
+JUDGES = {"full": FULL_JUDGE, "brief": BRIEF_JUDGE}
+
+# Appendix A: the revision signal is one of ten short thoughts; these are our own sentences.
+REVISION_THOUGHTS = (
+    "That was a mistake. I will change my plan.",
+    "My last step was wrong. I need another way.",
+    "This is not working. I should rethink it.",
+    "I went wrong here. Let me correct that.",
+    "That step did not help. I will do it differently.",
+    "I made an error. I must fix my plan.",
+    "I misjudged this. I should start from what is missing.",
+    "That was the wrong move. I need a better one.",
+    "I see my mistake now. I will go on another way.",
+    "My plan has a flaw. I have to repair it first.",
+)
+WAIT_ACTION = "wait"
+WAIT_OBSERVATION = "ok."
+# Judgment must stand on its own last line, so that "Bad. It is not good" is never read as good.
+VERDICT_LINE = re.compile(r"^\W*judg(?:e)?ment\s*:\W*(good|bad|uncertain)\W*$", re.IGNORECASE)
+ACTION_LINE = re.compile(r"^\s*Action\s*:\s*(.*)$", re.IGNORECASE | re.MULTILINE)
+THOUGHT_LINE = re.compile(r"^\s*Thought\s*:\s*(.*?)(?=^\s*Action\s*:|\Z)", re.IGNORECASE | re.MULTILINE | re.DOTALL)
+
+
+def reply_text(thought: str, action: str) -> str:
+    """An assistant turn."""
+    return f"Thought: {thought}\nAction: {action}"
+
+
+def parse_reply(reply: str) -> tuple[str, str]:
+    """Thought and action of an assistant turn.
+
+    The action is the first line after the last `Action:`. A turn without `Action:` is taken whole as the action, so that the
+    environment refuses it in its own words and the agent can see that.
+    """
+    actions = ACTION_LINE.findall(reply)
+    thought = THOUGHT_LINE.search(reply)
+    return (thought.group(1).strip() if thought else ""), (actions[-1].strip() if actions else reply.strip())
+
+
+def action_of(reply: str) -> str:
+    """The action that is sent to the environment."""
+    return parse_reply(reply)[1]
+
+
+def opening_messages(task: Task, prompt: str) -> list[Message]:
+    """System turn and the environment's opening text. `prompt` is a key of PROMPTS."""
+    return [Message("system", PROMPTS[prompt][task.env]), Message("user", task.opening)]
+
+
+def step_messages(steps: Sequence[Step], loss: bool = False) -> list[Message]:
+    """Alternating assistant and user turns of a path; the path's prefix is a prefix of the messages."""
+    turns = []
+    for step in steps:
+        turns += [Message("assistant", step.reply, loss), Message("user", step.observation)]
+    return turns
+
+
+def acting_messages(task: Task, steps: Sequence[Step], prompt: str) -> list[Message]:
+    """What the actor sees before its next turn."""
+    return opening_messages(task, prompt) + step_messages(steps)
+
+
+def judge_messages(task: Task, before: Sequence[Step], step: Step, prompt: str) -> list[Message]:
+    """The judge's question about `step`, taken after `before` (Appendix A).
+
+    Questions along one path share their beginning byte for byte, up to the step judged.
+    """
+    log = "".join(f"Action: {s.action}\nObservation: {s.observation}\n" for s in before)
+    current = f"Current action: {step.action}\nCurrent observation: {step.observation}"
+    return [Message("system", JUDGES[prompt]), Message("user", f"{task.opening}\n\nLog:\n{log}{current}")]
+
+
+def parse_verdict(text: str) -> tuple[Label, str] | None:
+    """(label, reason) of a judge's answer, or None unless exactly one judgment is given and it ends the answer."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    found = [VERDICT_LINE.match(line) for line in lines]
+    if not lines or not found[-1] or sum(m is not None for m in found) != 1:
+        return None
+    label = found[-1].group(1).lower()
+    assert label in ("good", "bad", "uncertain")
+    return label, " ".join(lines[:-1])  # type: ignore[return-value]

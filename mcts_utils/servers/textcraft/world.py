@@ -1,0 +1,237 @@
+"""The TextCraft world: recipes, goals and one player's inventory. No HTTP here.
+
+Rules and texts follow AgentGym's TextCraft (TextCraft is from Prasad et al. 2024, "ADaPT"): three actions,
+matched by prefix, case-sensitive, single spaces:
+
+    get 2 oak log                          raw items only
+    craft 4 oak planks using 1 oak log     one recipe once; a tag such as "planks" is met by any one member
+    inventory
+
+Reward 1 and done on crafting or getting the goal item.
+"""
+
+import hashlib
+import json
+import random
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+NAMESPACE = "minecraft:"
+MAX_GOAL_DEPTH = 4  # crafting levels below the goal, as in AgentGym's 544 goals
+TAG_MEMBERS_SHOWN = 2  # craftable members of a tag whose recipes are listed
+DISTRACTORS = 7  # recipes listed that the goal does not need, at most
+TEST_SHARE = 0.36  # of the goals of each depth
+
+
+def text(name: str) -> str:
+    """`dark_oak_planks` -> `dark oak planks`, as every observation shows it."""
+    return name.replace("_", " ")
+
+
+def order_key(name: str) -> str:
+    """A fixed, arbitrary order of names (sha256), the same on every machine."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`output` made `count` at a time from `inputs`: (item or #tag, how many)."""
+
+    output: str
+    count: int
+    inputs: tuple[tuple[str, int], ...]
+
+    def line(self) -> str:
+        """The command that lists it; a tag stands for its members."""
+        needs = ", ".join(f"{n} {text(name.lstrip('#'))}" for name, n in self.inputs)
+        return f"craft {self.count} {text(self.output)} using {needs}"
+
+
+@dataclass(frozen=True)
+class World:
+    """All recipes and goals. Immutable; shared by every session."""
+
+    recipes: dict[str, tuple[Recipe, ...]]  # by output item
+    tags: dict[str, tuple[str, ...]]
+    depth: dict[str, int]  # item -> crafting levels, 0 = raw
+    goals: tuple[str, ...]  # index order of the server
+    items: frozenset[str]
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """Items that satisfy an ingredient: the tag's members, or the item itself."""
+        return self.tags[name[1:]] if name.startswith("#") else (name,)
+
+    def is_raw(self, item: str) -> bool:
+        """True if `get` gives it: a known item that no recipe makes."""
+        return item in self.items and item not in self.recipes
+
+    def split(self) -> dict[str, list[int]]:
+        """Goal indices of the fixed train/test split; no goal is in both, every depth is in both."""
+        test: set[str] = set()
+        for level in range(1, MAX_GOAL_DEPTH + 1):
+            same = sorted((g for g in self.goals if self.depth[g] == level), key=order_key)
+            test.update(same[: round(TEST_SHARE * len(same))])
+        halves: dict[str, list[int]] = {"train": [], "test": []}
+        for index, goal in enumerate(self.goals):
+            halves["test" if goal in test else "train"].append(index)
+        return halves
+
+    def commands(self, goal: str, rng: random.Random | None = None) -> list[str]:
+        """The crafting commands shown with a goal: all it can need, and distractors that share ingredients.
+
+        The default order and choice come from the goal's name alone, so a goal always shows the same commands;
+        `rng` draws another presentation of the same goal (for training data).
+        """
+        rng = rng or random.Random(order_key(goal))
+        needed = self._needed(goal, rng)
+        shown = [r for name in needed for r in self.recipes[name]]
+        related = {name for r in shown for name, _ in r.inputs}
+        pool = [
+            r
+            for output in sorted(self.recipes)
+            if output not in needed
+            for r in self.recipes[output]
+            if any(name in related or name == goal for name, _ in r.inputs)
+        ]
+        shown += rng.sample(pool, min(DISTRACTORS, len(pool)))
+        rng.shuffle(shown)
+        return [r.line() for r in shown]
+
+    def _needed(self, goal: str, rng: random.Random) -> list[str]:
+        """Items whose recipes a plan for the goal can use."""
+        needed: list[str] = []
+        queue = [goal]
+        shown_members: dict[str, list[str]] = {}  # one choice of members per tag
+        while queue:
+            item = queue.pop(0)
+            if item in needed or item not in self.recipes:
+                continue
+            needed.append(item)
+            for recipe in self.recipes[item]:
+                for name, _ in recipe.inputs:
+                    if name not in shown_members:
+                        shown_members[name] = self._craftable(name, rng)
+                    queue += shown_members[name]
+        return needed
+
+    def _craftable(self, name: str, rng: random.Random) -> list[str]:
+        """Members of an ingredient whose recipes are worth listing: none if a raw member is there to get."""
+        if any(self.is_raw(member) for member in self.members(name)):
+            return []
+        members = [m for m in self.members(name) if m in self.depth]
+        easiest = [m for m in members if self.depth[m] == min(self.depth[x] for x in members)]
+        return easiest if len(easiest) <= TAG_MEMBERS_SHOWN else rng.sample(easiest, TAG_MEMBERS_SHOWN)
+
+    def opening(self, goal: str, commands: list[str] | None = None) -> str:
+        """The observation of a reset."""
+        lines = "\n".join(commands if commands is not None else self.commands(goal))
+        return f"Crafting commands:\n{lines}\n\nGoal: craft {text(goal)}."
+
+
+def crafting_depths(recipes: dict[str, tuple[Recipe, ...]], tags: dict[str, tuple[str, ...]], items: set[str]) -> dict[str, int]:
+    """Least number of crafting levels per item that can be made at all (raw items: 0)."""
+    depth = {item: 0 for item in items if item not in recipes}
+    while True:
+        found = {}
+        for output, ways in recipes.items():
+            if output in depth:
+                continue
+            for recipe in ways:
+                best = []
+                for name, _ in recipe.inputs:
+                    members = tags[name[1:]] if name.startswith("#") else (name,)
+                    best.append(min((depth[m] for m in members if m in depth), default=None))
+                if None not in best:
+                    found[output] = min(found.get(output, 99), 1 + max(b for b in best if b is not None))
+        if not found:
+            return depth
+        lowest = min(found.values())
+        depth.update({item: level for item, level in found.items() if level == lowest})
+
+
+@lru_cache(maxsize=1)
+def load_world() -> World:
+    """The world of recipes.json. Items that nothing raw leads to are left out."""
+    data = json.loads(Path(__file__).with_name("recipes.json").read_text(encoding="utf-8"))
+    tags = {name: tuple(members) for name, members in data["tags"].items()}
+    ways: dict[str, list[Recipe]] = {}
+    items = {m for members in tags.values() for m in members}
+    for output, count, inputs in data["recipes"]:
+        ways.setdefault(output, []).append(Recipe(output, count, tuple((name, n) for name, n in inputs)))
+        items.add(output)
+        items.update(name for name, _ in inputs if not name.startswith("#"))
+    recipes = {output: tuple(found) for output, found in ways.items()}
+    depth = crafting_depths(recipes, tags, items)
+    goals = sorted((g for g in recipes if g in depth and depth[g] <= MAX_GOAL_DEPTH), key=lambda g: (depth[g], g))
+    return World(recipes, tags, depth, tuple(goals), frozenset(items))
+
+
+@dataclass
+class Session:
+    """One player with one goal. Not thread-safe."""
+
+    world: World
+    goal: str
+    inventory: dict[str, int] = field(default_factory=dict)
+
+    def step(self, action: str) -> tuple[str, int, bool]:
+        """Observation, reward (0 or 1) and done of one action."""
+        if match := re.match(r"craft ([0-9]+) (.*) using (.*)", action):
+            return self._craft(int(match.group(1)), match.group(2), match.group(3))
+        if match := re.match(r"get ([0-9]+) (.*)", action):
+            return self._get(int(match.group(1)), match.group(2))
+        if action.startswith("inventory"):
+            return self.describe(), 0, False
+        return f"Could not execute {action}", 0, False
+
+    def describe(self) -> str:
+        """The inventory line; items used up are not listed, items fetched zero times are."""
+        if not self.inventory:
+            return "Inventory: You are not carrying anything."
+        return "Inventory: " + "".join(f"[{text(name)}] ({count}) " for name, count in self.inventory.items())
+
+    def _get(self, count: int, name: str) -> tuple[str, int, bool]:
+        item = name.replace(" ", "_")
+        if not self.world.is_raw(item):
+            return f"Could not find {name}", 0, False
+        self.inventory[item] = self.inventory.get(item, 0) + count
+        return f"Got {count} {name}", *self._outcome(item)
+
+    def _craft(self, count: int, name: str, listed: str) -> tuple[str, int, bool]:
+        output = name.replace(" ", "_")
+        offered: dict[str, int] = {}
+        for part in listed.split(", "):
+            match = re.match(r"([0-9]+) (.*)", part)
+            if not match:
+                return f"Wrong item format: {part}", 0, False
+            offered[match.group(2).replace(" ", "_")] = int(match.group(1))
+        recipe = next((r for r in self.world.recipes.get(output, ()) if self._matches(r, offered)), None)
+        if recipe is None:
+            wanted = f"ItemTagWithCount(item_tag=ItemTag(tag=None, item_id='{NAMESPACE}{output}'), count={count})"
+            return f"Could not find a valid recipe for {wanted}", 0, False
+        if any(self.inventory.get(item, 0) < n for item, n in offered.items()):
+            return f"Could not find enough items to craft {NAMESPACE}{output}", 0, False
+        for item, n in offered.items():
+            self.inventory[item] -= n
+            if not self.inventory[item]:
+                del self.inventory[item]
+        self.inventory[output] = self.inventory.get(output, 0) + recipe.count
+        return f"Crafted {recipe.count} {NAMESPACE}{output}", *self._outcome(output)
+
+    def _matches(self, recipe: Recipe, offered: dict[str, int]) -> bool:
+        """True if the offered items are exactly the recipe's, each tag met by one member (or named itself)."""
+        if len(recipe.inputs) != len(offered):
+            return False
+        left = dict(offered)
+        for name, count in sorted(recipe.inputs, key=lambda x: x[0].startswith("#")):
+            choices = (*self.world.members(name), name.lstrip("#"))
+            item = next((c for c in choices if left.get(c) == count), None)
+            if item is None:
+                return False
+            del left[item]
+        return True
+
+    def _outcome(self, item: str) -> tuple[int, bool]:
+        return (1, True) if item == self.goal else (0, False)
