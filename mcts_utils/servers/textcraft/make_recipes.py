@@ -14,6 +14,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 VERSION = "1.16.5"
 OUTPUT = Path(__file__).with_name("recipes.json")
@@ -45,7 +46,8 @@ def tags() -> dict[str, list[str]]:
     return table
 
 
-Recipe = tuple[str, int, frozenset[tuple[frozenset[str], int]]]  # output, count made, {(alternatives, count needed)}
+# Output, count made, {(alternatives, count needed)}.
+Recipe = tuple[str, int, frozenset[tuple[frozenset[str], int]]]
 
 
 def concrete_recipes(data) -> set[Recipe]:
@@ -115,12 +117,23 @@ def is_undoing(recipe: Recipe, recipes: set[Recipe]) -> bool:
     return packed and needed == 1 and made > 1
 
 
-def main() -> None:
-    try:
-        import minecraft_data
-    except ImportError:
-        sys.exit("make_recipes needs the package: pip install minecraft-data==3.20.0")
-    data = minecraft_data(VERSION)
+def ingredients(recipe: Recipe, named: dict[frozenset[str], str]) -> list[list[Any]]:
+    """[[item or #tag, count], ...] of a recipe.
+
+    Raises:
+        ValueError: interchangeable items that no tag has as its members.
+    """
+    listed: list[list[Any]] = []
+    for alternatives, count in sorted(recipe[2], key=lambda x: (sorted(x[0]), x[1])):
+        tag = named.get(alternatives)
+        if tag is None and len(alternatives) > 1:
+            raise ValueError(f"{recipe[0]}: no tag has exactly the members {sorted(alternatives)}")
+        listed.append([f"#{tag}" if tag else next(iter(alternatives)), count])
+    return listed
+
+
+def build(data) -> dict[str, Any]:
+    """The content of recipes.json from the package's data."""
     recipes = {r for r in concrete_recipes(data) if not any(r[0] in alternatives for alternatives, _ in r[2])}
     recipes = {r for r in recipes if not is_undoing(r, recipes)}
     table = tags()
@@ -128,22 +141,32 @@ def main() -> None:
     for recipe in recipes:
         by_output.setdefault(recipe[0], set()).add(recipe)
     named = {frozenset(members): tag for tag, members in table.items()}
-    rows = []
-    for output in sorted(by_output):
-        for recipe in sorted(merge_variants(by_output[output], set(named)), key=repr_key):
-            inputs = []
-            for alternatives, count in sorted(recipe[2], key=lambda x: (sorted(x[0]), x[1])):
-                tag = named.get(alternatives)
-                if tag is None and len(alternatives) > 1:
-                    raise SystemExit(f"{output}: no tag has exactly the members {sorted(alternatives)}")
-                inputs.append([f"#{tag}" if tag else next(iter(alternatives)), count])
-            rows.append([output, recipe[1], inputs])
+    rows = [
+        (recipe[0], recipe[1], ingredients(recipe, named))
+        for output in sorted(by_output)
+        for recipe in sorted(merge_variants(by_output[output], set(named)), key=repr_key)
+    ]
     used = {name[1:] for _, _, inputs in rows for name, _ in inputs if name.startswith("#")}
-    body = {"version": VERSION, "tags": {t: m for t, m in table.items() if t in used}, "recipes": rows}
-    lines = ",\n".join("  " + json.dumps(row) for row in rows)
+    return {"version": VERSION, "tags": {t: m for t, m in table.items() if t in used}, "recipes": rows}
+
+
+def file_text(body: dict[str, Any]) -> str:
+    """The JSON text, one recipe a line."""
+    lines = ",\n".join("  " + json.dumps(row) for row in body["recipes"])
     head = json.dumps({k: v for k, v in body.items() if k != "recipes"}, indent=1)[:-2]
-    OUTPUT.write_text(head + ',\n "recipes": [\n' + lines + "\n ]\n}\n", encoding="utf-8")
-    print(f"{OUTPUT}: {len(rows)} recipes of {len(by_output)} items, {len(used)} tags: {', '.join(sorted(used))}")
+    return head + ',\n "recipes": [\n' + lines + "\n ]\n}\n"
+
+
+def main() -> None:
+    try:
+        import minecraft_data
+    except ImportError:
+        sys.exit("make_recipes needs the package: pip install minecraft-data==3.20.0")
+    body = build(minecraft_data(VERSION))
+    OUTPUT.write_text(file_text(body), encoding="utf-8")
+    print(
+        f"{OUTPUT}: {len(body['recipes'])} recipes, {len(body['tags'])} tags: {', '.join(sorted(body['tags']))}"
+    )
 
 
 if __name__ == "__main__":

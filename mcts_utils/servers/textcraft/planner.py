@@ -52,7 +52,9 @@ class Planner:
         return sorted(listed, key=lambda r: (self._recipe_effort(r, frozenset([item])), self._rank[r.line()]))
 
     def _recipe_effort(self, recipe: Recipe, above: frozenset[str]) -> float:
-        return 1 + sum(min(self._item_effort(m, above) for m in self.world.members(name)) for name, _ in recipe.inputs)
+        return 1 + sum(
+            min(self._item_effort(m, above) for m in self.world.members(name)) for name, _ in recipe.inputs
+        )
 
     def _item_effort(self, item: str, above: frozenset[str]) -> float:
         """A rough number of actions for one of the item; infinite where nothing listed makes it."""
@@ -78,10 +80,14 @@ class Planner:
             return enough[0]
 
         def listed_at(member: str) -> int:
-            ranks = [self._rank[r.line()] for r in self.world.recipes.get(member, ()) if r.line() in self._rank]
+            ranks = [
+                self._rank[r.line()] for r in self.world.recipes.get(member, ()) if r.line() in self._rank
+            ]
             return min(ranks, default=-1)
 
-        return min(members, key=lambda m: (self._item_effort(m, frozenset()), -self._stock.get(m, 0), listed_at(m)))
+        return min(
+            members, key=lambda m: (self._item_effort(m, frozenset()), -self._stock.get(m, 0), listed_at(m))
+        )
 
     def _provide(self, item: str, count: int, purpose: str | None, above: frozenset[str]) -> None:
         """Append actions until `count` of the item are in stock."""

@@ -23,6 +23,7 @@ MAX_GOAL_DEPTH = 4  # crafting levels below the goal, as in AgentGym's 544 goals
 TAG_MEMBERS_SHOWN = 2  # craftable members of a tag whose recipes are listed
 DISTRACTORS = 7  # recipes listed that the goal does not need, at most
 TEST_SHARE = 0.36  # of the goals of each depth
+COUNTED = re.compile(r"([0-9]+) (.*)")  # "4 oak planks"
 
 
 def text(name: str) -> str:
@@ -130,11 +131,13 @@ class World:
         return f"Crafting commands:\n{lines}\n\nGoal: craft {text(goal)}."
 
 
-def crafting_depths(recipes: dict[str, tuple[Recipe, ...]], tags: dict[str, tuple[str, ...]], items: set[str]) -> dict[str, int]:
+def crafting_depths(
+    recipes: dict[str, tuple[Recipe, ...]], tags: dict[str, tuple[str, ...]], items: set[str]
+) -> dict[str, int]:
     """Least number of crafting levels per item that can be made at all (raw items: 0)."""
     depth = {item: 0 for item in items if item not in recipes}
     while True:
-        found = {}
+        found: dict[str, int] = {}
         for output, ways in recipes.items():
             if output in depth:
                 continue
@@ -164,7 +167,9 @@ def load_world() -> World:
         items.update(name for name, _ in inputs if not name.startswith("#"))
     recipes = {output: tuple(found) for output, found in ways.items()}
     depth = crafting_depths(recipes, tags, items)
-    goals = sorted((g for g in recipes if g in depth and depth[g] <= MAX_GOAL_DEPTH), key=lambda g: (depth[g], g))
+    goals = sorted(
+        (g for g in recipes if g in depth and depth[g] <= MAX_GOAL_DEPTH), key=lambda g: (depth[g], g)
+    )
     return World(recipes, tags, depth, tuple(goals), frozenset(items))
 
 
@@ -178,8 +183,8 @@ class Session:
 
     def step(self, action: str) -> tuple[str, int, bool]:
         """Observation, reward (0 or 1) and done of one action."""
-        if match := re.match(r"craft ([0-9]+) (.*) using (.*)", action):
-            return self._craft(int(match.group(1)), match.group(2), match.group(3))
+        if match := re.match(r"craft (.*) using (.*)", action):
+            return self._craft(match.group(1), match.group(2))
         if match := re.match(r"get ([0-9]+) (.*)", action):
             return self._get(int(match.group(1)), match.group(2))
         if action.startswith("inventory"):
@@ -199,39 +204,50 @@ class Session:
         self.inventory[item] = self.inventory.get(item, 0) + count
         return f"Got {count} {name}", *self._outcome(item)
 
-    def _craft(self, count: int, name: str, listed: str) -> tuple[str, int, bool]:
+    def _craft(self, wanted: str, listed: str) -> tuple[str, int, bool]:
+        match = COUNTED.match(wanted)
+        count, name = (int(match.group(1)), match.group(2)) if match else (1, wanted)
         output = name.replace(" ", "_")
-        offered: dict[str, int] = {}
-        for part in listed.split(", "):
-            match = re.match(r"([0-9]+) (.*)", part)
+        offered: list[tuple[str, int]] = []
+        for part in listed.split(","):
+            match = COUNTED.match(part.strip())
             if not match:
-                return f"Wrong item format: {part}", 0, False
-            offered[match.group(2).replace(" ", "_")] = int(match.group(1))
+                return f"Wrong item format: {part.strip()}", 0, False
+            offered.append((match.group(2).replace(" ", "_"), int(match.group(1))))
         recipe = next((r for r in self.world.recipes.get(output, ()) if self._matches(r, offered)), None)
-        if recipe is None:
-            wanted = f"ItemTagWithCount(item_tag=ItemTag(tag=None, item_id='{NAMESPACE}{output}'), count={count})"
-            return f"Could not find a valid recipe for {wanted}", 0, False
-        if any(self.inventory.get(item, 0) < n for item, n in offered.items()):
-            return f"Could not find enough items to craft {NAMESPACE}{output}", 0, False
-        for item, n in offered.items():
+        if refusal := self._refusal(output, count, offered, recipe):
+            return refusal, 0, False
+        assert recipe is not None
+        for item, n in offered:
             self.inventory[item] -= n
             if not self.inventory[item]:
                 del self.inventory[item]
         self.inventory[output] = self.inventory.get(output, 0) + recipe.count
         return f"Crafted {recipe.count} {NAMESPACE}{output}", *self._outcome(output)
 
-    def _matches(self, recipe: Recipe, offered: dict[str, int]) -> bool:
-        """True if the offered items are exactly the recipe's, each tag met by one member (or named itself)."""
-        if len(recipe.inputs) != len(offered):
-            return False
-        left = dict(offered)
-        for name, count in sorted(recipe.inputs, key=lambda x: x[0].startswith("#")):
-            choices = (*self.world.members(name), name.lstrip("#"))
-            item = next((c for c in choices if left.get(c) == count), None)
-            if item is None:
+    def _refusal(self, output: str, count: int, offered: list[tuple[str, int]], recipe: Recipe | None) -> str:
+        """Why the craft is refused, or "". Items come before the recipe, and a tag has no item id, as in AgentGym."""
+        is_tag = output in self.world.tags
+        tag, item_id = (NAMESPACE + output if is_tag else None), (None if is_tag else NAMESPACE + output)
+        if any(item not in self.inventory or self.inventory[item] < n for item, n in offered):
+            return f"Could not find enough items to craft {item_id}"
+        if recipe is None:
+            named = f"ItemTag(tag={tag!r}, item_id={item_id!r})"
+            return f"Could not find a valid recipe for ItemTagWithCount(item_tag={named}, count={count})"
+        return ""
+
+    def _matches(self, recipe: Recipe, offered: list[tuple[str, int]]) -> bool:
+        """True if the offered items are exactly the recipe's, each tag met by one member.
+
+        No recipe has two ingredients with a common member (tested), so nothing is counted twice.
+        """
+        left = list(offered)
+        for name, count in recipe.inputs:
+            choice = next(((m, count) for m in self.world.members(name) if (m, count) in left), None)
+            if choice is None:
                 return False
-            del left[item]
-        return True
+            left.remove(choice)
+        return not left
 
     def _outcome(self, item: str) -> tuple[int, bool]:
         return (1, True) if item == self.goal else (0, False)

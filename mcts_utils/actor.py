@@ -1,0 +1,299 @@
+"""Who answers: an OpenAI-compatible chat endpoint, a local model (local_model.py), or a script for tests.
+
+The endpoint's quirks and every retry live here. It builds no conversation and reads no environment variable.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import httpx
+import openai
+
+from mcts_utils.types import Actor, ActorError, ContextOverflow, InputError, Message, Sample
+
+ATTEMPTS = 6  # per request
+BACK_OFF = 0.5  # seconds before the second attempt, doubled each time, times 0.5 to 1 at random
+LONGEST_WAIT = 60.0  # seconds; caps the back-off and what Retry-After may ask for
+CHECK_SECONDS = 5.0  # for the first contact
+TIMEOUT = httpx.Timeout(600.0, connect=5.0)  # a slow server may think long, but it must accept at once
+RETRIED = {408, 409, 425, 429}  # besides 5xx
+REFUSED = {400, 413, 422, 501}  # the request itself is not liked
+OVERFLOW = ("context length", "context_length", "context window", "context size", "maximum context", "prompt is too long")
+
+
+class ClosableActor(Actor, Protocol):
+    """What make_actor gives: an actor with counters and an end."""
+
+    def stats(self) -> dict[str, float]:
+        """calls, prompt_tokens, completion_tokens, max_in_flight, busy_s (seconds with a request in flight)."""
+
+    def close(self) -> None:
+        """Free connections and threads."""
+
+
+class Meter:
+    """Counts requests in flight and tokens, for any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flying, self._since = 0, 0.0
+        self.calls = self.prompt_tokens = self.completion_tokens = self.max_in_flight = 0
+        self.busy_s = self.in_flight_s = 0.0  # seconds with a request; requests x seconds
+
+    def __enter__(self) -> None:
+        self._shift(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._shift(-1)
+
+    def _shift(self, step: int) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self.busy_s += (now - self._since) * (self._flying > 0)
+            self.in_flight_s += (now - self._since) * self._flying
+            self._since, self._flying = now, self._flying + step
+            self.max_in_flight = max(self.max_in_flight, self._flying)
+
+    def count(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """One request was answered."""
+        with self._lock:
+            self.calls += 1
+            self.prompt_tokens += prompt_tokens
+            self.completion_tokens += completion_tokens
+
+    def stats(self) -> dict[str, float]:
+        names = ("calls", "prompt_tokens", "completion_tokens", "max_in_flight", "busy_s", "in_flight_s")
+        return {name: round(getattr(self, name), 3) for name in names}
+
+
+class EndpointActor:
+    """Any server of the chat completions protocol. What it does not understand (n, seed, max_tokens) is learned once."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        model: str,
+        max_tokens: int,
+        concurrency: int,
+        rng: random.Random | None = None,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        """`max_tokens`: new tokens per reply. `concurrency`: HTTP requests in flight. `rng` jitters the back-off."""
+        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        self._client = openai.OpenAI(
+            base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=TIMEOUT,
+            http_client=httpx.Client(limits=limits, timeout=TIMEOUT),
+        )  # fmt: skip
+        self.base_url, self._key, self.model, self.max_tokens = base_url, api_key, model, max_tokens
+        self._slots, self._meter = threading.Semaphore(concurrency), Meter()
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="actor")
+        self._closed = threading.Event()
+        self._rng, self._sleep = rng or random.Random(), sleep or self._closed.wait
+        self._single = False  # the server gives one choice, whatever n says
+        self._takes_seed = True
+        self._limit_name = "max_tokens"  # newer OpenAI models call it max_completion_tokens
+
+    def sample(
+        self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
+    ) -> list[Sample]:
+        """See types.Actor. A request's prompt tokens are on its first sample only.
+
+        Raises:
+            ContextOverflow: when the server says that the conversation is too long.
+            ActorError: one line with base URL, model and the last status.
+        """
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        if temperature == 0 and n > 1:  # all the same, and vLLM refuses n > 1 there
+            first = self._ask(turns, 1, temperature, seed)[0]
+            return [first] + [Sample(first.text, truncated=first.truncated)] * (n - 1)
+        found = [] if self._single and n > 1 else self._ask(turns, n, temperature, seed)
+        if len(found) < n and n > 1:
+            self._single = True
+            rest = range(len(found), n)
+            seeds = [None if seed is None else seed + i for i in rest]
+            for samples in self._pool.map(lambda s: self._ask(turns, 1, temperature, s), seeds):
+                found += samples[:1]
+        return found[:n]
+
+    def check(self) -> None:
+        """Make first contact, within seconds.
+
+        Raises:
+            InputError: naming OPENAI_BASE_URL, OPENAI_API_KEY or MODEL_NAME.
+        """
+        quick = self._client.with_options(timeout=CHECK_SECONDS)
+        try:
+            try:
+                if self.model in {m.id for m in quick.models.list().data or ()}:
+                    return
+            except (openai.NotFoundError, openai.APIResponseValidationError, AttributeError, TypeError):
+                pass  # not every server lists its models
+            self._ask([{"role": "user", "content": "Hi"}], 1, 0.0, None, attempts=2, limit=16)
+        except openai.APIStatusError as error:
+            raise InputError(self._complaint(error.status_code, self._line(error))) from None
+        except openai.APIConnectionError as error:
+            raise InputError(f"OPENAI_BASE_URL={self.base_url} cannot be reached: {self._line(error)}") from None
+        except ActorError as error:
+            status = error.__cause__.status_code if isinstance(error.__cause__, openai.APIStatusError) else 0
+            raise InputError(self._complaint(status, str(error))) from None
+
+    def stats(self) -> dict[str, float]:
+        """Counters of all requests since the start."""
+        return self._meter.stats()
+
+    def close(self) -> None:
+        """Stop retrying, drop the connections."""
+        self._closed.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    def _ask(
+        self, turns: list[dict], n: int, temperature: float, seed: int | None, attempts: int = ATTEMPTS, limit: int = 0
+    ) -> list[Sample]:
+        """One request with its retries; fewer than `n` samples (or none) from a server that does not do `n`."""
+        attempt = 0
+        while True:
+            if self._closed.is_set():
+                raise ActorError(self._blame("closed", "no more requests"))
+            attempt += 1
+            names = {self._limit_name: limit or self.max_tokens}
+            seeded = seed is not None and self._takes_seed
+            if seeded:
+                names["seed"] = seed  # type: ignore[assignment]
+            if n > 1:
+                names["n"] = n
+            try:
+                with self._slots, self._meter:
+                    answer: Any = self._client.chat.completions.create(
+                        model=self.model, messages=turns, temperature=temperature, **names  # type: ignore[arg-type]
+                    )  # fmt: skip
+                return self._samples(answer)
+            except openai.APIStatusError as error:
+                line = self._line(error)
+                if error.status_code in REFUSED:
+                    if any(word in line.lower() for word in OVERFLOW):
+                        raise ContextOverflow(self._blame(error.status_code, line)) from error
+                    if self._adapt(line.lower(), seeded, names):
+                        attempt -= 1
+                        continue
+                    if n > 1:
+                        return []
+                final = error.status_code < 500 and error.status_code not in RETRIED or "insufficient_quota" in line
+                failure, status, wait = error, str(error.status_code), retry_after(error.response.headers)
+            except (openai.APIConnectionError, openai.APIResponseValidationError, ValueError, RuntimeError) as error:
+                # ValueError: not JSON, or no choices; RuntimeError: httpx, when `close` came between
+                failure, status, wait, final = error, "no answer", None, False  # type: ignore[assignment]
+                line = self._line(error)
+            if final or attempt >= attempts:
+                raise ActorError(self._blame(status, line)) from failure
+            pause = BACK_OFF * 2 ** (attempt - 1) * self._rng.uniform(0.5, 1.0) if wait is None else wait
+            self._sleep(min(LONGEST_WAIT, pause))
+
+    def _adapt(self, line: str, seeded: bool, names: dict) -> bool:
+        """Drop or rename what the refusal names; true if the next attempt differs."""
+        if "max_completion_tokens" in line and "max_tokens" in names:
+            self._limit_name = "max_completion_tokens"
+            return True
+        if "seed" in line and seeded:
+            self._takes_seed = False
+            return True
+        return False
+
+    def _samples(self, answer: Any) -> list[Sample]:
+        """The choices as samples. A body without choices (some proxies answer errors with 200) is worth a retry."""
+        choices = getattr(answer, "choices", None)
+        if not choices:
+            raise ValueError(f"an answer without choices: {str(getattr(answer, 'error', answer))[:200]}")
+        usage = getattr(answer, "usage", None)
+        prompt, completion = (getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens"))
+        self._meter.count(prompt, completion)
+        share, more = divmod(completion, len(choices))
+        return [
+            Sample((c.message.content or "") if c.message else "", 0 if i else prompt, share + (i < more), c.finish_reason == "length")
+            for i, c in enumerate(choices)
+        ]  # fmt: skip
+
+    def _line(self, error: Exception) -> str:
+        """What the server said, on one line, without the key."""
+        text = str(error) if not error.__cause__ else f"{error} ({error.__cause__})"
+        return " ".join((text.replace(self._key, "***") if self._key else text).split())[:300]
+
+    def _blame(self, status: int | str, line: str) -> str:
+        return f"{self.base_url} model {self.model}: {status}: {line}"
+
+    def _complaint(self, status: int, line: str) -> str:
+        """The first contact failed: name the variable that is the likely cause."""
+        if status in (401, 403):
+            return f"OPENAI_API_KEY is not accepted by {self.base_url}: {line}"
+        if status == 404:
+            return f"MODEL_NAME={self.model} or OPENAI_BASE_URL={self.base_url} is not known there: {line}"
+        return f"OPENAI_BASE_URL={self.base_url} does not answer as a chat endpoint: {line}"
+
+
+def retry_after(headers: httpx.Headers) -> float | None:
+    """Seconds that the server asks us to wait, from a number or an HTTP date."""
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+class ScriptedActor:
+    """Answers by calling `script(messages, n, temperature, seed)`, one call at a time. For tests."""
+
+    def __init__(self, script: Callable[[Sequence[Message], int, float, int | None], list[str]]) -> None:
+        self._script, self._meter, self._lock = script, Meter(), threading.Lock()
+
+    def sample(
+        self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
+    ) -> list[Sample]:
+        with self._meter, self._lock:
+            texts = self._script(messages, n, temperature, seed)
+        self._meter.count(0, 0)
+        return [Sample(text) for text in texts]
+
+    def stats(self) -> dict[str, float]:
+        return self._meter.stats()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def make_actor(settings: Any) -> ClosableActor:
+    """The actor that the settings name (config.Settings): MODEL_DIR without OPENAI_BASE_URL is a local model.
+
+    Raises:
+        InputError: naming the variable, when the folder cannot be loaded or the endpoint does not answer.
+    """
+    if settings.local:
+        from mcts_utils.local_model import LocalActor, load_model  # torch takes seconds to import; an endpoint needs none
+
+        model, tokenizer = load_model(settings.model_dir)
+        return LocalActor(model, tokenizer, settings.max_token_length, settings.concurrency)
+    if not settings.model_name:
+        raise InputError("MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)")
+    if not (settings.openai_base_url or settings.openai_api_key):
+        raise InputError("neither MODEL_DIR nor OPENAI_BASE_URL nor OPENAI_API_KEY is set, so nobody can answer")
+    actor = EndpointActor(
+        settings.openai_base_url or "https://api.openai.com/v1", settings.openai_api_key, settings.model_name,
+        settings.max_token_length, settings.concurrency,
+    )  # fmt: skip
+    try:
+        actor.check()
+    except InputError:
+        actor.close()
+        raise
+    return actor

@@ -1,0 +1,167 @@
+"""Environment variables and `.env` -> one frozen `Settings`. The only module that reads os.environ.
+
+It checks values once and names the variable in the error. It opens no connection and loads no model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+from mcts_utils.types import InputError
+
+PROMPT_KEY = "agent_r_prompt"  # in MODEL_DIR/config.json: the prompt that the model was trained with
+ENDPOINT_CONCURRENCY = 16  # requests in flight
+LOCAL_CONCURRENCY = 64  # a local model answers them in batches
+PROMPT_KEYS = ("full", "brief")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every stage reads. Names are the environment variables' names in lower case."""
+
+    task: str = "textcraft"
+    model_name: str = ""  # as the endpoint knows it, and the folder's name in every result path
+    model_dir: str = ""  # folder of a local transformers model
+    model_type: str = ""  # suffix of the test results' folder
+    openai_api_key: str = field(default="", repr=False)
+    openai_base_url: str = ""
+    env_server_base: str = ""
+    max_depth: int = 20  # environment steps from the root to a leaf
+    itera: int = 8  # search iterations per tree
+    n_gen: int = 4  # candidate turns per expansion
+    n_rollout: int = 8  # rollouts per iteration; 0: one descent by expansions
+    temp: float = 1.0
+    max_token_length: int = 256  # new tokens per reply
+    alpha: float = 0.5  # a good trajectory's reward is above it, Eq. 4
+    beta: float = 0.2  # least gap between good and bad rewards, Eq. 4
+    uct_c: float = 0.25
+    prompt: str = "full"
+    seed: int = 0
+    concurrency: int = ENDPOINT_CONCURRENCY  # requests in flight
+    workers: int = 6  # trees (or test tasks) at once
+
+    @property
+    def local(self) -> bool:
+        """True if MODEL_DIR answers rather than an endpoint."""
+        return bool(self.model_dir) and not self.openai_base_url
+
+    def public(self) -> dict[str, Any]:
+        """All settings but the key: what manifests and trees may record."""
+        return {name: value for name, value in asdict(self).items() if name != "openai_api_key"}
+
+    def override(self, **changes: Any) -> Settings:
+        """A copy with the flags that were given: None and "" mean "not given"."""
+        return replace(self, **{name: value for name, value in changes.items() if value not in (None, "")})
+
+    def require(self, *names: str) -> Settings:
+        """Self, if each of the settings has a value.
+
+        Raises:
+            InputError: naming the first variable that is missing.
+        """
+        for name in names:
+            if getattr(self, name) == "":
+                raise InputError(f"{name.upper()} is not set (environment, .env or flag)")
+        return self
+
+
+def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from `environ`, or from os.environ over the `.env` file of the working folder.
+
+    Raises:
+        InputError: naming the variable and its value.
+    """
+    if environ is None:
+        environ = {**{k: v for k, v in dotenv_values(".env").items() if v is not None}, **os.environ}
+    read = _Reader(environ)
+    model_dir = read.text("MODEL_DIR")
+    if model_dir and not Path(model_dir).is_dir():
+        raise InputError(f"MODEL_DIR is not a folder: {model_dir!r}")
+    base_url = read.text("OPENAI_BASE_URL")
+    if base_url and not base_url.startswith(("http://", "https://")):
+        raise InputError(f"OPENAI_BASE_URL must begin with http:// or https://: {base_url!r}")
+    n_rollout = read.integer("N_ROLLOUT", 8, 0)
+    local = bool(model_dir) and not base_url
+    concurrency = read.integer("CONCURRENCY", LOCAL_CONCURRENCY if local else ENDPOINT_CONCURRENCY, 1)
+    return Settings(
+        task=read.text("TASK", "textcraft"),
+        model_name=read.text("MODEL_NAME", Path(model_dir).resolve().name if model_dir else ""),
+        model_dir=model_dir,
+        model_type=read.text("MODEL_TYPE"),
+        openai_api_key=read.text("OPENAI_API_KEY"),
+        openai_base_url=base_url,
+        env_server_base=read.text("ENV_SERVER_BASE"),
+        max_depth=read.integer("MAX_DEPTH", 20, 1),
+        itera=read.integer("ITERA", 8, 1),
+        n_gen=read.integer("N_GEN", 4, 1),
+        n_rollout=n_rollout,
+        temp=read.number("TEMP", 1.0, 0.0, 100.0),
+        max_token_length=read.integer("MAX_TOKEN_LENGTH", 256, 1),
+        alpha=read.number("ALPHA", 0.5, 0.0, 1.0),
+        beta=read.number("BETA", 0.2, 0.0, 1.0),
+        uct_c=read.number("UCT_C", 0.25, 0.0, 1e6),
+        prompt=read.choice("PROMPT", _model_prompt(model_dir), PROMPT_KEYS),
+        seed=read.integer("SEED", 0, 0),
+        concurrency=concurrency,
+        workers=read.integer("WORKERS", default_workers(concurrency, n_rollout), 1),
+    )
+
+
+def default_workers(concurrency: int, n_rollout: int) -> int:
+    """Trees at once: enough that others fill the slots while one tree waits for its last rollout."""
+    return max(2, math.ceil(3 * concurrency / max(1, n_rollout)))
+
+
+def _model_prompt(model_dir: str) -> str:
+    """The prompt that the model's own config names, else "full"."""
+    path = Path(model_dir, "config.json")
+    if not model_dir or not path.is_file():
+        return "full"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"MODEL_DIR: {path} is not JSON: {error}") from error
+    return str(config.get(PROMPT_KEY, "full")) if isinstance(config, dict) else "full"
+
+
+class _Reader:
+    """Reads and checks one variable at a time; an empty value counts as not set."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._environ.get(name, "").strip() or default
+
+    def choice(self, name: str, default: str, options: tuple[str, ...]) -> str:
+        value = self.text(name, default)
+        if value not in options:
+            raise InputError(f"{name} must be one of {', '.join(options)}: {value!r}")
+        return value
+
+    def integer(self, name: str, default: int, low: int) -> int:
+        return int(self._parsed(name, default, int, low, math.inf, "a whole number"))
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        return self._parsed(name, default, float, low, high, "a number")
+
+    def _parsed(
+        self, name: str, default: float, parse: Callable[[str], float], low: float, high: float, kind: str
+    ) -> float:
+        raw = self.text(name)
+        try:
+            value = parse(raw) if raw else default
+        except ValueError:
+            raise InputError(f"{name} must be {kind}: {raw!r}") from None
+        if not low <= value <= high:  # also refuses nan
+            bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+            raise InputError(f"{name} must be {bounds}: {raw!r}")
+        return value

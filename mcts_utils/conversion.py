@@ -1,0 +1,245 @@
+"""Stage 2 over many trees: build each tree's records, several trees at once, then write one JSONL and its manifest.
+
+One bad tree file or one failed tree is reported and counted, and stops nothing else. What a record is, is records.py's
+business; verdicts are kept per tree, so an interrupted run only replays.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from tqdm import tqdm
+
+from mcts_utils.config import Settings
+from mcts_utils.envs import task_id
+from mcts_utils.evaluation import fingerprint, one_line
+from mcts_utils.execution import Replayer, verify_rows
+from mcts_utils.judge import LABELS, Judge, VerdictCache, verdicts_path
+from mcts_utils.records import REASONS, Built, Options, TreeBuilder
+from mcts_utils.rollout import SessionPool
+from mcts_utils.rows import Source, drop_duplicates
+from mcts_utils.scheduler import run_tasks
+from mcts_utils.storage import read_json, read_jsonl, safe_name, sha256_file, write_jsonl, write_manifest
+from mcts_utils.tree import Tree, load_tree
+from mcts_utils.types import Actor, ActorError, Environment, InputError
+
+TREE_FILE = re.compile(r"search_results_(\d+)\.json")
+HOPELESS = 3  # trees that fail in a row: the server is at fault, not the trees
+
+
+class BadTree(InputError):
+    """A tree file that cannot be used; the others can."""
+
+
+def records_path(output_dir: str | Path, task: str, data_type: str) -> Path:
+    """The records of one data type."""
+    return Path(output_dir, f"{safe_name(task)}_{data_type}.jsonl")
+
+
+def manifest_path(output_dir: str | Path, task: str, data_type: str) -> Path:
+    """The manifest beside them."""
+    return records_path(output_dir, task, data_type).with_suffix(".manifest.json")
+
+
+def tree_files(input_dir: str | Path) -> list[tuple[int, Path]]:
+    """(index, file) of every tree in a folder of stage 1, by index.
+
+    Raises:
+        InputError: no folder, or no tree in it.
+    """
+    folder = Path(input_dir)
+    if not folder.is_dir():
+        raise InputError(f"--input_dir is not a folder: {str(input_dir)!r}")
+    found = [(int(m.group(1)), path) for path in folder.iterdir() if (m := TREE_FILE.fullmatch(path.name))]
+    if not found:
+        raise InputError(f"--input_dir has no search_results_<idx>.json: {str(input_dir)!r}")
+    return sorted(found)
+
+
+def read_tree(path: Path, env: str, index: int) -> Tree:
+    """The tree of a file, ours or the reference's.
+
+    Raises:
+        BadTree: one line naming the file.
+    """
+    try:
+        tree = load_tree(read_json(path), env, index)
+    except InputError as error:
+        text = str(error)
+        raise BadTree(text if text.startswith(str(path)) else f"{path}: {text}") from error
+    if tree.task.env != env:
+        raise BadTree(f"{path}: TASK is {env!r}, the tree is of {tree.task.env!r}")
+    return tree
+
+
+class Conversion:
+    """One run of stage 2: a folder of trees to one records file."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        input_dir: str | Path,
+        output_dir: str | Path,
+        judged: bool = True,
+    ) -> None:
+        """`judged`: the actor finds the cuts; else the first refused step is the cut (`--revise 0`)."""
+        self.settings, self.options, self.output_dir, self.judged = (
+            settings,
+            options,
+            Path(output_dir),
+            judged,
+        )
+        self.files = tree_files(input_dir)
+        self.output = records_path(output_dir, settings.task, options.data_type)
+        self.stop = Event()
+        self.failures: list[str] = []  # one line each
+        self._hashes: dict[int, str] = {}
+        self._verdicts: Counter[str] = Counter()
+
+    def run(
+        self, make_actor: Callable[[], Actor] | None, make_environment: Callable[[], Environment]
+    ) -> dict[str, Any]:
+        """Convert every tree and return the manifest's counts; `failures` then says what went wrong.
+
+        Args:
+            make_actor: who judges and repairs; None where nobody does either.
+
+        Raises:
+            InputError: actor or server are gone; what an earlier run wrote is left as it is.
+            KeyboardInterrupt: the verdicts so far are kept, the next run asks only for the others.
+        """
+        began = time.monotonic()
+        pool = SessionPool(make_environment)
+        actor: Actor | None = None
+        with closing(pool):
+            with pool.session():
+                pass  # an unusable server is told at once, before a model is loaded
+            actor = make_actor() if make_actor else None
+            try:
+                built = self._convert(actor, pool)
+            finally:
+                tokens = actor.stats() if actor is not None and hasattr(actor, "stats") else {}
+                if actor is not None and hasattr(actor, "close"):
+                    actor.close()
+        return self._conclude(built, dict(tokens), time.monotonic() - began)
+
+    def _convert(self, actor: Actor | None, pool: SessionPool) -> dict[int, Built]:
+        built: dict[int, Built] = {}
+        settings = self.settings
+        slots = settings.concurrency
+        judge = (
+            Judge(actor, settings.prompt, seed=settings.seed, slots=slots, stopped=self.stop.is_set)
+            if actor and self.judged
+            else None
+        )
+
+        def work(job: tuple[int, Path]) -> Built:
+            return self._tree(*job, pool, judge, actor)
+
+        try:
+            with tqdm(total=len(self.files), desc=self.options.data_type, unit="tree") as bar:
+                with closing(run_tasks(self.files, work, settings.workers, bar, self.stop)) as results:
+                    row = 0  # failures without a tree that worked between them
+                    for (index, path), result in results:
+                        if isinstance(result, Exception):
+                            row += not isinstance(result, BadTree)
+                            self._failed(path, result, hopeless=row >= HOPELESS)
+                        else:
+                            built[index], row = result, 0
+                        rows = sum(len(b.rows) for b in built.values())
+                        bar.set_postfix(records=rows, failed=len(self.failures), refresh=False)
+        finally:
+            if judge:
+                judge.close()
+        return built
+
+    def _failed(self, path: Path, error: Exception, hopeless: bool) -> None:
+        """Note a tree that failed; raise where going on is no use: the actor or the server is gone."""
+        line = str(error) if isinstance(error, BadTree) else f"{path}: {one_line(error)}"
+        self.failures.append(" ".join(line.split()))
+        if isinstance(error, ActorError) or hopeless:
+            raise InputError(f"stopped, nothing written, verdicts kept: {self.failures[-1]}") from error
+
+    def _tree(
+        self, index: int, path: Path, pool: SessionPool, judge: Judge | None, actor: Actor | None
+    ) -> Built:
+        """One tree, in memory for as long as this takes."""
+        settings = self.settings
+        tree = read_tree(path, settings.task, index)
+        digest = sha256_file(path)
+        source = Source(path.name, digest, tree.prompt, settings.seed)
+        run = Replayer(pool, tree.task.index, task_id(settings.task, tree.task.opening), self.stop.is_set)
+        cache = VerdictCache(verdicts_path(self.output_dir, index), self._judge_name(), settings.prompt)
+        find_cut = (lambda task, bad, start: judge.first_bad(task, bad, start, cache)) if judge else None
+        built = TreeBuilder(tree, source, self.options, run, find_cut, actor).build()
+        self._hashes[index] = digest
+        if judge:
+            built.counts.update({f"verdict {name}": count for name, count in cache.counts().items()})
+        built.counts["partial_trees"] = int(tree.status != "done")
+        return built
+
+    def _judge_name(self) -> str:
+        """Whose verdicts they are: a kept one counts for the same model (and weights) only."""
+        return " ".join(filter(None, (self.settings.model_name, fingerprint(self.settings.model_dir)[:16])))
+
+    def _conclude(self, built: dict[int, Built], tokens: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """The records, then the manifest. Without one tree that worked, an earlier output stays."""
+        if not built:
+            raise InputError(f"no tree could be used; the first: {self.failures[0]}")
+        rows, twins = drop_duplicates(row for index in sorted(built) for row in built[index].rows)
+        total: Counter[str] = Counter()
+        for one in built.values():
+            total.update(one.counts)
+        total["duplicate"] += twins
+        counts = {
+            "trees": len(built),
+            "trees_partial": total["partial_trees"],
+            "trees_failed": len(self.failures),
+            "failures": self.failures,
+            **{name: total[name] for name in ("paths", "good_paths", "pairs") if name in total},
+            "written": len(rows),
+            "replayed": len(rows),  # each was executed, and is what came back
+            "tasks_written": len({row["lineage"]["task"]["id"] for row in rows}),
+            "dropped": {name: total[name] for name in REASONS if total[name]},
+            "verdicts": {name: total[f"verdict {name}"] for name in (*LABELS, "unparsed", "requests")},
+            "repairs_tried": total["repairs_tried"],
+            "replays": total["replays"],
+            "env_steps": total["env_steps"],
+        }
+        write_jsonl(self.output, rows)
+        inputs = [path for index, path in self.files if index in built]
+        settings = {**self.settings.public(), **asdict(self.options)}
+        path = manifest_path(self.output_dir, self.settings.task, self.options.data_type)
+        write_manifest(path, "revision", settings, inputs, [self.output], counts, tokens, seconds)
+        return counts
+
+
+def verify_file(path: str | Path, make_environment: Callable[[], Environment]) -> dict[str, int]:
+    """Execute every row of a records file again (see verify_rows).
+
+    Raises:
+        InputError: naming the file and the row that cannot be read.
+    """
+    rows = read_jsonl(path)
+    total: Counter[str] = Counter()
+    with closing(make_environment()) as env:
+        for number, row in enumerate(tqdm(rows, desc="verify", unit="row"), start=1):
+            try:
+                total.update(verify_rows([row], env))
+            except InputError as error:
+                raise InputError(f"{path} row {number}: {str(error).removeprefix('row 1: ')}") from error
+    return dict(total)
+
+
+def reasons(counts: dict[str, Any]) -> Sequence[str]:
+    """Dropped counts for people: `no_bad_step 12`, most frequent first."""
+    return [f"{name} {count}" for name, count in sorted(counts["dropped"].items(), key=lambda item: -item[1])]

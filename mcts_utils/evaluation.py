@@ -1,0 +1,251 @@
+"""Evaluation episodes over a panel: roll out what is missing, one file per task, then the summary and the manifest.
+
+It resumes (a finished file is not run again) and records failures as data. It chooses no tasks (panel.py) and counts
+nothing itself (scorecard.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from tqdm import tqdm
+
+from mcts_utils import metrics
+from mcts_utils.actor import ClosableActor
+from mcts_utils.config import Settings
+from mcts_utils.panel import Start
+from mcts_utils.rollout import SessionPool, derive_seed, run_episode
+from mcts_utils.scheduler import run_tasks
+from mcts_utils.scorecard import differences, summarise
+from mcts_utils.storage import read_json, test_path, write_json, write_manifest
+from mcts_utils.types import Actor, EnvError, Environment, Episode, InputError, Step
+
+RECORD_VERSION = 1
+HOPELESS = 3  # failures without one finished episode: the server or the endpoint is at fault, not the tasks
+SAMPLED_BYTES = 1 << 20  # read at each end of a weight file for its fingerprint
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How episodes are made. Two runs compare only where all of it is equal; the model may differ."""
+
+    task: str
+    mode: str  # "main" (Table 2) or "revise" (Table 3)
+    temperature: float
+    max_steps: int  # new steps of one episode; a replayed prefix is not counted
+    prompt: str
+    max_token_length: int
+    seed: int | None  # None: greedy, no randomness
+
+
+def protocol_of(settings: Settings, mode: str, temperature: float, max_steps: int) -> Protocol:
+    """The protocol of a run with these settings."""
+    seed = settings.seed if temperature > 0 else None
+    return Protocol(
+        settings.task, mode, temperature, max_steps, settings.prompt, settings.max_token_length, seed
+    )
+
+
+class Evaluation:
+    """One model on one panel under one protocol; its folder is a function of task, model and MODEL_TYPE."""
+
+    def __init__(
+        self, settings: Settings, protocol: Protocol, starts: Sequence[Start], output_dir: str | Path
+    ) -> None:
+        self.settings = settings
+        self.protocol = protocol
+        self.starts = list(starts)
+        kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
+        self._path = lambda i: test_path(output_dir, settings.task, settings.model_name, kind, i)
+        self.folder = self._path(0).parent
+        self._how = {
+            **asdict(protocol),
+            "model": settings.model_name,
+            "weights": fingerprint(settings.model_dir if settings.local else ""),
+        }
+
+    def run(
+        self,
+        make_actor: Callable[[], ClosableActor],
+        make_environment: Callable[[], Environment],
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Run what is not finished and return the summary, which is then in summary.json.
+
+        Raises:
+            InputError: when finished files have other settings (unless `overwrite`), or nothing works at all.
+            KeyboardInterrupt: after the running episodes ended; the next run goes on from there.
+        """
+        began = time.monotonic()
+        todo = [start for start in self.starts if not self._finished(start, overwrite)]
+        tokens: Mapping[str, Any] = {}
+        if todo:
+            actor = make_actor()
+            pool = SessionPool(make_environment)
+            for name in (
+                "summary.json",
+                "manifest.json",
+            ):  # they would speak of files that are about to change
+                (self.folder / name).unlink(missing_ok=True)
+            try:
+                self._roll_out(todo, actor, pool)
+            finally:
+                pool.close()
+                tokens = actor.stats()
+                actor.close()
+        return self._conclude(bool(todo), tokens, time.monotonic() - began)
+
+    def _finished(self, start: Start, overwrite: bool) -> bool:
+        """True if the episode is on disk and made in the same way."""
+        path = self._path(start.index)
+        if not path.exists():
+            return False
+        try:
+            record = read_json(path)
+            changed = differences(record.get("settings", {}), {**self._how, "prefix": start.digest()})
+        except (InputError, AttributeError) as error:
+            if overwrite:
+                return False
+            raise InputError(
+                f"{path}: not a result file; remove it or pass --overwrite 1 ({error})"
+            ) from error
+        if record.get("status") != "done" or (changed and overwrite):
+            return False
+        if changed:
+            raise InputError(
+                f"{path} was made with other settings ({'; '.join(changed)}): set another MODEL_TYPE, "
+                "--output_dir, or --overwrite 1"
+            )
+        return True
+
+    def _roll_out(self, todo: Sequence[Start], actor: Actor, pool: SessionPool) -> None:
+        missing = {start.index for start in todo}
+        kept = [read_json(self._path(s.index))["reward"] for s in self.starts if s.index not in missing]
+        wins, done, failed = sum(metrics.is_success(r) for r in kept), len(kept), 0
+
+        stop = Event()
+
+        def work(start: Start) -> Episode:
+            return self._episode(start, actor, pool, stop)
+
+        bar = tqdm(
+            total=len(self.starts), initial=len(kept), desc=self.protocol.mode, unit="task", mininterval=1
+        )
+        running = run_tasks(todo, work, self.settings.concurrency, bar, stop)
+        with bar, closing(running):
+            for start, result in running:
+                if isinstance(result, InputError):
+                    raise result
+                if isinstance(result, Exception):
+                    failed += 1
+                    self._record_failure(start, result)
+                    if failed >= HOPELESS and not done:
+                        raise InputError(
+                            f"{failed} tasks failed and none worked; the last: {one_line(result)}"
+                        )
+                else:
+                    done, wins = done + 1, wins + metrics.is_success(result.reward)
+                bar.set_postfix(success=f"{wins / done:.1%}" if done else "-", failed=failed, refresh=False)
+
+    def _episode(self, start: Start, actor: Actor, pool: SessionPool, stop: Event) -> Episode:
+        began = time.monotonic()
+        with pool.session() as env:
+            episode = run_episode(
+                actor,
+                env,
+                start.index,
+                prompt=self.protocol.prompt,
+                max_steps=self.protocol.max_steps,
+                temperature=self.protocol.temperature,
+                seed=derive_seed(self.settings.seed, start.index),
+                prefix=start.prefix,
+                stopped=stop.is_set,
+            )
+        if start.task_id and episode.task.id != start.task_id:
+            raise EnvError(
+                f"index {start.index} is goal {episode.task.id} on this server, not {start.task_id}"
+            )
+        record = {
+            "version": RECORD_VERSION,
+            "status": "done",
+            **asdict(episode),
+            "prefix_steps": len(start.prefix),
+            "prefix_exact": _same_answers(start.prefix, episode.steps),
+            "seconds": round(time.monotonic() - began, 3),
+            "prompt": self.protocol.prompt,
+            "settings": {**self._how, "prefix": start.digest()},
+        }
+        write_json(self._path(start.index), record)
+        return episode
+
+    def _record_failure(self, start: Start, error: Exception) -> None:
+        """A failed task is data: it says why, counts in no score, and the next run tries it again."""
+        write_json(
+            self._path(start.index),
+            {
+                "version": RECORD_VERSION,
+                "status": "failed",
+                "index": start.index,
+                "error": one_line(error),
+                "settings": {**self._how, "prefix": start.digest()},
+            },
+        )
+
+    def _conclude(self, ran: bool, tokens: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """summary.json, then the manifest. A run that found everything done leaves both as they are."""
+        files = [self._path(start.index) for start in self.starts]
+        records = [read_json(path) for path in files]
+        model = {"model_name": self.settings.model_name, "model_type": self.settings.model_type}
+        cost = {"seconds": round(seconds, 3), "tokens": dict(tokens)}
+        summary = {**summarise(records, asdict(self.protocol), model), **cost}
+        path = self.folder / "summary.json"
+        if not ran and path.exists():
+            old = read_json(path)
+            if summary == {**old, **cost}:
+                return old
+        write_json(path, summary)
+        counts = {key: summary[key] for key in ("n", "n_failed", "ends")}
+        settings = {**self.settings.public(), **self._how}
+        write_manifest(
+            self.folder / "manifest.json", "eval", settings, [], [*files, path], counts, tokens, seconds
+        )
+        return summary
+
+
+def fingerprint(model_dir: str) -> str:
+    """A hash that changes with a local model's files: names, sizes and both ends of each; empty for an endpoint.
+
+    Training moves every weight, so the ends tell two checkpoints apart without reading gigabytes.
+    """
+    if not model_dir:
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(Path(model_dir).iterdir()):
+        if path.suffix not in (".json", ".safetensors", ".bin", ".jinja", ".model"):
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(SAMPLED_BYTES))
+            file.seek(max(0, size - SAMPLED_BYTES))
+            digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()
+
+
+def one_line(error: BaseException) -> str:
+    """`EnvError: what happened`, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _same_answers(prefix: Sequence[Step], steps: Sequence[Step]) -> bool:
+    """True if the replayed prefix was answered as it was recorded."""
+    return [(s.observation, s.reward) for s in prefix] == [
+        (s.observation, s.reward) for s in steps[: len(prefix)]
+    ]

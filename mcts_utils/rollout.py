@@ -1,0 +1,152 @@
+"""The actor meets the environment: sessions, single steps, replay, whole episodes.
+
+It keeps no tree and chooses nothing. Retries against servers are the clients' business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+
+from mcts_utils.conversation import WAIT_ACTION, WAIT_OBSERVATION, acting_messages, action_of
+from mcts_utils.types import Actor, ContextOverflow, Environment, Episode, Step, Task
+
+
+class Stopped(Exception):
+    """The run is being stopped; what was not saved is given up."""
+
+
+def derive_seed(*parts: int) -> int:
+    """A seed in [0, 2**31) from whole numbers, such as (SEED, task index, iteration, rollout, step)."""
+    digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+class SessionPool:
+    """Environment sessions that are used again and again; one that raised is dropped. Safe for threads."""
+
+    def __init__(self, factory: Callable[[], Environment]) -> None:
+        self._factory = factory
+        self._idle: list[Environment] = []
+        self._closed = False
+        self._lock = Lock()
+
+    @contextmanager
+    def session(self) -> Iterator[Environment]:
+        """A session for one user at a time; reset it first."""
+        with self._lock:
+            env = self._idle.pop() if self._idle else None
+        env = env or self._factory()
+        try:
+            yield env
+        except BaseException:
+            env.close()
+            raise
+        with self._lock:
+            keep = not self._closed
+            if keep:
+                self._idle.append(env)
+        if not keep:
+            env.close()
+
+    def close(self) -> None:
+        """Close the idle sessions; those in use are closed when they come back."""
+        with self._lock:
+            self._closed, idle, self._idle = True, self._idle, []
+        for env in idle:
+            env.close()
+
+
+class Meter:
+    """Counts of a run or of one of its parts, which adds to the whole's. Safe for threads."""
+
+    def __init__(self, whole: Meter | None = None) -> None:
+        self._whole = whole
+        self._counts: Counter[str] = Counter()
+        self._lock = Lock()
+
+    def add(self, **counts: int) -> None:
+        """Add to the named counts; `in_flight` goes up and down."""
+        with self._lock:
+            self._counts.update(counts)
+        if self._whole is not None:
+            self._whole.add(**counts)
+
+    def counts(self) -> dict[str, int]:
+        """A copy of the counts so far, without those that are 0."""
+        with self._lock:
+            return {name: count for name, count in self._counts.items() if count}
+
+
+def take_step(env: Environment, reply: str, score: float) -> Step:
+    """Execute a reply's action. `wait`, the revision signal's action, is no environment step and keeps `score`."""
+    action = action_of(reply)
+    if action == WAIT_ACTION:
+        return Step(reply, action, WAIT_OBSERVATION, score)
+    result = env.step(action)
+    reward = 0.0 if result.disaster else result.reward
+    return Step(reply, action, result.observation, reward, result.done, result.disaster)
+
+
+def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, list[Step]]:
+    """Reset and execute the replies in order, up to the first that ends the episode.
+
+    Raises:
+        EnvError: if the server cannot be used.
+    """
+    task = env.reset(index)
+    steps: list[Step] = []
+    for reply in replies:
+        steps.append(take_step(env, reply, steps[-1].reward if steps else 0.0))
+        if steps[-1].done or steps[-1].disaster:
+            break
+    return task, steps
+
+
+def run_episode(
+    actor: Actor,
+    env: Environment,
+    index: int,
+    *,
+    prompt: str,
+    max_steps: int,
+    temperature: float,
+    seed: int | None,
+    prefix: Sequence[Step] = (),
+    stopped: Callable[[], bool] = lambda: False,
+) -> Episode:
+    """Reset, replay the prefix, and let the actor go on for at most `max_steps` (> 0) new steps.
+
+    Returns:
+        the episode; its steps begin with the prefix as it came back.
+
+    Raises:
+        EnvError, ActorError: if the server or the actor fails for good.
+        Stopped: if `stopped()` turns true before the end.
+    """
+    task, steps = replay(env, index, [step.reply for step in prefix])
+    begun = len(steps)
+    end = ending(steps)
+    while not end and len(steps) - begun < max_steps:
+        if stopped():
+            raise Stopped
+        messages = acting_messages(task, steps, prompt)
+        step_seed = None if seed is None else derive_seed(seed, len(steps))
+        try:
+            sample = actor.sample(messages, 1, temperature, step_seed)[0]
+        except ContextOverflow:
+            end = "context"
+            break
+        steps.append(take_step(env, sample.text.strip(), steps[-1].reward if steps else 0.0))
+        end = ending(steps)
+    return Episode(task, tuple(steps), steps[-1].reward if steps else 0.0, end or "max_steps")
+
+
+def ending(steps: Sequence[Step]) -> str:
+    """Why the environment ended the episode: "done", "disaster", or "" if it did not."""
+    if not steps:
+        return ""
+    return "disaster" if steps[-1].disaster else "done" if steps[-1].done else ""

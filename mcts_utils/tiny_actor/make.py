@@ -1,0 +1,173 @@
+"""Make the bundled actor from nothing: a skilled base, then bad habits.
+
+    python -m mcts_utils.tiny_actor.make base   --output runs/tiny_actor/base --seed 0      (an hour on 2 cores)
+    python -m mcts_utils.tiny_actor.make habits --base runs/tiny_actor/base --output models/tiny_actor --seed 0
+
+Both steps are determined by the seed, up to the order of floating-point sums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
+
+from mcts_utils.servers.textcraft.world import World, load_world
+from mcts_utils.tiny_actor.demonstrations import (
+    Dialogue,
+    hasty,
+    judged,
+    name_words,
+    permuted,
+    skilled,
+    try_dialogue,
+)
+from mcts_utils.tiny_actor.tokenizer import save_tokenizer, train_tokenizer
+from mcts_utils.tiny_actor.training import Phase, collate, encode, new_model, train
+
+BASE_TOKENS, BASE_RATE = 22_000_000, 3e-3
+HABIT_TOKENS, HABIT_RATE = 2_500_000, 1.5e-3
+NOISE = 0.12  # slips per turn in the skilled dialogues
+SHORT_UNTIL = 0.22  # share of the base training on short command lists alone
+HASTE, STUBBORN = 0.55, 0.5
+JUDGE_SHARE = 0.15
+
+
+def train_goals(world: World) -> list[str]:
+    """Goals of the train split: the test goals are never shown."""
+    return [world.goals[i] for i in world.split()["train"]]
+
+
+class Curriculum:
+    """Draws training dialogues: `base` and `habits` are the two phases' samplers."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.goals, self.words = world, train_goals(world), name_words(world)
+
+    def base(self, rng: random.Random, done: float) -> Dialogue:
+        early = done < SHORT_UNTIL
+        if not early and rng.random() < JUDGE_SHARE:
+            dialogue = self.judge(rng, habits=rng.random() < 0.5)
+        else:
+            short = 1.0 if early else 0.3
+            dialogue = try_dialogue(lambda: skilled(self.world, self.goal(rng), rng, NOISE, short).dialogue())
+        return permuted(dialogue, self.words, rng) if rng.random() < 0.55 * (1 - done) + 0.1 else dialogue
+
+    def habits(self, rng: random.Random, done: float) -> Dialogue:
+        if rng.random() < JUDGE_SHARE:
+            return self.judge(rng, habits=True)
+        return try_dialogue(lambda: hasty(self.world, self.goal(rng), rng, HASTE, STUBBORN).dialogue())
+
+    def judge(self, rng: random.Random, habits: bool) -> Dialogue:
+        def make() -> Dialogue:
+            goal = self.goal(rng)
+            player = hasty(self.world, goal, rng, HASTE, STUBBORN) if habits else skilled(self.world, goal, rng, 0.3)
+            return judged(player, rng)[0]
+
+        return try_dialogue(make)
+
+    def goal(self, rng: random.Random) -> str:
+        return rng.choice(self.goals)
+
+
+def planned_exactly(model: LlamaForCausalLM, tokenizer: Tokenizer, world: World, count: int = 99) -> float:
+    """Share of held-out goals whose whole planner dialogue the model would write greedily, turn by turn."""
+    goals = [world.goals[i] for i in world.split()["test"]]
+    goals = goals[:: max(1, len(goals) // count)][:count]
+    examples = [encode(skilled(world, g, random.Random(g), 0.0).dialogue(), tokenizer) for g in goals]
+    exact = 0
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(examples), 10):
+            ids, weights = collate(examples[start : start + 10])
+            wrong = (model(input_ids=ids).logits[:, :-1].argmax(-1) != ids[:, 1:]) & (weights[:, 1:] == 1)
+            exact += int((~wrong.any(1)).sum())
+    model.train()
+    return exact / len(examples)
+
+
+def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a folder that transformers loads: fp16 safetensors, tokenizer, chat template, generation settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().to(torch.float16) for k, v in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=state)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config.update({"dtype": "float16", "torch_dtype": "float16", "agent_r_prompt": "brief"})
+    theta = config.pop("rope_parameters", {}).get("rope_theta", 10000.0)  # the form transformers 4.48 reads too
+    config.update({"rope_theta": theta, "rope_scaling": None})
+    config.pop("_attn_implementation", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    generation = {"bos_token_id": 1, "eos_token_id": 5, "pad_token_id": 0, "do_sample": False}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    save_tokenizer(tokenizer, folder)
+
+
+def tokenizer_texts(curriculum: Curriculum, seed: int) -> list[str]:
+    """Dialogues that the tokenizer is trained on."""
+    rng = random.Random(f"{seed}:tokenizer")
+    dialogues = [curriculum.base(rng, 0.1 if i % 2 else 0.6) for i in range(2500)]
+    return ["\n".join(turn.content for turn in dialogue) for dialogue in dialogues]
+
+
+def run_phase(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: Phase, seed: int, output: Path, world: World) -> None:
+    """Train, report one JSON line per 100 steps, keep the latest weights in `output`."""
+
+    def report(row: dict) -> None:
+        if row["steps"] % 500 == 0:
+            row["planned_exactly"] = round(planned_exactly(model, tokenizer, world), 3)
+            save(model, tokenizer, output)
+        print(json.dumps(row), flush=True)
+
+    train(model, tokenizer, phase, seed, report=report)
+    if dist.is_initialized() and dist.get_rank():
+        return
+    save(model, tokenizer, output)
+    print(json.dumps({"phase": phase.name, "planned_exactly": planned_exactly(model, tokenizer, world, 200)}), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("base", "habits"))
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--base", type=Path, help="folder of the base model, for habits")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokens", type=int, help="tokens to see, instead of the published number")
+    parser.add_argument("--processes", type=int, default=2, help="data-parallel; the published model had 2")
+    args = parser.parse_args()
+    if args.step == "habits" and (args.base is None or not (args.base / "tokenizer.json").is_file()):
+        print(f"--base: no model in {args.base}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as meeting:
+        torch.multiprocessing.spawn(worker, (args, f"file://{meeting}/rendezvous"), args.processes)
+    return 0
+
+
+def worker(rank: int, args: argparse.Namespace, meeting: str) -> None:
+    """One process of the training; a thread each, since matrices of this size do not gain from more."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=args.processes)
+    world = load_world()
+    curriculum = Curriculum(world)
+    if args.step == "base":
+        tokenizer = train_tokenizer(tokenizer_texts(curriculum, args.seed))
+        model = new_model(args.seed)
+        phase = Phase("base", args.tokens or BASE_TOKENS, BASE_RATE, curriculum.base, warmup=100)
+    else:
+        tokenizer = Tokenizer.from_file(str(args.base / "tokenizer.json"))
+        model = LlamaForCausalLM.from_pretrained(args.base, dtype=torch.float32, attn_implementation="eager")
+        phase = Phase("habits", args.tokens or HABIT_TOKENS, HABIT_RATE, curriculum.habits)
+    run_phase(model, tokenizer, phase, args.seed, args.output, world)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

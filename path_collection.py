@@ -1,0 +1,136 @@
+"""Stage 2: search trees -> verified revision records.
+
+    python path_collection.py --input_dir mcts_result/textcraft/MODEL --output_dir mcts_training_data \\
+        --data_type centric --revise 1 --env_server_base http://127.0.0.1:36001
+    python path_collection.py --verify mcts_training_data/textcraft_centric.jsonl --env_server_base URL
+
+Writes {output_dir}/{task}_{data_type}.jsonl, its .manifest.json and the judge's verdicts. Exit codes: 0, 2 for bad input
+(what could be used was used, and written), 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+from mcts_utils.actor import make_actor
+from mcts_utils.config import Settings, settings_from_env
+from mcts_utils.conversion import Conversion, reasons, verify_file
+from mcts_utils.envs import make_environment
+from mcts_utils.records import KINDS, Options
+from mcts_utils.revision import PairRule
+from mcts_utils.scheduler import sigterm_as_interrupt
+from mcts_utils.types import ActorError, EnvError, InputError
+
+MAX_PER_TASK = {"good": 4, "optimal": 4}  # rows a task may give; 8 for the kinds made of pairs
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags; what has an environment variable has it as its default."""
+    flags = argparse.ArgumentParser(description="Search trees -> verified revision records (stage 2).")
+    add = flags.add_argument
+    add("--input_dir", help="a folder of search_results_<idx>.json, ours or the reference's")
+    add("--output_dir", default="mcts_training_data")
+    add("--data_type", choices=tuple(KINDS), default="centric")
+    add("--env_server_base", help="environment server (ENV_SERVER_BASE)")
+    add("--model_name", help="whose verdicts they are (MODEL_NAME)")
+    add(
+        "--revise",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="1: the actor judges; 0: cut at the first refused step",
+    )
+    add("--alpha", type=float, help="a good path's reward is above it (ALPHA)")
+    add("--beta", type=float, help="least gap between good and bad (BETA)")
+    add("--strict", type=int, choices=(0, 1), default=0, help="1: r(bad) < beta < r(good)")
+    add("--clean", type=int, choices=(0, 1), default=1, help="1: leave out what good paths do not need")
+    add(
+        "--mask_refused",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="1: no loss on refused steps that had to stay",
+    )
+    add("--judge_prefix", type=int, choices=(0, 1), default=0, help="1: judge the shared prefix too")
+    add("--drop_unjudged", type=int, choices=(0, 1), default=1, help="0: no bad step found: cut at the end")
+    add("--repair", type=int, choices=(0, 1), default=0, help="1: the actor continues where a splice breaks")
+    add("--max_per_task", type=int, help="rows of one task at most (default: 8 for pairs, 4 for good paths)")
+    add("--reference_fields", type=int, choices=(0, 1), default=0, help="1: also write revise_log")
+    add("--seed", type=int, help="(SEED)")
+    add(
+        "--verify", metavar="FILE", help="execute the rows of a records file again and report; writes nothing"
+    )
+    return flags
+
+
+def options_of(args: argparse.Namespace, settings: Settings) -> Options:
+    """Flags and settings as the stage's options."""
+    cap = (
+        MAX_PER_TASK.get(args.data_type, Options.max_per_task)
+        if args.max_per_task is None
+        else args.max_per_task
+    )
+    if cap < 1:
+        raise InputError(f"--max_per_task must be at least 1: {cap}")
+    return Options(
+        data_type=args.data_type,
+        rule=PairRule(settings.alpha, settings.beta, bool(args.strict)),
+        max_per_task=cap,
+        clean=bool(args.clean),
+        mask_refused=bool(args.mask_refused),
+        judge_prefix=bool(args.judge_prefix),
+        drop_unjudged=bool(args.drop_unjudged),
+        repair=bool(args.repair),
+        max_depth=settings.max_depth,
+        temperature=settings.temp,
+        reference_fields=bool(args.reference_fields),
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the flags say; returns the exit code."""
+    given = ("env_server_base", "model_name", "alpha", "beta", "seed")
+    settings = settings_from_env().override(**{name: getattr(args, name) for name in given})
+    for name in ("alpha", "beta"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise InputError(f"--{name} must be between 0 and 1: {getattr(settings, name)}")
+    settings.require("env_server_base")
+    environment = partial(make_environment, settings.task, settings.env_server_base)
+    if args.verify:
+        found = verify_file(args.verify, environment)
+        print(f"{args.verify}: " + ", ".join(f"{name} {count}" for name, count in found.items()))
+        return 0 if found.get("exact", 0) == found.get("rows", 0) else 2
+    if not args.input_dir:
+        raise InputError("--input_dir is not given")
+    options = options_of(args, settings)
+    judged = args.data_type == "centric" and args.revise == 1
+    if judged or options.repair:
+        settings.require("model_name")
+    conversion = Conversion(settings, options, args.input_dir, args.output_dir, judged=judged)
+    actor = partial(make_actor, settings) if judged or options.repair else None
+    counts = conversion.run(actor, environment)
+    for line in conversion.failures:
+        print(line, file=sys.stderr)
+    dropped = ", ".join(reasons(counts)) or "none"
+    print(f"{conversion.output}: {counts['written']} records of {counts['trees']} trees; dropped: {dropped}")
+    return 2 if conversion.failures else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = parser().parse_args(argv)
+    sigterm_as_interrupt()
+    try:
+        return run(args)
+    except (InputError, EnvError, ActorError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: verdicts are kept, the next run asks only for the others", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

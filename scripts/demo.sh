@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# From a fresh clone to an agent that got better: one round of Agent-R on the bundled TextCraft and the bundled actor.
+#
+#   bash scripts/demo.sh
+#
+# Makes the environments where they are missing, starts the server, evaluates the actor on held-out goals, searches,
+# builds verified revisions, trains with XTuner, evaluates again, prints one table and stops the server. Under 15
+# minutes on 2 cores, installs not counted. The same command again resumes; remove runs/demo to start over.
+# SEED (0) seeds search, records and training; RUN_DIR (runs/demo) is where everything goes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+python=.venv/bin/python
+run=${RUN_DIR:-runs/demo}
+mkdir -p "$run"
+# The demo is one fixed experiment: nothing of a person's .env or shell may change it.
+unset OPENAI_BASE_URL OPENAI_API_KEY GENERAL_DATA ETA ALPHA BETA PROMPT UCT_C TEMP CONCURRENCY WORKERS EPOCHS
+export OPENAI_BASE_URL= TASK=textcraft MODEL_NAME=tiny_actor SEED=${SEED:-0} PYTHON=$python RUN_DIR=$run
+export MAX_DEPTH=20 ITERA=${ITERA:-4} N_GEN=4 N_ROLLOUT=${N_ROLLOUT:-2} MAX_TOKEN_LENGTH=96
+export TRAIN_CONFIG=tiny_actor TRAIN_FLAGS=${TRAIN_FLAGS:-}
+base=models/tiny_actor
+
+"$python" -m mcts_utils.servers.textcraft --port 0 >"$run/server.log" 2>&1 &
+server=$!
+trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
+for _ in $(seq 150); do
+  url=$(sed -n 's/^TextCraft server on //p' "$run/server.log")
+  [ -n "$url" ] && break
+  kill -0 "$server" 2>/dev/null || { echo "demo.sh: the server did not start: $(tail -n 1 "$run/server.log")" >&2; exit 1; }
+  sleep 0.2
+done
+[ -n "$url" ] || { echo "demo.sh: the server said nothing for 30 s, see $run/server.log" >&2; exit 1; }
+export ENV_SERVER_BASE=$url
+
+evaluate() { # model folder, name of the run
+  MODEL_DIR=$1 MODEL_TYPE=$2 "$python" eval.py --max_steps 20 --output_dir "$run/test_result"
+}
+recover() { # the same failed prefixes for both models
+  MODEL_DIR=$1 MODEL_TYPE=$2 "$python" eval.py --mode revise --max_steps 20 --output_dir "$run/test_result" \
+    --from "$run/test_result/textcraft/tiny_actor_before" --panel "$run/panel.json"
+}
+
+echo "== 1/6 the bundled actor on the held-out goals"
+evaluate "$base" before
+recover "$base" before
+echo "== 2/6 search on training goals"
+MODEL_DIR=$base STEPS=collect bash scripts/iteration.sh
+echo "== 3/6 revision records, every one executed"
+MODEL_DIR=$base STEPS=revise bash scripts/iteration.sh
+for kind in centric good; do
+  "$python" path_collection.py --verify "$run/records/textcraft_$kind.jsonl"
+done | tee "$run/verified.txt"
+echo "== 4/6 training with XTuner"
+MODEL_DIR=$base STEPS=train bash scripts/iteration.sh
+echo "== 5/6 the trained actor on the same goals"
+evaluate "$run/model" after
+recover "$run/model" after
+echo "== 6/6 the round"
+"$python" -m mcts_utils.report.round "$run"

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# One iteration of Agent-R for your own model and environment server: collect -> revise -> train -> evaluate.
+#
+#   ENV_SERVER_BASE=http://127.0.0.1:36001 MODEL_DIR=models/tiny_actor ITERATION=1 bash scripts/iteration.sh
+#
+# ITERATION=1|2|3  sets ALPHA 0.5, 0.7, 1.0 (Section 4.2) and EPOCHS 3, 1, 1 (Appendix C.1), unless they are given
+# RUN_DIR          where everything goes; default runs/iteration_$ITERATION
+# STEPS            which of "collect revise train evaluate" to run; default all. Each resumes where it stopped.
+# TASK_IDS         training tasks: train (default), a list such as 0-9,31, or a file
+# EVAL_STEPS       steps of a test episode; default 100
+# GENERAL_DATA     a ShareGPT-style JSON to mix in at ETA (default 0.2, Section 3.2); without it none is mixed in
+# TRAIN_CONFIG     tiny_actor (default) or llama3_8b_instruct_full_agent_r; TRAIN_FLAGS: more flags for train.py
+# The actor is MODEL_DIR (local weights) or OPENAI_BASE_URL with MODEL_NAME. Training always starts from MODEL_DIR.
+# With an endpoint, serve the trained model, point OPENAI_BASE_URL at it and run STEPS=evaluate.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+die() { echo "iteration.sh: $1" >&2; exit 2; }
+iteration=${ITERATION:-1}
+case $iteration in
+  1) alpha=0.5 epochs=3 ;;
+  2) alpha=0.7 epochs=1 ;;
+  3) alpha=1.0 epochs=1 ;;
+  *) die "ITERATION must be 1, 2 or 3: '$iteration'" ;;
+esac
+export ALPHA=${ALPHA:-$alpha}
+run=${RUN_DIR:-runs/iteration_$iteration}
+steps=${STEPS:-collect revise train evaluate}
+: "${ENV_SERVER_BASE:?iteration.sh: ENV_SERVER_BASE is not set (URL of the environment server)}"
+[ -x "$python" ] || die "$python is missing: run bash scripts/setup.sh"
+task=${TASK:-textcraft}
+name=${MODEL_NAME:-$(basename "${MODEL_DIR:-}")}
+[ -n "$name" ] || die "set MODEL_DIR, or OPENAI_BASE_URL and MODEL_NAME"
+mkdir -p "$run"
+
+for step in $steps; do
+  case $step in
+    collect)
+      "$python" mcts_collection.py --task_ids "${TASK_IDS:-train}" --model_name "$name" --output_dir "$run/mcts_result"
+      ;;
+    revise)
+      for kind in centric good; do
+        "$python" path_collection.py --input_dir "$run/mcts_result/$task/$name" --output_dir "$run/records" \
+          --data_type "$kind" --revise 1 --model_name "$name"
+      done
+      ;;
+    train)
+      [ -n "${MODEL_DIR:-}" ] || die "MODEL_DIR is not set: the weights to train from"
+      # shellcheck disable=SC2086 # flags are words
+      "$python" xtuner_config/train.py --data "$run/records/${task}_centric.jsonl" "$run/records/${task}_good.jsonl" \
+        ${GENERAL_DATA:+--general "$GENERAL_DATA" --eta "${ETA:-0.2}"} \
+        --config "${TRAIN_CONFIG:-tiny_actor}" --model_dir "$MODEL_DIR" --output_dir "$run/model" \
+        --epochs "${EPOCHS:-$epochs}" --seed "${SEED:-0}" ${TRAIN_FLAGS:-}
+      ;;
+    evaluate)
+      if [ -n "${OPENAI_BASE_URL:-}" ]; then
+        MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" --max_steps "${EVAL_STEPS:-100}" \
+          --output_dir "$run/test_result"
+      else
+        MODEL_DIR=$run/model MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" \
+          --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
+      fi
+      ;;
+    *) die "STEPS knows collect, revise, train and evaluate: '$step'" ;;
+  esac
+done

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The demo with three seeds, one after the other, and their results side by side. Resumes like the demo.
+#   bash scripts/seeds.sh            (or: bash scripts/seeds.sh 3 4 5)
+# Seed N runs in runs/demo_seed_N. Exit code 1 unless every seed gains 10 points on the held-out goals and recovers
+# from more failed prefixes than before.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seeds=${*:-0 1 2}
+for seed in $seeds; do
+  echo "==== seed $seed"
+  SEED=$seed RUN_DIR=runs/demo_seed_$seed bash scripts/demo.sh
+done
+folders=()
+for seed in $seeds; do folders+=("runs/demo_seed_$seed"); done
+.venv/bin/python -m mcts_utils.report.round --compare "${folders[@]}"

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# From a fresh clone to a checked one: makes the environments where they are missing, then runs every check.
+#   bash scripts/test.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+exec bash scripts/check.sh "$@"

@@ -1,0 +1,79 @@
+"""Measure a local chat model's rollouts per second, many at once against one by one. Not a test; nothing is asserted.
+
+    MODEL_DIR=models/tiny_actor OMP_WAIT_POLICY=passive python tests/bench_local_model.py --rollouts 256 --concurrency 64
+
+A rollout here is eight turns of a TextCraft goal with the bundled world in the same process; groups of eight rollouts
+share their goal. Replies end at their end-of-turn token or after --max_new tokens. One by one is `model.generate`, each turn from scratch.
+"""
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from mcts_utils.conversation import action_of, opening_messages  # noqa: E402
+from mcts_utils.local_model import LocalActor, load_model  # noqa: E402
+from mcts_utils.servers.textcraft.world import Session, load_world  # noqa: E402
+from mcts_utils.types import Message, Task  # noqa: E402
+
+TURNS, GROUP = 8, 8
+
+
+def rollout(answer, index: int, seed: int) -> int:
+    """Play one goal for TURNS turns; the number of turns."""
+    world = load_world()
+    goal = world.goals[index % len(world.goals)]
+    session = Session(world, goal)
+    messages = opening_messages(Task("textcraft", index, goal, world.opening(goal)), "brief")
+    for turn in range(TURNS):
+        reply = answer(messages, seed * 100 + turn)
+        observation, _, done = session.step(action_of(reply))
+        messages = [*messages, Message("assistant", reply), Message("user", observation)]
+        if done:
+            break
+    return turn + 1
+
+
+def one_by_one(model, tokenizer, max_new: int):
+    """`model.generate` for a single conversation."""
+
+    def answer(messages, seed: int) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        output = model.generate(**ids.to(model.device), do_sample=True, max_new_tokens=max_new, temperature=1.0)
+        return tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rollouts", type=int, default=256)
+    parser.add_argument("--single", type=int, default=4, help="rollouts to play one by one")
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--max_new", type=int, default=30)
+    options = parser.parse_args()
+    model, tokenizer = load_model(os.environ["MODEL_DIR"])
+
+    def timed(name: str, answer, count: int, threads: int) -> float:
+        began, spent = time.perf_counter(), time.process_time()
+        with ThreadPoolExecutor(threads) as pool:
+            turns = sum(pool.map(lambda i: rollout(answer, i // GROUP * 7, i), range(count)))
+        wall, cpu = time.perf_counter() - began, time.process_time() - spent
+        print(f"{name}: {count / wall:.2f} rollouts/s, {turns / wall:.1f} turns/s, {wall:.1f} s wall, {cpu:.1f} s CPU")
+        return count / wall
+
+    actor = LocalActor(model, tokenizer, options.max_new, options.concurrency)
+    many = timed("batched", lambda m, s: actor.sample(m, seed=s)[0].text, options.rollouts, options.concurrency)
+    print(actor.stats())
+    actor.close()
+    if options.single:
+        print(f"ratio {many / timed('one by one', one_by_one(model, tokenizer, options.max_new), options.single, 1):.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Settings: what a user sets, what is refused, and that the key stays out of everything written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mcts_utils.config import settings_from_env
+from mcts_utils.types import InputError
+
+
+def test_defaults_are_the_papers_numbers():
+    s = settings_from_env({})
+    assert (s.task, s.max_depth, s.itera, s.n_gen, s.n_rollout, s.temp) == ("textcraft", 20, 8, 4, 8, 1.0)
+    assert (s.uct_c, s.alpha, s.beta, s.prompt, s.max_token_length) == (0.25, 0.5, 0.2, "full", 256)
+    assert (s.concurrency, s.local) == (16, False)
+    assert s.workers * s.n_rollout >= 2 * s.concurrency  # one tree's pause must not empty the slots
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_DEPTH", "0"),
+        ("ITERA", "eight"),
+        ("N_GEN", "1.5"),
+        ("N_ROLLOUT", "-1"),
+        ("TEMP", "hot"),
+        ("TEMP", "nan"),
+        ("ALPHA", "1.2"),
+        ("BETA", "-0.1"),
+        ("UCT_C", "-1"),
+        ("MAX_TOKEN_LENGTH", "0"),
+        ("SEED", "-3"),
+        ("CONCURRENCY", "0"),
+        ("WORKERS", "0"),
+        ("PROMPT", "long"),
+        ("MODEL_DIR", "/no/such/folder"),
+        ("OPENAI_BASE_URL", "localhost:8000/v1"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line(name, value):
+    with pytest.raises(InputError) as caught:
+        settings_from_env({name: value})
+    assert name in str(caught.value)
+    assert repr(value) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_value_counts_as_not_set():
+    assert settings_from_env({"ITERA": "", "MODEL_NAME": " "}) == settings_from_env({})
+
+
+def test_the_env_file_is_read_and_the_real_environment_wins(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("ITERA=3\nN_GEN=2\nMODEL_NAME=from-file\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("N_GEN", "MODEL_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ITERA", "5")
+    s = settings_from_env()
+    assert (s.itera, s.n_gen, s.model_name) == (5, 2, "from-file")
+
+
+def test_the_key_is_in_no_text_that_is_written():
+    s = settings_from_env({"OPENAI_API_KEY": "sk-verysecret"})
+    assert s.openai_api_key == "sk-verysecret"
+    assert "verysecret" not in repr(s) + json.dumps(s.public())
+
+
+def test_a_local_model_names_itself_and_its_prompt(tmp_path):
+    model = tmp_path / "tiny"
+    model.mkdir()
+    (model / "config.json").write_text('{"agent_r_prompt": "brief"}')
+    s = settings_from_env({"MODEL_DIR": str(model)})
+    assert (s.local, s.model_name, s.prompt, s.concurrency) == (True, "tiny", "brief", 64)
+    assert settings_from_env({"MODEL_DIR": str(model), "PROMPT": "full"}).prompt == "full"
+    assert not settings_from_env({"MODEL_DIR": str(model), "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}).local
+
+
+def test_flags_override_and_missing_ones_do_not():
+    s = settings_from_env({"MODEL_NAME": "a", "SEED": "4"})
+    assert s.override(model_name=None, seed=0) == s.override(model_name="", seed=0)
+    assert (s.override(model_name="b").model_name, s.override(seed=0).seed) == ("b", 0)
+    with pytest.raises(InputError, match="ENV_SERVER_BASE"):
+        s.require("model_name", "env_server_base")

@@ -1,0 +1,383 @@
+"""Stage 4 against the bundled server over a socket, with an actor that knows the planner."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import eval as stage
+from mcts_utils import panel
+from mcts_utils.conversation import reply_text
+from mcts_utils.evaluation import fingerprint
+from mcts_utils.servers.textcraft.planner import Planner
+from mcts_utils.servers.textcraft.world import Session, load_world
+from mcts_utils.types import ActorError, InputError, Message, Sample
+
+WORLD = load_world()
+TEST_IDS = WORLD.split()["test"]
+EASY = TEST_IDS[:12]  # crafted in few steps
+IDS = ",".join(map(str, EASY))
+VARIABLES = (
+    "MODEL_DIR",
+    "MODEL_TYPE",
+    "MODEL_NAME",
+    "OPENAI_BASE_URL",
+    "PROMPT",
+    "TASK",
+    "SEED",
+    "CONCURRENCY",
+)
+
+
+def goal_of(opening: str) -> str:
+    """The goal item as the world names it."""
+    found = re.search(r"Goal: craft (.*)\.", opening)
+    assert found
+    return found.group(1).replace(" ", "_")
+
+
+def plan_next(messages: Sequence[Message]) -> str:
+    """What the planner does next in this conversation."""
+    opening = messages[1].content
+    game = Session(WORLD, goal_of(opening))
+    for turn in messages[2:]:
+        if turn.role == "assistant":
+            game.step(turn.content.partition("Action: ")[2])
+    lines = opening.split("\n\n")[0].splitlines()[1:]
+    return Planner(WORLD, game.goal, lines).plan(game.inventory)[0].command
+
+
+class Player:
+    """Solves a goal by the planner unless `skill` says otherwise; remembers what it was asked."""
+
+    def __init__(self, skill: Callable[[str], bool] = lambda goal: True) -> None:
+        self.skill = skill
+        self.asked: list[tuple[str, float, int]] = []  # goal, temperature, turns taken so far
+        self.broken: Callable[[str], bool] = lambda goal: False
+        self.interrupt_after: int | None = None
+        self.closed = False
+
+    def sample(
+        self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
+    ) -> list[Sample]:
+        goal = goal_of(messages[1].content)
+        self.asked.append((goal, temperature, len(messages) // 2 - 1))
+        if self.interrupt_after is not None and len(self.asked) > self.interrupt_after:
+            raise KeyboardInterrupt
+        if self.broken(goal):
+            raise ActorError("the endpoint\nburst")
+        action = plan_next(messages) if self.skill(goal) else "get 1 moonstone"
+        return [Sample(reply_text("I go on.", action))] * n
+
+    def stats(self) -> dict[str, float]:
+        return {"calls": len(self.asked)}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def half(goal: str) -> bool:
+    """A skill that about half of the goals need."""
+    return WORLD.goals.index(goal) in EASY[::2]
+
+
+@pytest.fixture
+def run(textcraft_url, tmp_path, monkeypatch):
+    """run(player, *flags) -> exit code of eval.py in an empty folder with a clean environment."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ENV_SERVER_BASE", textcraft_url)
+    monkeypatch.chdir(tmp_path)
+
+    def call(player: Player, *flags: str, model: str = "tester") -> int:
+        monkeypatch.setattr(stage, "make_actor", lambda settings: player)
+        return stage.main(["--model_name", model, *flags])
+
+    return call
+
+
+def folder(model: str = "tester", kind: str = "") -> Path:
+    """Where the results are, below the working folder."""
+    return Path("test_result", "textcraft", f"{model}_{kind}")
+
+
+def load(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_scores_every_task_and_says_how(run, capsys):
+    player = Player(half)
+    assert run(player, "--task_ids", IDS, "--max_steps", "30") == 0
+    summary = load(folder() / "summary.json")
+    assert (summary["n"], summary["success_rate"], summary["mean_reward"], summary["n_failed"]) == (
+        12,
+        0.5,
+        0.5,
+        0,
+    )
+    low, high = summary["ci95"]["success_rate"]
+    assert 0.2 < low < 0.3
+    assert 0.7 < high < 0.8
+    assert summary["ends"] == {"done": 6, "max_steps": 6}
+    lost = 6 * 30  # steps of the failed half, all of them refused
+    assert summary["invalid_action_share"] == pytest.approx(lost / summary["steps"]["total"])
+    assert summary["repeated_sequences"]["1"] >= 6 * 29 / 12
+    assert summary["protocol"]["temperature"] == 0
+    assert {temperature for _, temperature, _ in player.asked} == {0.0}
+    record = load(folder() / f"search_results_{EASY[0]}.json")
+    assert (record["status"], record["reward"], record["end"], record["prompt"]) == (
+        "done",
+        1.0,
+        "done",
+        "full",
+    )
+    assert record["steps"][-1]["done"]
+    assert record["task"]["index"] == EASY[0]
+    manifest = load(folder() / "manifest.json")
+    assert {"summary.json", f"search_results_{EASY[0]}.json"} <= {out["path"] for out in manifest["outputs"]}
+    assert summary["tokens"] == manifest["tokens"] == {"calls": len(player.asked)}
+    assert "success rate 0.500" in capsys.readouterr().out
+
+
+def test_default_is_the_servers_test_split(run):
+    assert run(Player(lambda goal: False), "--max_steps", "1") == 0
+    assert load(folder() / "summary.json")["indices"] == TEST_IDS
+
+
+def test_a_finished_run_is_not_run_again(run):
+    assert run(Player(half), "--task_ids", IDS, "--max_steps", "12") == 0
+    before = {path.name: path.read_bytes() for path in folder().iterdir()}
+    again = Player()
+    assert run(again, "--task_ids", IDS, "--max_steps", "12") == 0
+    assert not again.asked
+    assert {path.name: path.read_bytes() for path in folder().iterdir()} == before
+
+
+def test_interrupted_run_goes_on(run, capsys):
+    player = Player()
+    player.interrupt_after = 20
+    assert run(player, "--task_ids", IDS) == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert player.closed
+    finished = {load(path)["task"]["index"] for path in folder().glob("search_results_*.json")}
+    assert not (folder() / "summary.json").exists()
+    assert len(finished) < len(EASY)
+    rest = Player()
+    assert run(rest, "--task_ids", IDS) == 0
+    assert {WORLD.goals.index(goal) for goal, _, _ in rest.asked} == set(EASY) - finished
+    assert load(folder() / "summary.json")["n"] == 12
+
+
+def test_failed_tasks_are_counted_not_scored_and_tried_again(run):
+    player = Player()
+    player.broken = lambda goal: WORLD.goals.index(goal) in EASY[:2]
+    assert run(player, "--task_ids", IDS) == 1
+    summary = load(folder() / "summary.json")
+    assert (summary["n"], summary["n_failed"], summary["success_rate"]) == (10, 2, 1.0)
+    assert {row["index"] for row in summary["failures"]} == set(EASY[:2])
+    assert summary["failures"][0]["error"] == "ActorError: the endpoint burst"
+    mended = Player()
+    assert run(mended, "--task_ids", IDS) == 0
+    assert {WORLD.goals.index(goal) for goal, _, _ in mended.asked} == set(EASY[:2])
+    assert load(folder() / "summary.json")["n"] == 12
+
+
+def test_episodes_run_at_once(run, monkeypatch):
+    monkeypatch.setenv("CONCURRENCY", "4")
+    met = threading.Barrier(4, timeout=30)
+
+    class Together(Player):
+        """Answers the first question of an episode once four episodes have asked theirs."""
+
+        def sample(self, messages, n=1, temperature=1.0, seed=None):
+            if len(messages) == 2:
+                met.wait()
+            return super().sample(messages, n, temperature, seed)
+
+    assert run(Together(), "--task_ids", IDS) == 0
+    assert load(folder() / "summary.json")["n"] == 12
+
+
+def test_a_dead_endpoint_ends_the_run_in_one_line(run, capsys):
+    player = Player()
+    player.broken = lambda goal: True
+    assert run(player, "--task_ids", "test") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "none worked" in error
+    assert "the endpoint burst" in error
+    assert len(player.asked) < len(TEST_IDS)
+
+
+def test_other_settings_do_not_mix_with_finished_files(run, capsys):
+    assert run(Player(), "--task_ids", "0-2", "--max_steps", "30") == 0
+    capsys.readouterr()
+    player = Player(lambda goal: False)
+    assert run(player, "--task_ids", "0-3", "--max_steps", "20") == 2
+    error = capsys.readouterr().err
+    assert "max_steps 30 -> 20" in error
+    assert error.count("\n") == 1
+    assert not player.asked
+    assert load(folder() / "summary.json")["success_rate"] == 1
+    assert run(player, "--task_ids", "0-3", "--max_steps", "20", "--overwrite", "1") == 0
+    assert load(folder() / "summary.json")["success_rate"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--env_server_base", "http://127.0.0.1:9"], "env_server_base"),
+        (["--env_server_base", "ftp://x"], "env_server_base"),
+        (["--task_ids", "1-x"], "1-x"),
+        (["--temperature", "-1"], "--temperature"),
+        (["--temperature", "nan"], "--temperature"),
+        (["--max_steps", "0"], "--max_steps"),
+        (["--mode", "revise"], "--from"),
+        (["--mode", "revise", "--from", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(run, capsys, flags, named):
+    assert run(Player(), *flags) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+
+
+def test_a_missing_model_name_is_named(run, capsys):
+    assert run(Player(), model="") == 2
+    assert "MODEL_NAME" in capsys.readouterr().err
+
+
+def test_a_truncated_result_is_named(run, capsys):
+    assert run(Player(), "--task_ids", "0-2") == 0
+    broken = folder() / "search_results_1.json"
+    broken.write_text(broken.read_text()[:40])
+    assert run(Player(), "--task_ids", "0-2") == 2
+    assert "search_results_1.json" in capsys.readouterr().err
+
+
+def test_revision_starts_from_cut_failures(run, monkeypatch):
+    assert run(Player(half), "--task_ids", IDS, "--max_steps", "9") == 0
+    revise = ["--mode", "revise", "--from", str(folder()), "--panel", "panel.json", "--seed", "3"]
+    good = Player()
+    assert run(good, *revise, model="good") == 0
+    summary = load(folder("good", "_revise") / "summary.json")
+    assert (summary["n"], summary["recovery_rate"], summary["prefixes_replayed_exactly"]) == (6, 1.0, 6)
+    rows = load(Path("panel.json"))["prefixes"]
+    assert {row["index"] for row in rows} == set(EASY[1::2])
+    for row in rows:
+        taken = [turns for goal, _, turns in good.asked if WORLD.goals.index(goal) == row["index"]]
+        assert min(taken) == len(row["steps"]) >= 1  # the first question comes after the whole prefix
+        record = load(folder("good", "_revise") / f"search_results_{row['index']}.json")
+        assert record["steps"][: len(row["steps"])] == row["steps"]
+        assert record["prefix_steps"] == len(row["steps"])
+    # Another model gets the very same prefixes from the file, without the run that they came from.
+    bad = Player(lambda goal: False)
+    assert run(bad, "--mode", "revise", "--panel", "panel.json", "--max_steps", "50", model="bad") == 0
+    other = load(folder("bad", "_revise") / "summary.json")
+    assert other["protocol"] == summary["protocol"]
+    assert other["recovery_rate"] == 0
+    assert other["steps"]["mean"] == 50  # new steps only
+    assert stage.main(["compare", str(folder("bad", "_revise")), str(folder("good", "_revise"))]) == 0
+
+
+def test_cuts_depend_on_the_seed_and_leave_something_to_change():
+    steps = [
+        {"reply": f"Action: {i}", "action": str(i), "observation": "o", "reward": 0.0} for i in range(40)
+    ]
+    task = {"index": 1, "id": "t", "env": "textcraft", "opening": ""}
+    lost = {"task": task, "steps": steps, "reward": 0.0}
+    cuts = {seed: len(panel.cut_failures([lost], seed)[0][0].prefix) for seed in range(30)}
+    assert len(set(cuts.values())) > 10
+    assert all(1 <= cut <= 40 for cut in cuts.values())
+    fatal = {**lost, "steps": [*steps[:1], {**steps[1], "disaster": True}]}
+    for seed in range(9):
+        assert len(panel.cut_failures([fatal], seed)[0][0].prefix) == 1
+    starts, left_out = panel.cut_failures([{**lost, "reward": 0.1}, {**lost, "steps": []}], 0)
+    assert (starts, left_out) == ([], {"not_failed": 1, "too_short": 1})
+
+
+def test_comparison_is_paired_and_refuses_what_differs(run, capsys):
+    assert run(Player(half), "--task_ids", IDS, "--max_steps", "12", model="a") == 0
+    assert run(Player(), "--task_ids", IDS, "--max_steps", "12", model="b") == 0
+    capsys.readouterr()
+    assert stage.main(["compare", str(folder("a")), str(folder("b"))]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"success rate +0.500 -> 1.000", table)
+    assert re.search(r"wins / losses / ties +6 / 0 / 6", table)
+    assert "p = 0.0312" in table
+    assert run(Player(), "--task_ids", "0-2", "--max_steps", "5", model="c") == 0
+    capsys.readouterr()
+    assert stage.main(["compare", str(folder("a")), str(folder("c"))]) == 2
+    error = capsys.readouterr().err
+    assert "max_steps 12 -> 5" in error
+    assert "panel" in error
+
+
+def test_public_servers_get_the_public_ids():
+    class Public(BaseHTTPRequestHandler):
+        """A server of AgentGym's has no /split."""
+
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *args) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Public) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        sizes = {
+            (task, name): len(set(panel.choose_ids(task, url, name)))
+            for task, name in [
+                ("textcraft", "test"),
+                ("textcraft", "train"),
+                ("webshop", "test"),
+                ("sciworld", "test"),
+            ]
+        }
+        both = set(panel.choose_ids("webshop", url, "test")) & set(panel.choose_ids("webshop", url, "train"))
+        with pytest.raises(InputError, match="sciworld"):
+            panel.choose_ids("sciworld", url, "train")
+        server.shutdown()
+        thread.join()
+    assert sizes == {
+        ("textcraft", "test"): 100,  # Section 4.1: 200 / 200 / 100
+        ("textcraft", "train"): 374,
+        ("webshop", "test"): 200,
+        ("sciworld", "test"): 200,
+    }
+    assert not both
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 6)), min_size=1, max_size=6))
+def test_id_lists_read_back(ranges):
+    text = ",".join(f"{a}-{a + k}" if k else str(a) for a, k in ranges)
+    ids = panel.parse_ids(text)
+    assert set(ids) == {i for a, k in ranges for i in range(a, a + k + 1)}
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("text", ["", "3-1", "a", "1,,2", "-4", "1-2-3"])
+def test_bad_id_lists_are_refused(text):
+    with pytest.raises(InputError, match="task_ids"):
+        panel.parse_ids(text)
+
+
+def test_a_retrained_model_is_another_model(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"a" * 100)
+    before = fingerprint(str(tmp_path))
+    assert fingerprint(str(tmp_path)) == before
+    weights.write_bytes(b"a" * 99 + b"b")
+    assert fingerprint(str(tmp_path)) != before
+    assert fingerprint("") == ""

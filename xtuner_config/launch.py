@@ -1,0 +1,248 @@
+"""XTuner as a subprocess: which interpreter, which command, what it logs, and whether it really finished.
+
+The `xtuner` command exits 0 when training crashed; `python -m xtuner.tools.train` does not, and the checkpoint is
+checked all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from mcts_utils.types import InputError
+
+XTUNER = "0.2.0"
+HERE = Path(__file__).resolve().parent
+PROBE = """
+import importlib.metadata as meta, json, torch
+known = {d.metadata["Name"].lower(): d.version for d in meta.distributions()}
+names = ("xtuner", "mmengine", "torch", "transformers", "deepspeed")
+print(json.dumps({"gpus": torch.cuda.device_count(), "versions": {n: known[n] for n in names if n in known}}))
+"""
+ITERATION = re.compile(r"Iter\(train\)\s*\[\s*(\d+)/\d+\].*?\blr: (\S+).*?\bloss: (\S+)")
+TAIL = 25  # lines of a log that a failure shows
+
+
+class TrainingFailed(RuntimeError):
+    """The trainer, or what it left behind, is not what was asked for. Exit code 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """The interpreter of XTuner's own environment."""
+
+    python: str
+    gpus: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """Processes and nodes, under the names that XTuner's launcher gives them."""
+
+    per_node: int = 1  # NPROC_PER_NODE: GPUs used on each node
+    nodes: int = 1  # NNODES
+
+    @property
+    def devices(self) -> int:
+        """Processes in all; each takes its own micro-batch."""
+        return self.per_node * self.nodes
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Machines:
+        """Read NPROC_PER_NODE and NNODES."""
+        values = [environ.get(name, "1") for name in ("NPROC_PER_NODE", "NNODES")]
+        for name, value in zip(("NPROC_PER_NODE", "NNODES"), values, strict=True):
+            if not value.isdecimal() or int(value) < 1:
+                raise InputError(f"{name} must be a whole number from 1, not {value!r}")
+        return cls(*(int(value) for value in values))
+
+
+def find_trainer(environ: Mapping[str, str]) -> Trainer:
+    """The interpreter that XTUNER_PYTHON names, or .venv-xtuner's, asked what it has.
+
+    Raises:
+        InputError: if it is missing or has no XTuner 0.2.0.
+    """
+    python = environ.get("XTUNER_PYTHON") or str(HERE.parent / ".venv-xtuner" / "bin" / "python")
+    if os.sep in python:
+        python = os.path.abspath(python)  # it will run in another folder; a venv's link must not be resolved
+    try:
+        probe = subprocess.run(
+            [python, "-c", PROBE], capture_output=True, text=True, check=True, timeout=300, env=dict(environ)
+        )
+        found = json.loads(probe.stdout)
+    except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"XTUNER_PYTHON: {python} is no trainer ({error}); run bash scripts/setup.sh"
+        ) from error
+    if found["versions"].get("xtuner") != XTUNER:
+        raise InputError(
+            f"XTUNER_PYTHON: {python} has xtuner {found['versions'].get('xtuner')}, not {XTUNER}"
+        )
+    return Trainer(python, found["gpus"], found["versions"])
+
+
+def train_command(
+    trainer: Trainer, machines: Machines, deepspeed: str | None, resume: str | None
+) -> list[str]:
+    """The training command; it runs in the folder that holds config.py. For several nodes, the launch part of one."""
+    command = [trainer.python]
+    if deepspeed or machines.devices > 1:
+        # DeepSpeed wants RANK, MASTER_ADDR and their like, which a launcher sets.
+        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(machines.per_node)]
+        command += ["--nnodes", str(machines.nodes)] if machines.nodes > 1 else ["--standalone"]
+    command += ["-m", "xtuner.tools.train", "config.py", "--work-dir", "run"]
+    command += ["--launcher", "pytorch"] if deepspeed or machines.devices > 1 else []
+    command += ["--deepspeed", deepspeed] if deepspeed else []
+    return command + (["--resume", resume] if resume else [])
+
+
+def convert_command(trainer: Trainer, checkpoint: str) -> list[str]:
+    """The conversion to a Hugging Face folder, in float32: without these flags it is float16 pickles."""
+    module = "xtuner.tools.model_converters.pth_to_hf"
+    return [
+        trainer.python,
+        "-m",
+        module,
+        "config.py",
+        checkpoint,
+        "converted",
+        "--fp32",
+        "--safe-serialization",
+    ]
+
+
+def trainer_environ(environ: Mapping[str, str], gpus: int) -> dict[str, str]:
+    """The environment of the trainer: nothing from the network, caches in its own folder, patches on CPU hosts."""
+    result = dict(environ) | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_CACHE": "cache",
+        "TOKENIZERS_PARALLELISM": "false",
+        # --resume reads its own pickled checkpoint, which torch >= 2.6 refuses otherwise.
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+    }
+    if not gpus:
+        result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE / "cpu"), environ.get("PYTHONPATH")]))
+    return result
+
+
+def shell_line(folder: Path, command: list[str], environ: Mapping[str, str], base: Mapping[str, str]) -> str:
+    """The same call for a person's shell: folder, the variables that differ from `base`, command."""
+    differing = [f"{name}={shlex.quote(value)}" for name, value in environ.items() if base.get(name) != value]
+    return f"cd {shlex.quote(str(folder))} && {' '.join(differing)} {shlex.join(command)}"
+
+
+def run(
+    command: list[str],
+    folder: Path,
+    environ: Mapping[str, str],
+    log: Path,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Run to the end with output to `log`; on any exception, Ctrl-C among them, the child's group is ended first.
+
+    Raises:
+        TrainingFailed: with the tail of the log, if it exits with anything but 0.
+    """
+    with log.open("a", encoding="utf-8") as file:
+        # A session of its own: one signal reaches a launcher's workers too, and the terminal's Ctrl-C none of them.
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=dict(environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                file.write(line)
+                file.flush()
+                on_line(line)
+            code = child.wait()
+        except BaseException:
+            end(child)
+            raise
+    if code != 0:
+        tail = log.read_text(encoding="utf-8").splitlines()[-TAIL:]
+        raise TrainingFailed(
+            "\n".join([*tail, f"{shlex.join(command[:4])} ... exited with {code}; log: {log}"])
+        )
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    """End the child and its workers, by the child's own id."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, sign)
+            child.wait(timeout=10)
+            return
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+class Progress:
+    """A bar from XTuner's log lines: iterations, learning rate, loss."""
+
+    def __init__(self, iterations: int) -> None:
+        slow = 0.5 if sys.stderr.isatty() else 20  # seconds between lines, so that a log file stays short
+        self.bar = tqdm(total=iterations, desc="train", unit="it", mininterval=slow, file=sys.stderr)
+
+    def read(self, line: str) -> None:
+        """Take one line of the log."""
+        found = ITERATION.search(line)
+        if found:
+            self.bar.set_postfix_str(f"lr {found[2]}, loss {found[3]}", refresh=False)
+            self.bar.update(int(found[1]) - self.bar.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def last_checkpoint(run_folder: Path) -> str | None:
+    """Name of the newest complete checkpoint, e.g. "iter_120.pth": a file, or DeepSpeed's folder."""
+    pointer = run_folder / "last_checkpoint"
+    name = Path(pointer.read_text(encoding="utf-8").strip()).name if pointer.is_file() else ""
+    return name if name and (run_folder / name).exists() else None
+
+
+def losses(run_folder: Path) -> list[dict[str, Any]]:
+    """One row per log line: step (iterations done), lr, loss (mean of the last ten iterations), grad_norm.
+
+    Raises:
+        TrainingFailed: if there is none, or a loss is not finite.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for path in sorted(
+        run_folder.glob("*/vis_data/scalars.json")
+    ):  # one per start; a resumed run goes over some again
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if "loss" in row:
+                rows[row["step"]] = {
+                    name: row[name] for name in ("step", "lr", "loss", "grad_norm") if name in row
+                }
+    if not rows or not all(math.isfinite(row["loss"]) for row in rows.values()):
+        raise TrainingFailed(f"{run_folder}: {'a loss is not finite' if rows else 'no loss was logged'}")
+    return [rows[step] for step in sorted(rows)]

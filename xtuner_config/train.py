@@ -1,0 +1,169 @@
+"""Stage 3: stage 2's records -> XTuner -> a model folder that `transformers` loads.
+
+    .venv/bin/python xtuner_config/train.py --data A.jsonl [B.jsonl ...] --model_dir DIR --output_dir DIR
+        [--general sharegpt.jsonl --eta 0.2] [--config tiny_actor|llama3_8b_instruct_full_agent_r] [--epochs N]
+        [--lr X] [--accumulation N] [--batch N] [--max_length N] [--seed S] [--dtype float16] [--prepare]
+
+Work happens in DIR.partial, which becomes DIR when all is done, with manifest.json. The same command again does
+nothing, or goes on from the last checkpoint. Environment: XTUNER_PYTHON, NPROC_PER_NODE, NNODES. Exit code: 0 done,
+1 training failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+if __name__ == "__main__":
+    sys.path[0] = str(
+        Path(__file__).resolve().parents[1]
+    )  # run as a file, Python would look for packages beside it
+
+from transformers import AutoTokenizer  # noqa: E402
+
+from mcts_utils import storage  # noqa: E402
+from mcts_utils.types import InputError  # noqa: E402
+from xtuner_config import checkpoint, corpus, launch  # noqa: E402
+from xtuner_config.job import Job, is_done, open_work_folder, parse, write_inputs  # noqa: E402
+from xtuner_config.launch import Machines, Trainer, TrainingFailed  # noqa: E402
+from xtuner_config.settings import WARMUP_RATIO, Schedule, plan  # noqa: E402
+
+
+def stage3(job: Job, prepare: bool, environ: Mapping[str, str]) -> str:
+    """The whole stage; returns its summary line."""
+    started = time.monotonic()
+    identity = job.identity()
+    if is_done(job, identity):
+        return f"{job.output} is there already, trained from the same inputs"
+    machines, trainer = Machines.from_environ(environ), launch.find_trainer(environ)
+    if machines.nodes > 1 and not prepare:
+        raise InputError(
+            f"NNODES is {machines.nodes}: use --prepare and start the printed command on every node"
+        )
+    rows = corpus.build(job.data, job.general, job.eta, job.settings.seed, job.settings.chat, screen_of(job))
+    schedule = plan(len(rows.rows), job.settings, machines.devices)
+    notes = [*rows.notes, *schedule_notes(schedule)]
+    for note in notes:
+        print(f"train.py: note: {note}", file=sys.stderr)
+    open_work_folder(job, identity, machines.devices)
+    write_inputs(job, rows, schedule, trainer.gpus)
+    inner = launch.trainer_environ(environ, trainer.gpus)
+    if prepare:
+        command = launch.train_command(trainer, machines, job.settings.deepspeed, None)
+        return f"prepared: {launch.shell_line(job.folder, command, inner, environ)}"
+    curve = train(job, trainer, machines, schedule, inner)
+    facts = {"trainer": trainer.versions, "gpus": trainer.gpus, "devices": machines.devices, "notes": notes}
+    settings = asdict(job.settings) | asdict(schedule) | {"eta": job.eta, "dtype": job.dtype} | facts
+    seconds = time.monotonic() - started
+    finish(job, rows, curve, settings | {"inputs_sha256": identity}, seconds)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in rows.counts.items())
+    return (
+        f"{len(rows.rows)} rows ({kinds}), {schedule.iterations} iterations, "
+        f"loss {curve[0]['loss']:.3f} -> {curve[-1]['loss']:.3f}, {seconds:.0f} s: {job.output}"
+    )
+
+
+def screen_of(job: Job) -> corpus.Screen:
+    """The model's tokenizer, ready to measure rows."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(job.model, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--model_dir {job.model}: no usable tokenizer ({' '.join(str(error).split())})"
+        ) from error
+    if not tokenizer.chat_template:
+        raise InputError(f"--model_dir {job.model}: the tokenizer has no chat template")
+    return corpus.Screen(tokenizer, job.settings.chat, job.settings.max_length)
+
+
+def schedule_notes(schedule: Schedule) -> list[str]:
+    """Where the run had to differ from its config."""
+    if schedule.warmup_ratio == WARMUP_RATIO:
+        return []
+    return [f"{schedule.iterations} iterations are few: warm-up is {schedule.warmup} of them, not 3 %"]
+
+
+def train(
+    job: Job, trainer: Trainer, machines: Machines, schedule: Schedule, environ: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Train, or go on, or find it done; then convert to job.folder/converted.
+
+    Returns:
+        The loss curve, one row per log line.
+    """
+    run_folder, final = job.folder / "run", f"iter_{schedule.iterations}.pth"
+    newest = launch.last_checkpoint(run_folder)
+    if newest != final:
+        resume = f"run/{newest}" if newest else None
+        command = launch.train_command(trainer, machines, job.settings.deepspeed, resume)
+        with launch.Progress(schedule.iterations) as progress:
+            launch.run(command, job.folder, environ, job.folder / "train.log", progress.read)
+    newest = launch.last_checkpoint(run_folder)
+    if newest != final:
+        raise TrainingFailed(
+            f"XTuner ended at checkpoint {newest}, not {final}; log: {job.folder / 'train.log'}"
+        )
+    curve = launch.losses(run_folder)
+    shutil.rmtree(job.folder / "converted", ignore_errors=True)
+    command = launch.convert_command(trainer, f"run/{final}")
+    launch.run(command, job.folder, environ, job.folder / "convert.log")
+    return curve
+
+
+def finish(
+    job: Job, rows: corpus.Corpus, curve: list[dict[str, Any]], settings: Mapping[str, Any], seconds: float
+) -> None:
+    """Put the model together, write the manifest, give the folder its name; only then is the work thrown away."""
+    written = checkpoint.finish(job.folder / "converted", job.model, job.partial, job.dtype)
+    storage.write_jsonl(job.folder / "loss.jsonl", curve)
+    storage.write_manifest(
+        job.partial / "manifest.json",
+        "train",
+        settings,
+        [*job.data, *job.general, *checkpoint.weight_files(job.model)],
+        [*written, *(job.folder / name for name in ("config.py", "train.jsonl", "loss.jsonl"))],
+        {
+            "rows": rows.counts,
+            "dropped": rows.dropped,
+            "loss": {"first": curve[0]["loss"], "last": curve[-1]["loss"]},
+        },
+        rows.tokens,
+        seconds,
+    )
+    os.replace(job.partial, job.output)
+    for name in ("run", "model", "cache", "converted"):
+        shutil.rmtree(job.output / job.folder.name / name, ignore_errors=True)
+    (job.output / "inputs.json").unlink()
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run stage 3 and return its exit code."""
+    try:
+        job, prepare = parse(__doc__ or "", argv)
+        print(f"train.py: {stage3(job, prepare, os.environ if environ is None else environ)}")
+        return 0
+    except InputError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    except TrainingFailed as error:
+        print(f"{error}\ntrain.py: training failed", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("train.py: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)  # a stop is a stop: the trainer must not outlive it
+    sys.exit(main())
