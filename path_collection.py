@@ -1,11 +1,11 @@
 """Stage 2: search trees -> verified revision records.
 
     python path_collection.py --input_dir mcts_result/textcraft/MODEL --output_dir mcts_training_data \\
-        --data_type centric --revise 1 --env_server_base http://127.0.0.1:36001
+        --data_type centric --revise 1 --env_server_base http://127.0.0.1:26001
     python path_collection.py --verify mcts_training_data/textcraft_centric.jsonl --env_server_base URL
 
-Writes {output_dir}/{task}_{data_type}.jsonl, its .manifest.json and the judge's verdicts. Exit codes: 0, 2 for bad input
-(what could be used was used, and written), 130 for Ctrl-C.
+Writes {output_dir}/{task}_{data_type}.jsonl, its .manifest.json and the judge's verdicts. Exit codes: 0; 2 for bad
+input (whatever could be used is written); 130 for Ctrl-C.
 """
 
 from __future__ import annotations

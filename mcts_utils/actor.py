@@ -9,11 +9,10 @@ import email.utils
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-import httpx
 import openai
 
 from mcts_utils.types import Actor, ActorError, ContextOverflow, InputError, Message, Sample
@@ -22,10 +21,18 @@ ATTEMPTS = 6  # per request
 BACK_OFF = 0.5  # seconds before the second attempt, doubled each time, times 0.5 to 1 at random
 LONGEST_WAIT = 60.0  # seconds; caps the back-off and what Retry-After may ask for
 CHECK_SECONDS = 5.0  # for the first contact
-TIMEOUT = httpx.Timeout(600.0, connect=5.0)  # a slow server may think long, but it must accept at once
+TIMEOUT = openai.Timeout(600.0, connect=5.0)  # a slow server may think long, but it must accept at once
 RETRIED = {408, 409, 425, 429}  # besides 5xx
 REFUSED = {400, 413, 422, 501}  # the request itself is not liked
-OVERFLOW = ("context length", "context_length", "context window", "context size", "maximum context", "prompt is too long")
+UNLISTED = {404, 405, 501}  # answers to GET /models of servers that do not have it
+OVERFLOW = (
+    "context length",
+    "context_length",
+    "context window",
+    "context size",
+    "maximum context",
+    "prompt is too long",
+)
 
 
 class ClosableActor(Actor, Protocol):
@@ -74,7 +81,7 @@ class Meter:
 
 
 class EndpointActor:
-    """Any server of the chat completions protocol. What it does not understand (n, seed, max_tokens) is learned once."""
+    """Any server of the chat completions protocol. What it does not do (n, seed, max_tokens) is learned once."""
 
     def __init__(
         self,
@@ -87,11 +94,10 @@ class EndpointActor:
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         """`max_tokens`: new tokens per reply. `concurrency`: HTTP requests in flight. `rng` jitters the back-off."""
-        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        # Its pool keeps up to 100 connections open; the semaphore below bounds how many there are.
         self._client = openai.OpenAI(
-            base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=TIMEOUT,
-            http_client=httpx.Client(limits=limits, timeout=TIMEOUT),
-        )  # fmt: skip
+            base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=TIMEOUT
+        )
         self.base_url, self._key, self.model, self.max_tokens = base_url, api_key, model, max_tokens
         self._slots, self._meter = threading.Semaphore(concurrency), Meter()
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="actor")
@@ -129,21 +135,29 @@ class EndpointActor:
         Raises:
             InputError: naming OPENAI_BASE_URL, OPENAI_API_KEY or MODEL_NAME.
         """
-        quick = self._client.with_options(timeout=CHECK_SECONDS)
         try:
-            try:
-                if self.model in {m.id for m in quick.models.list().data or ()}:
-                    return
-            except (openai.NotFoundError, openai.APIResponseValidationError, AttributeError, TypeError):
-                pass  # not every server lists its models
-            self._ask([{"role": "user", "content": "Hi"}], 1, 0.0, None, attempts=2, limit=16)
+            if not self._listed():
+                self._ask([{"role": "user", "content": "Hi"}], 1, 0.0, None, attempts=2, limit=16)
         except openai.APIStatusError as error:
             raise InputError(self._complaint(error.status_code, self._line(error))) from None
         except openai.APIConnectionError as error:
-            raise InputError(f"OPENAI_BASE_URL={self.base_url} cannot be reached: {self._line(error)}") from None
+            line = f"OPENAI_BASE_URL={self.base_url} cannot be reached: {self._line(error)}"
+            raise InputError(line) from None
         except ActorError as error:
             status = error.__cause__.status_code if isinstance(error.__cause__, openai.APIStatusError) else 0
             raise InputError(self._complaint(status, str(error))) from None
+
+    def _listed(self) -> bool:
+        """True if the server lists the model. Not every server lists its models, or lists them all."""
+        try:
+            listed = self._client.with_options(timeout=CHECK_SECONDS).models.list()
+            return self.model in {model.id for model in listed.data or ()}
+        except openai.APIStatusError as error:
+            if error.status_code not in UNLISTED:
+                raise
+        except (openai.APIResponseValidationError, AttributeError, TypeError, ValueError):
+            pass  # something answered, but not a list of models
+        return False
 
     def stats(self) -> dict[str, float]:
         """Counters of all requests since the start."""
@@ -156,53 +170,66 @@ class EndpointActor:
         self._client.close()
 
     def _ask(
-        self, turns: list[dict], n: int, temperature: float, seed: int | None, attempts: int = ATTEMPTS, limit: int = 0
+        self,
+        turns: list[dict],
+        n: int,
+        temperature: float,
+        seed: int | None,
+        attempts: int = ATTEMPTS,
+        limit: int = 0,
     ) -> list[Sample]:
         """One request with its retries; fewer than `n` samples (or none) from a server that does not do `n`."""
-        attempt = 0
+        for attempt in range(attempts):
+            failure: Exception
+            wait = None
+            try:
+                return self._once(turns, n, temperature, seed, limit or self.max_tokens)
+            except openai.APIStatusError as error:
+                failure, status, wait = error, str(error.status_code), retry_after(error.response.headers)
+                lasting = error.status_code < 500 and error.status_code not in RETRIED
+                lasting = lasting or "insufficient_quota" in str(error)
+            except (openai.APIConnectionError, openai.APIResponseValidationError, ValueError) as error:
+                failure, status, lasting = error, "no answer", False  # ValueError: not JSON, or no choices
+            if lasting or attempt == attempts - 1:
+                break
+            pause = BACK_OFF * 2**attempt * self._rng.uniform(0.5, 1.0) if wait is None else wait
+            self._sleep(min(LONGEST_WAIT, pause))
+        raise ActorError(self._blame(status, self._line(failure))) from failure
+
+    def _once(
+        self, turns: list[dict], n: int, temperature: float, seed: int | None, limit: int
+    ) -> list[Sample]:
+        """One request, repeated only without what the server names as unknown. Raises openai's errors."""
+        create: Any = self._client.chat.completions.create  # its overloads know no mapping of arguments
         while True:
             if self._closed.is_set():
                 raise ActorError(self._blame("closed", "no more requests"))
-            attempt += 1
-            names = {self._limit_name: limit or self.max_tokens}
-            seeded = seed is not None and self._takes_seed
-            if seeded:
-                names["seed"] = seed  # type: ignore[assignment]
+            names: dict[str, Any] = {self._limit_name: limit}
+            if seed is not None and self._takes_seed:
+                names["seed"] = seed
             if n > 1:
                 names["n"] = n
             try:
                 with self._slots, self._meter:
-                    answer: Any = self._client.chat.completions.create(
-                        model=self.model, messages=turns, temperature=temperature, **names  # type: ignore[arg-type]
-                    )  # fmt: skip
+                    answer = create(model=self.model, messages=turns, temperature=temperature, **names)
                 return self._samples(answer)
             except openai.APIStatusError as error:
                 line = self._line(error)
-                if error.status_code in REFUSED:
-                    if any(word in line.lower() for word in OVERFLOW):
-                        raise ContextOverflow(self._blame(error.status_code, line)) from error
-                    if self._adapt(line.lower(), seeded, names):
-                        attempt -= 1
-                        continue
+                if error.status_code not in REFUSED:
+                    raise
+                if any(words in line.lower() for words in OVERFLOW):
+                    raise ContextOverflow(self._blame(error.status_code, line)) from error
+                if not self._adapt(line.lower(), names):
                     if n > 1:
                         return []
-                final = error.status_code < 500 and error.status_code not in RETRIED or "insufficient_quota" in line
-                failure, status, wait = error, str(error.status_code), retry_after(error.response.headers)
-            except (openai.APIConnectionError, openai.APIResponseValidationError, ValueError, RuntimeError) as error:
-                # ValueError: not JSON, or no choices; RuntimeError: httpx, when `close` came between
-                failure, status, wait, final = error, "no answer", None, False  # type: ignore[assignment]
-                line = self._line(error)
-            if final or attempt >= attempts:
-                raise ActorError(self._blame(status, line)) from failure
-            pause = BACK_OFF * 2 ** (attempt - 1) * self._rng.uniform(0.5, 1.0) if wait is None else wait
-            self._sleep(min(LONGEST_WAIT, pause))
+                    raise
 
-    def _adapt(self, line: str, seeded: bool, names: dict) -> bool:
+    def _adapt(self, line: str, names: dict) -> bool:
         """Drop or rename what the refusal names; true if the next attempt differs."""
         if "max_completion_tokens" in line and "max_tokens" in names:
             self._limit_name = "max_completion_tokens"
             return True
-        if "seed" in line and seeded:
+        if "seed" in line and "seed" in names:
             self._takes_seed = False
             return True
         return False
@@ -213,13 +240,17 @@ class EndpointActor:
         if not choices:
             raise ValueError(f"an answer without choices: {str(getattr(answer, 'error', answer))[:200]}")
         usage = getattr(answer, "usage", None)
-        prompt, completion = (getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens"))
+        prompt, completion = (
+            getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens")
+        )
         self._meter.count(prompt, completion)
         share, more = divmod(completion, len(choices))
         return [
-            Sample((c.message.content or "") if c.message else "", 0 if i else prompt, share + (i < more), c.finish_reason == "length")
+            Sample(
+                c.message.content or "", 0 if i else prompt, share + (i < more), c.finish_reason == "length"
+            )
             for i, c in enumerate(choices)
-        ]  # fmt: skip
+        ]
 
     def _line(self, error: Exception) -> str:
         """What the server said, on one line, without the key."""
@@ -238,7 +269,7 @@ class EndpointActor:
         return f"OPENAI_BASE_URL={self.base_url} does not answer as a chat endpoint: {line}"
 
 
-def retry_after(headers: httpx.Headers) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks us to wait, from a number or an HTTP date."""
     value = headers.get("retry-after", "")
     try:
@@ -279,14 +310,19 @@ def make_actor(settings: Any) -> ClosableActor:
         InputError: naming the variable, when the folder cannot be loaded or the endpoint does not answer.
     """
     if settings.local:
-        from mcts_utils.local_model import LocalActor, load_model  # torch takes seconds to import; an endpoint needs none
+        # torch takes seconds to import, and an endpoint needs none
+        from mcts_utils.local_model import LocalActor, load_model
 
         model, tokenizer = load_model(settings.model_dir)
         return LocalActor(model, tokenizer, settings.max_token_length, settings.concurrency)
     if not settings.model_name:
-        raise InputError("MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)")
+        raise InputError(
+            "MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)"
+        )
     if not (settings.openai_base_url or settings.openai_api_key):
-        raise InputError("neither MODEL_DIR nor OPENAI_BASE_URL nor OPENAI_API_KEY is set, so nobody can answer")
+        raise InputError(
+            "neither MODEL_DIR nor OPENAI_BASE_URL nor OPENAI_API_KEY is set, so nobody can answer"
+        )
     actor = EndpointActor(
         settings.openai_base_url or "https://api.openai.com/v1", settings.openai_api_key, settings.model_name,
         settings.max_token_length, settings.concurrency,

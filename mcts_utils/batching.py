@@ -49,7 +49,7 @@ def draw_uniforms(seed: int, count: int) -> np.ndarray:
 
 
 def choose_tokens(logits: torch.Tensor, temperatures: np.ndarray, uniforms: np.ndarray) -> torch.Tensor:
-    """[B, vocabulary] -> [B] token ids: arg max where the temperature is 0, else the inverse of the cumulative distribution."""
+    """[B, vocabulary] -> [B] token ids: arg max at temperature 0, else the cumulative distribution inverted."""
     best = logits.argmax(-1)
     if not temperatures.any():
         return best
@@ -68,6 +68,8 @@ class Engine:
     def __init__(self, model: Any, stop_ids: Sequence[int]) -> None:
         self.model, self.stop_ids = model, np.array(sorted(stop_ids), np.int64)
         self.busy_seconds = 0.0
+        self.reused_tokens = 0  # prompt tokens that were not computed again
+        self.max_running = 0
         self.waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._wake = threading.Condition()
@@ -135,11 +137,13 @@ class Engine:
 class SlotEngine(Engine):
     """Continuous batching over a SlotStore."""
 
-    def __init__(self, model: Any, stop_ids: Sequence[int], max_slots: int, budget: int, max_tokens: int) -> None:
+    def __init__(
+        self, model: Any, stop_ids: Sequence[int], max_slots: int, budget: int, max_tokens: int
+    ) -> None:
         """`budget`: bytes of keys and values; `max_tokens`: the context window."""
         super().__init__(model, stop_ids)
         self.store = SlotStore(SlotCache(2, LENGTH_ROUND), max_slots, budget, max_tokens)
-        self.reused_tokens, self.max_running, self._waited = 0, 0, 0
+        self._waited = 0  # decode steps since somebody waits
         self.device = next(model.parameters()).device
         self._spans = torch.arange(max_tokens + LENGTH_ROUND, device=self.device)
 
@@ -148,17 +152,28 @@ class SlotEngine(Engine):
         vocabulary = self.model.get_input_embeddings().num_embeddings
         ids = np.arange(7, 7 + PROBE_TOKENS, dtype=np.int64)[None] % vocabulary
         with torch.inference_mode():
-            wanted = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False).logits[0, -1].float()
+            wanted = (
+                self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False)
+                .logits[0, -1]
+                .float()
+            )
             rows, half = np.zeros(1, np.int64), PROBE_TOKENS // 2
             self._forward(self.model.base_model, rows, ids[:, :half], np.arange(half)[None], False, half)
             for at in range(half, PROBE_TOKENS):
-                got = self._forward(self.model, rows, ids[:, at : at + 1], np.array([[at]]), at % 2 == 0, at + 1)
+                got = self._forward(
+                    self.model, rows, ids[:, at : at + 1], np.array([[at]]), at % 2 == 0, at + 1
+                )
         seen = got.logits[0, -1].float()
         tolerance = 1e-3 if seen.dtype == self.model.dtype else 5e-2
         return bool((seen - wanted).abs().max() <= tolerance * wanted.abs().max().clamp_min(1.0))
 
-    def _forward(self, module: Any, rows: np.ndarray, ids: np.ndarray, positions: np.ndarray, dense: bool, reach: int) -> Any:
-        """One pass of `ids` [B, T] at `positions` [B, T] of the slots `rows` [B], which see the first `reach` positions."""
+    def _forward(
+        self, module: Any, rows: np.ndarray, ids: np.ndarray, positions: np.ndarray, dense: bool, reach: int
+    ) -> Any:
+        """One pass of `ids` [B, T] at `positions` [B, T] of the slots `rows` [B]; only `reach` positions are read.
+
+        `dense`: the rows are 0..B-1.
+        """
         window, device = self.store.cache.window, self.device
         places = torch.from_numpy(positions).to(device)
         window.rows = torch.from_numpy(rows).to(device)[:, None]
@@ -280,14 +295,15 @@ class PlainEngine(Engine):
     def __init__(self, model: Any, stop_ids: Sequence[int], max_slots: int, pad_id: int) -> None:
         super().__init__(model, stop_ids)
         self.max_slots, self.pad_id = max_slots, pad_id
-        self.reused_tokens, self.max_running = 0, 0
 
     def advance(self) -> None:
         with self._wake:
             self._running = [self.waiting.popleft() for _ in range(min(self.max_slots, len(self.waiting)))]
         self.max_running = max(self.max_running, len(self._running))
         jobs, width = self._running, max(len(job.ids) for job in self._running)
-        ids = np.stack([np.pad(job.ids, (width - len(job.ids), 0), constant_values=self.pad_id) for job in jobs])
+        ids = np.stack(
+            [np.pad(job.ids, (width - len(job.ids), 0), constant_values=self.pad_id) for job in jobs]
+        )
         mask = np.stack([np.arange(width) >= width - len(job.ids) for job in jobs]).astype(np.int64)
         device = next(self.model.parameters()).device
         output = self.model.generate(

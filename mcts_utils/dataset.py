@@ -133,16 +133,15 @@ def _message(
 
 def _checked(messages: list[Message], source: str) -> tuple[Message, ...]:
     """The turns as XTuner will take them. It would join, invent and drop turns to make others fit: refused here."""
-    if messages and messages[-1].role == "user":
-        messages = messages[:-1]  # the last observation answers nothing that is trained
-    if messages and messages[0].role == "system" and not messages[0].content:
+    begin = 1 if messages and messages[0].role == "system" else 0
+    if begin and not messages[0].content:
         raise RowError(source, "the system message is empty")  # XTuner drops it, the chat template does not
-    turns = messages[1:] if messages and messages[0].role == "system" else messages
-    if not turns:
-        raise RowError(source, "no assistant turn")
-    for number, message in enumerate(turns):
+    for number, message in enumerate(messages[begin:]):
         expected = "assistant" if number % 2 else "user"
         if message.role != expected:
-            where = f"message {number + 1 + len(messages) - len(turns)} is {message.role}, not {expected}"
+            where = f"message {begin + number + 1} is {message.role}, not {expected}"
             raise RowError(source, "user and assistant must alternate after the system turn", where)
-    return tuple(messages)
+    if len(messages) < begin + 2:
+        raise RowError(source, "no assistant turn")
+    # A last observation answers nothing that is trained.
+    return tuple(messages[:-1] if messages[-1].role == "user" else messages)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from mcts_utils.cleaning import EPSILON, earned
@@ -26,6 +27,7 @@ class Replayer:
         """`index` is the server's index of the goal, `task_id` what must be there."""
         self._pool, self._index, self._task_id, self._stopped = pool, index, task_id, stopped
         self._known: dict[tuple[str, ...], tuple[Task, tuple[Step, ...]]] = {}
+        self._action = cache(action_of)
         self.replays = 0
         self.env_steps = 0
 
@@ -41,7 +43,7 @@ class Replayer:
             InputError: when the server's index is another goal than the tree's.
             Stopped: when the run is being stopped.
         """
-        key = tuple(action_of(reply) for reply in replies)  # the environment sees no thoughts
+        key = tuple(self._action(reply) for reply in replies)  # the environment sees no thoughts
         if key not in self._known:
             if self._stopped():
                 raise Stopped

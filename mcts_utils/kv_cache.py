@@ -45,7 +45,8 @@ class SlotLayer(CacheLayerMixin):
         w = self.window
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys, self.values = (
-            states.new_zeros(w.slots, states.shape[1], w.capacity, states.shape[3]) for states in (key_states, value_states)
+            states.new_zeros(w.slots, states.shape[1], w.capacity, states.shape[3])
+            for states in (key_states, value_states)
         )
         self.is_initialized = True
 
@@ -59,7 +60,8 @@ class SlotLayer(CacheLayerMixin):
 
     def _exchange(self, store: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
         w = self.window
-        assert store is not None and w.rows is not None
+        assert store is not None
+        assert w.rows is not None
         store[w.rows, :, w.positions] = states.transpose(1, 2)
         held = store[:, :, : w.length]
         return held[: len(w.rows)] if w.dense else held.index_select(0, w.rows[:, 0])
@@ -81,7 +83,6 @@ class SlotLayer(CacheLayerMixin):
 
     def resize(self, kept: torch.Tensor, length: int) -> None:
         """Reallocate to the window's size with the slots `kept` first, `length` positions each."""
-        assert self.keys is not None and self.values is not None
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = old.new_zeros(self.window.slots, old.shape[1], self.window.capacity, old.shape[3])
@@ -98,7 +99,7 @@ class SlotCache(Cache):
 
     def bytes_per_token(self) -> int:
         """Memory of one position over all layers."""
-        stores = [store for layer in self.layers for store in (layer.keys, layer.values)]  # type: ignore[union-attr]
+        stores: list[Any] = [store for layer in self.layers for store in (layer.keys, layer.values)]
         return sum(s.element_size() * s.shape[1] * s.shape[3] for s in stores)
 
 
@@ -150,8 +151,8 @@ class SlotStore:
             setattr(self, name, np.pad(getattr(self, name)[kept], (0, room)))
         self.owners = [self.owners[s] for s in order] + [None] * room
         for layer in self.cache.layers:
-            assert isinstance(layer, SlotLayer) and layer.keys is not None
-            layer.resize(torch.from_numpy(kept).to(layer.keys.device), old)
+            assert isinstance(layer, SlotLayer)
+            layer.resize(torch.from_numpy(kept).to(layer.device), old)
 
     def place(self, prompt: np.ndarray, owner: Any) -> int | None:
         """Give `prompt` a slot that already holds as much of it as any does, or None if it has to wait.

@@ -22,7 +22,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mcts_utils.batching import Engine, Job, PlainEngine, SlotEngine, draw_uniforms
-from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Sample
+from mcts_utils.types import ContextOverflow, InputError, Message, Sample
 
 CPU_CACHE_BYTES = 2 * 2**30  # keys and values, at most; a quarter of the machine's memory if that is less
 GPU_CACHE_SHARE = 0.8  # of the memory that is free once the model is loaded
@@ -58,29 +58,39 @@ def load_model(folder: str) -> tuple[Any, Any]:
         InputError: naming MODEL_DIR, when the folder is not a chat model that the library can load.
     """
     if not (Path(folder) / "config.json").is_file():
-        raise InputError(f"MODEL_DIR={folder}: no config.json there, so it is not a transformers model folder")
+        raise InputError(
+            f"MODEL_DIR={folder}: no config.json there, so it is not a transformers model folder"
+        )
     device, dtype = pick_device()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True
+        )
     except Exception as error:  # the library raises many kinds for a folder it cannot use
-        raise InputError(f"MODEL_DIR={folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(
+            f"MODEL_DIR={folder}: cannot be loaded: {' '.join(str(error).split())[:300]}"
+        ) from error
     if tokenizer.chat_template is None:
         raise InputError(f"MODEL_DIR={folder}: its tokenizer has no chat template, so it is not a chat model")
-    return model.to(device).eval(), tokenizer
+    model.to(device)  # type: ignore[arg-type]
+    return model.eval(), tokenizer
 
 
 class ChatTokens:
     """Token ids of conversations, equal to the tokenizer's own apply_chat_template.
 
     Special tokens cut a text into pieces that are tokenized on their own, so a growing conversation costs only its
-    new turns: the pieces' ids are remembered. Where a probe shows that a tokenizer does not work like that, whole texts are tokenized.
+    new turns: the pieces' ids are remembered. Where a probe shows that a tokenizer
+    does not work like that, whole texts are tokenized.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        added = {str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        added = {
+            str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
         self._special = added
         pattern = "|".join(re.escape(token) for token in sorted(added, key=len, reverse=True))
         self._cut = re.compile(f"({pattern})") if added else None
@@ -105,7 +115,10 @@ class ChatTokens:
         """The template's text. A template without a system turn gets it in front of the first user turn."""
         turns = [{"role": m.role, "content": m.content} for m in messages]
         if not self._system and len(turns) > 1 and turns[0]["role"] == "system":
-            turns = [{"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}, *turns[2:]]
+            turns = [
+                {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"},
+                *turns[2:],
+            ]
         return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def text(self, ids: Sequence[int]) -> str:
@@ -122,7 +135,12 @@ class ChatTokens:
         except Exception:  # templates refuse in their own words (jinja2.TemplateError and others)
             self._system = False
         for text in PROBES:
-            turns = [Message("system", text), Message("user", text), Message("assistant", text), Message("user", text)]
+            turns = [
+                Message("system", text),
+                Message("user", text),
+                Message("assistant", text),
+                Message("user", text),
+            ]
             if self._cut is not None and self.ids(turns).tolist() != self._tokenize(self.render(turns)):
                 self._cut = None
 
@@ -133,7 +151,9 @@ def stop_tokens(model: Any, tokenizer: Any) -> set[int]:
     found = set(listed if isinstance(listed, list) else [listed]) | {tokenizer.eos_token_id}
     found.discard(None)
     if not found:
-        raise InputError("MODEL_DIR: neither generation_config nor tokenizer names an eos token, so no reply would end")
+        raise InputError(
+            "MODEL_DIR: neither generation_config nor tokenizer names an eos token, so no reply would end"
+        )
     return found
 
 
@@ -142,7 +162,10 @@ def attends_fully(config: Any) -> bool:
     kinds = getattr(config, "layer_types", None)
     if kinds:
         return set(kinds) == {"full_attention"}
-    return getattr(config, "sliding_window", None) is None or getattr(config, "use_sliding_window", True) is False
+    return (
+        getattr(config, "sliding_window", None) is None
+        or getattr(config, "use_sliding_window", True) is False
+    )
 
 
 def make_engine(model: Any, tokenizer: Any, concurrency: int, context: int, plain: bool) -> Engine:
@@ -159,7 +182,10 @@ def make_engine(model: Any, tokenizer: Any, concurrency: int, context: int, plai
                 reason = "a probe with the slot cache gave other logits"
             except Exception as error:  # an unknown architecture may fail anywhere in a pass with our cache
                 reason = f"a probe with the slot cache failed ({' '.join(str(error).split())[:120]})"
-        print(f"notice: {type(model).__name__} runs without continuous batching, slower: {reason}", file=sys.stderr)
+        print(
+            f"notice: {type(model).__name__} runs without continuous batching, slower: {reason}",
+            file=sys.stderr,
+        )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     return PlainEngine(model, stops, concurrency, pad)
 
@@ -167,11 +193,15 @@ def make_engine(model: Any, tokenizer: Any, concurrency: int, context: int, plai
 class LocalActor:
     """The actor of a model folder. Safe to call from many threads; `close` ends its engine thread."""
 
-    def __init__(self, model: Any, tokenizer: Any, max_new: int, concurrency: int, plain: bool = False) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, max_new: int, concurrency: int, plain: bool = False
+    ) -> None:
         """`max_new`: new tokens per reply. `concurrency`: requests expected in flight. `plain`: no slots, ever."""
         self.tokens = ChatTokens(tokenizer)
         self.max_new = max_new
-        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or DEFAULT_CONTEXT
+        self.context = (
+            getattr(model.config.get_text_config(), "max_position_embeddings", None) or DEFAULT_CONTEXT
+        )
         self.engine = make_engine(model, tokenizer, concurrency, self.context, plain)
         self.engine.start()
         self._lock = threading.Lock()
@@ -189,7 +219,9 @@ class LocalActor:
         ids = self.tokens.ids(messages)
         limit = min(self.max_new, self.context - len(ids))
         if limit < 1:
-            raise ContextOverflow(f"the conversation has {len(ids)} tokens and the model's context is {self.context}")
+            raise ContextOverflow(
+                f"the conversation has {len(ids)} tokens and the model's context is {self.context}"
+            )
         base = secrets.randbits(48) if seed is None else seed
         asked = 1 if temperature == 0 else n
         jobs = [Job(ids, limit, temperature, draw_uniforms(base * 1009 + i, limit)) for i in range(asked)]

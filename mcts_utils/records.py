@@ -103,6 +103,9 @@ class TreeBuilder:
         self.rows: list[dict[str, Any]] = []
         self._written: set[tuple[str, ...]] = set()
         self._beginnings: set[tuple[str, ...]] = set()  # bad actions up to the cut, of the rows written
+        self._spliced: set[tuple[tuple[str, ...], ...]] = (
+            set()
+        )  # (beginning, clean tail) that gave a row or its twin
         self._cleaned: dict[int, Shortened | None] = {}
 
     def build(self) -> Built:
@@ -190,11 +193,17 @@ class TreeBuilder:
         if new_cuts_only and beginning in self._beginnings:
             return "later"
         rng = self._rng(pair.good.leaf, pair.bad.leaf)
-        if self._clean(pair.good) is None:
+        clean = self._clean(pair.good)
+        if clean is None:
             return "good_replay"
-        short = self._follow(pair, at, splice(pair.bad.steps, at, signal(rng), ()), rng)
+        kept = [i for i in clean.kept if i >= tail_start(pair, at)]
+        splicing = (beginning, tuple(pair.good.steps[i].action for i in kept))
+        if splicing in self._spliced:
+            return "duplicate"
+        short = self._follow(pair, at, kept, splice(pair.bad.steps, at, signal(rng), ()), rng)
         if short is None:
             return "replay_reward"
+        self._spliced.add(splicing)
         node = pair.bad.nodes[at]
         feedback = next((v.reason for n, v in cut.verdicts if n == node and v.label == "bad"), "")
         verdicts = [{"node": n, "label": v.label, "reason": v.reason} for n, v in cut.verdicts]
@@ -202,15 +211,15 @@ class TreeBuilder:
         record = Record(self.kind, short.steps, at + 1, pair.good, pair, feedback=feedback, extra=extra)
         return self._write(record, beginning)
 
-    def _follow(self, pair: Pair, cut: int, fixed: Sequence[str], rng: random.Random) -> Shortened | None:
+    def _follow(
+        self, pair: Pair, cut: int, kept: Sequence[int], fixed: Sequence[str], rng: random.Random
+    ) -> Shortened | None:
         """The executed tau^r: bad steps and signal, then the clean good tail, else the whole one, else a repair."""
-        clean = self._clean(pair.good)
-        start = tail_start(pair, cut)
         good = [step.reply for step in pair.good.steps]
+        start = tail_start(pair, cut)
         # Where the bad steps changed nothing, the clean tail has nothing left to leave out.
         changed = any(not is_idle(self.env, step) for step in pair.bad.steps[pair.shared : cut + 1])
-        kept = [good[i] for i in (clean.kept if clean else ()) if i >= start]
-        short = self._shorten(fixed, kept, pair.good.reward, changed)
+        short = self._shorten(fixed, [good[i] for i in kept], pair.good.reward, changed)
         if short is None and len(kept) < len(good) - start:
             short = self._shorten(fixed, good[start:], pair.good.reward, True)
         if short is None and self.options.repair and self.actor is not None:

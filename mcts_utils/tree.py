@@ -165,8 +165,8 @@ def tree_to_dict(tree: Tree) -> dict[str, Any]:
         "task": {"env": task.env, "index": task.index, "id": task.id, "opening": task.opening},
         "prompt": tree.prompt,
         "seed": tree.seed,
-        "settings": tree.settings,
-        "stats": tree.stats,
+        "settings": dict(tree.settings),
+        "stats": dict(tree.stats),
         "nodes": [_node_to_dict(node) for node in nodes(tree)],
     }
 

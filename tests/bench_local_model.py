@@ -1,9 +1,10 @@
 """Measure a local chat model's rollouts per second, many at once against one by one. Not a test; nothing is asserted.
 
-    MODEL_DIR=models/tiny_actor OMP_WAIT_POLICY=passive python tests/bench_local_model.py --rollouts 256 --concurrency 64
+    MODEL_DIR=models/tiny_actor OMP_WAIT_POLICY=passive python tests/bench_local_model.py --rollouts 256
 
 A rollout here is eight turns of a TextCraft goal with the bundled world in the same process; groups of eight rollouts
-share their goal. Replies end at their end-of-turn token or after --max_new tokens. One by one is `model.generate`, each turn from scratch.
+share their goal. Replies end at their end-of-turn token or after --max_new tokens. One by one is `model.generate`,
+each turn from scratch.
 """
 
 import argparse
@@ -43,8 +44,12 @@ def one_by_one(model, tokenizer, max_new: int):
 
     def answer(messages, seed: int) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        output = model.generate(**ids.to(model.device), do_sample=True, max_new_tokens=max_new, temperature=1.0)
+        ids = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        output = model.generate(
+            **ids.to(model.device), do_sample=True, max_new_tokens=max_new, temperature=1.0
+        )
         return tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
 
     return answer
@@ -64,15 +69,20 @@ def main() -> None:
         with ThreadPoolExecutor(threads) as pool:
             turns = sum(pool.map(lambda i: rollout(answer, i // GROUP * 7, i), range(count)))
         wall, cpu = time.perf_counter() - began, time.process_time() - spent
-        print(f"{name}: {count / wall:.2f} rollouts/s, {turns / wall:.1f} turns/s, {wall:.1f} s wall, {cpu:.1f} s CPU")
+        print(
+            f"{name}: {count / wall:.2f} rollouts/s, {turns / wall:.1f} turns/s, {wall:.1f} s wall, {cpu:.1f} s CPU"
+        )
         return count / wall
 
     actor = LocalActor(model, tokenizer, options.max_new, options.concurrency)
-    many = timed("batched", lambda m, s: actor.sample(m, seed=s)[0].text, options.rollouts, options.concurrency)
+    many = timed(
+        "batched", lambda m, s: actor.sample(m, seed=s)[0].text, options.rollouts, options.concurrency
+    )
     print(actor.stats())
     actor.close()
     if options.single:
-        print(f"ratio {many / timed('one by one', one_by_one(model, tokenizer, options.max_new), options.single, 1):.1f}")
+        single = timed("one by one", one_by_one(model, tokenizer, options.max_new), options.single, 1)
+        print(f"ratio {many / single:.1f}")
 
 
 if __name__ == "__main__":

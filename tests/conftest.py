@@ -1,12 +1,17 @@
-"""Fixtures that several test files use."""
+"""Fixtures and hypothesis settings that several test files use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mcts_utils.servers.textcraft.app import running_server
+
+# No test asserts wall time: a busy machine is no failure.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A scripted actor for TextCraft that plans well and slips at random: no model, and the same replies for the same seed."""
+"""A scripted actor for TextCraft that plans well and slips at random, by seed. No model."""
 
 from __future__ import annotations
 

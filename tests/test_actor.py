@@ -26,7 +26,9 @@ def echo(messages: list[dict], rng: random.Random) -> str:
     return f"{messages[-1]['content']} {rng.randrange(10**6)}"
 
 
-def connect(server: ChatServer, waits: list[float] | None = None, concurrency: int = 8, **options) -> EndpointActor:
+def connect(
+    server: ChatServer, waits: list[float] | None = None, concurrency: int = 8, **options
+) -> EndpointActor:
     """An actor of the server; its back-off pauses go into `waits` instead of taking time."""
     base_url = options.pop("base_url", server.base_url)
     pauses = waits if waits is not None else []
@@ -196,7 +198,13 @@ def test_the_key_is_in_no_message(server):
 
 
 def environ(base_url: str, **more: str) -> dict[str, str]:
-    return {"OPENAI_BASE_URL": base_url, "MODEL_NAME": MODEL, "OPENAI_API_KEY": KEY, "TASK": "textcraft", **more}
+    return {
+        "OPENAI_BASE_URL": base_url,
+        "MODEL_NAME": MODEL,
+        "OPENAI_API_KEY": KEY,
+        "TASK": "textcraft",
+        **more,
+    }
 
 
 def test_make_actor_talks_to_the_endpoint_of_the_settings(server):
@@ -250,7 +258,8 @@ def play(actor, index: int, turns: int = 40) -> tuple[Task, list[Step]]:
     """One goal with the actor, greedy."""
     world = load_world()
     goal = world.goals[index]
-    session, steps = Session(world, goal), []
+    session = Session(world, goal)
+    steps: list[Step] = []
     task = Task("textcraft", index, goal, world.opening(goal))
     for _ in range(turns):
         reply = actor.sample(acting_messages(task, steps, "full"), temperature=0)[0].text
@@ -269,7 +278,11 @@ def test_the_expert_solves_and_judges_over_the_socket():
             task, steps = play(actor, index)
             assert steps[-1].reward == 1.0, task.id
         labels = []
-        for step in (steps[0], Step("", "get 1 moon", "Could not find moon", 0.0), Step("", "inventory", "Inventory: ", 0.0)):
+        for step in (
+            steps[0],
+            Step("", "get 1 moon", "Could not find moon", 0.0),
+            Step("", "inventory", "Inventory: ", 0.0),
+        ):
             answer = actor.sample(judge_messages(task, [], step, "full"), temperature=0)[0].text
             labels.append(parse_verdict(answer)[0])
         assert labels == ["good", "bad", "uncertain"]
@@ -278,5 +291,10 @@ def test_the_expert_solves_and_judges_over_the_socket():
 def test_the_noisy_expert_slips():
     with running_chat(Behaviour(noise=0.6)) as server:
         actor = connect(server, max_tokens=200)
-        refused = [s for i in range(0, 200, 20) for s in play(actor, i, 10)[1] if s.observation.startswith("Could not")]
+        refused = [
+            s
+            for i in range(0, 200, 20)
+            for s in play(actor, i, 10)[1]
+            if s.observation.startswith("Could not")
+        ]
     assert refused

@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, PreTrainedTokenizerFast
-from transformers import MistralForCausalLM
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from mcts_utils import batching, kv_cache
 from mcts_utils.actor import make_actor
@@ -26,7 +32,22 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 CONTEXT, MAX_NEW = 400, 12
-WORDS = ["get", "2", "oak", "log", "craft", "planks", "using", "1,", "stick", "Thought:", "Action:", "\n", "Could not find", "é"]
+WORDS = [
+    "get",
+    "2",
+    "oak",
+    "log",
+    "craft",
+    "planks",
+    "using",
+    "1,",
+    "stick",
+    "Thought:",
+    "Action:",
+    "\n",
+    "Could not find",
+    "é",
+]
 
 
 def build_tokenizer(pre_tokenizer=None, decoder=None) -> PreTrainedTokenizerFast:
@@ -35,7 +56,8 @@ def build_tokenizer(pre_tokenizer=None, decoder=None) -> PreTrainedTokenizerFast
     raw.decoder = decoder or decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet() if pre_tokenizer is None else []
     raw.train_from_iterator(
-        [" ".join(WORDS)] * 3, trainers.BpeTrainer(vocab_size=340, special_tokens=SPECIAL, initial_alphabet=alphabet)
+        [" ".join(WORDS)] * 3,
+        trainers.BpeTrainer(vocab_size=340, special_tokens=SPECIAL, initial_alphabet=alphabet),
     )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token=SPECIAL[0], eos_token=SPECIAL[4], pad_token=SPECIAL[5],
@@ -53,7 +75,9 @@ def build_model(config_class=LlamaConfig, model_class=LlamaForCausalLM, **change
         "num_key_value_heads": 2, "max_position_embeddings": CONTEXT, "initializer_range": 0.3,
     }  # fmt: skip
     model = model_class(config_class(**{**sizes, **changes})).eval()
-    model.generation_config = GenerationConfig(eos_token_id=[4, *range(100, 115)], pad_token_id=5, bos_token_id=0)
+    model.generation_config = GenerationConfig(
+        eos_token_id=[4, *range(100, 115)], pad_token_id=5, bos_token_id=0
+    )
     return model
 
 
@@ -81,13 +105,18 @@ def actor(model, tokenizer):
 def conversation(rng: random.Random, rounds: int = 0) -> list[Message]:
     messages = [Message("system", "Craft the goal.")]
     for _ in range(rounds or rng.randint(1, 4)):
-        messages += [Message("user", " ".join(rng.choices(WORDS, k=rng.randint(1, 20)))), Message("assistant", "Action: get")]
+        messages += [
+            Message("user", " ".join(rng.choices(WORDS, k=rng.randint(1, 20)))),
+            Message("assistant", "Action: get"),
+        ]
     return messages[:-1]
 
 
 def full_ids(tokenizer, messages) -> list[int]:
     turns = [{"role": m.role, "content": m.content} for m in messages]
-    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"])
+    return list(
+        tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+    )
 
 
 def generated(model, tokenizer, messages) -> str:
@@ -111,8 +140,13 @@ def test_greedy_equals_generate_for_mixed_lengths(actor, model, tokenizer):
     assert actor.stats()["max_in_flight"] > 1
     # The next turn of each: what is kept from the first is reused.
     before = actor.stats()["reused_tokens"]
-    longer = [[*c, Message("assistant", w), Message("user", "Got 2 oak log")] for c, w in zip(conversations, wanted, strict=True)]
-    assert [s[0].text for s in many(actor, longer, temperature=0)] == [generated(model, tokenizer, c) for c in longer]
+    longer = [
+        [*c, Message("assistant", w), Message("user", "Got 2 oak log")]
+        for c, w in zip(conversations, wanted, strict=True)
+    ]
+    assert [s[0].text for s in many(actor, longer, temperature=0)] == [
+        generated(model, tokenizer, c) for c in longer
+    ]
     assert actor.stats()["reused_tokens"] > before
 
 
@@ -143,7 +177,9 @@ def test_seed_decides_whoever_else_is_in_the_batch(actor, model, tokenizer):
     conversations = [conversation(random.Random(i)) for i in range(12)]
     alone = [[s.text for s in actor.sample(c, n=2, seed=i)] for i, c in enumerate(conversations)]
     with ThreadPoolExecutor(12) as pool:
-        together = list(pool.map(lambda i: [s.text for s in actor.sample(conversations[i], n=2, seed=i)], range(12)))
+        together = list(
+            pool.map(lambda i: [s.text for s in actor.sample(conversations[i], n=2, seed=i)], range(12))
+        )
     assert together == alone
     assert [s.text for s in actor.sample(conversations[0], n=2, seed=99)] != alone[0]
     plain = local(model, tokenizer, plain=True)
@@ -155,7 +191,9 @@ def test_few_slots_and_little_memory_change_nothing(model, tokenizer, monkeypatc
     monkeypatch.setattr(kv_cache, "LENGTH_BUCKET", 16)
     monkeypatch.setattr(batching, "PREFILL_CHUNK", 10)
     monkeypatch.setattr(batching, "PREFILL_TOKENS", 40)
-    monkeypatch.setattr("mcts_utils.local_model.CPU_CACHE_BYTES", 2 * 2 * 2 * 8 * 4 * 300)  # 300 tokens in all
+    monkeypatch.setattr(
+        "mcts_utils.local_model.CPU_CACHE_BYTES", 2 * 2 * 2 * 8 * 4 * 300
+    )  # 300 tokens in all
     actor = local(model, tokenizer, 3)
     conversations = sorted((conversation(random.Random(i)) for i in range(20)), key=lambda c: len(c) % 3)
     wanted = [generated(model, tokenizer, c) for c in conversations]
@@ -225,13 +263,17 @@ def test_sliding_window_model_takes_the_plain_path_with_a_notice(tokenizer, caps
     assert isinstance(actor.engine, PlainEngine)
     assert "notice: MistralForCausalLM" in capsys.readouterr().err
     conversations = [conversation(random.Random(i)) for i in range(10)]
-    assert [s[0].text for s in many(actor, conversations, temperature=0)] == [generated(model, tokenizer, c) for c in conversations]
+    assert [s[0].text for s in many(actor, conversations, temperature=0)] == [
+        generated(model, tokenizer, c) for c in conversations
+    ]
     actor.close()
 
 
 def test_model_that_ignores_our_cache_is_found_by_the_probe(tokenizer, capsys, monkeypatch):
     monkeypatch.setattr(kv_cache.SlotLayer, "update", lambda self, keys, values, *_: (keys, values))
-    monkeypatch.setattr(batching.SlotEngine, "_forward", lambda self, module, rows, ids, *_: module(torch.from_numpy(ids)))
+    monkeypatch.setattr(
+        batching.SlotEngine, "_forward", lambda self, module, rows, ids, *_: module(torch.from_numpy(ids))
+    )
     actor = local(build_model(), tokenizer)
     assert isinstance(actor.engine, PlainEngine) and "other logits" in capsys.readouterr().err
     actor.close()
@@ -241,7 +283,11 @@ def test_token_ids_equal_the_templates(tokenizer):
     tokens = ChatTokens(tokenizer)
     rng = random.Random(0)
     for i in range(30):
-        messages = [Message("system", " odd \n"), *conversation(rng)[1:], Message("user", rng.choice(["", " ", "<|end|>", "ü\n"]))]
+        messages = [
+            Message("system", " odd \n"),
+            *conversation(rng)[1:],
+            Message("user", rng.choice(["", " ", "<|end|>", "ü\n"])),
+        ]
         assert tokens.ids(messages).tolist() == full_ids(tokenizer, messages), i
     assert tokens._cut is not None and tokens._piece.cache_info().hits > 0
 
@@ -259,7 +305,9 @@ def test_tokenizer_whose_pieces_depend_on_their_place_is_not_cut():
 
 def test_template_without_system_turn_gets_it_in_the_first_user_turn():
     tokenizer = build_tokenizer()
-    tokenizer.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+    )
     text = ChatTokens(tokenizer).render([Message("system", "rules"), Message("user", "task")])
     assert text == "<|begin|><|user|>rules\n\ntask<|end|><|assistant|>"
 
@@ -267,7 +315,9 @@ def test_template_without_system_turn_gets_it_in_the_first_user_turn():
 def test_make_actor_loads_a_folder(model, tokenizer, tmp_path):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    settings = settings_from_env({"MODEL_DIR": str(tmp_path), "MAX_TOKEN_LENGTH": str(MAX_NEW), "TASK": "textcraft"})
+    settings = settings_from_env(
+        {"MODEL_DIR": str(tmp_path), "MAX_TOKEN_LENGTH": str(MAX_NEW), "TASK": "textcraft"}
+    )
     actor = make_actor(settings)
     messages = conversation(random.Random(3))
     assert actor.sample(messages, temperature=0)[0].text == generated(model, tokenizer, messages)

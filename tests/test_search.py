@@ -89,7 +89,9 @@ def test_same_action_but_another_observation_is_another_node():
     class Weather(Toy):
         def _answer(self, path, reply):
             step = super()._answer(path, reply)
-            return Step(step.reply, step.action, f"{step.observation} at {reply[9:17]}", step.reward, step.done)
+            return Step(
+                step.reply, step.action, f"{step.observation} at {reply[9:17]}", step.reward, step.done
+            )
 
     tree = toy_tree(Weather(chances={"a": 0.5}, depth=2), 1)
     first = tree.root.children[0]
@@ -164,9 +166,7 @@ def test_a_resumed_search_goes_on_as_if_it_had_not_stopped(n_rollout):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 5), st.integers(0, 5), st.integers(1, 6)
-)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 5), st.integers(0, 5), st.integers(1, 6))
 def test_visits_and_values_are_what_was_backed_up(seed, itera, n_gen, n_rollout, depth):
     tree = toy_tree(Toy(seed, depth=depth), itera, Rules(n_gen, n_rollout, 20, 0.25), seed)
     assert itera <= tree.root.visits <= itera * max(1, n_rollout)

@@ -21,7 +21,9 @@ plain = st.recursive(
 
 def test_names_are_the_documented_ones():
     assert str(storage.tree_path("out", "textcraft", "m", 7)) == "out/textcraft/m/search_results_7.json"
-    assert str(storage.test_path("t", "textcraft", "m", "sft", 7)) == "t/textcraft/m_sft/search_results_7.json"
+    assert (
+        str(storage.test_path("t", "textcraft", "m", "sft", 7)) == "t/textcraft/m_sft/search_results_7.json"
+    )
 
 
 @pytest.mark.parametrize("name", ["org/model:7b", "../../etc", "a b"])

@@ -401,7 +401,7 @@ def test_the_command_says_where_it_serves_and_ends_cleanly(signum: int) -> None:
         env = make_environment("textcraft", match.group(1))  # its connection is open when the signal comes
         env.reset(0)
         process.send_signal(signum)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=300)
         assert (process.returncode, out, err) == (0, "", "")
     finally:
         process.kill()
@@ -412,6 +412,6 @@ def test_a_port_in_use_is_one_line_and_exit_code_2() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = start_server("--port", str(port))
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, out, err.count("\n")) == (2, "", 1)
     assert str(port) in err

@@ -114,7 +114,9 @@ def test_the_golden_tree_reads_as_a_search():
     assert any(not n.executed for n in nodes(tree))
 
 
-def reference_node(action, depth, children=(), score=0.0, terminal=False, disaster=False, visits=1, value=0.0):
+def reference_node(
+    action, depth, children=(), score=0.0, terminal=False, disaster=False, visits=1, value=0.0
+):
     """One node in the reference's shape; `state` holds the conversation so far."""
     reply = "ROOT" if depth == 0 else f"Thought: t\nAction: {action}"
     return {
@@ -136,7 +138,8 @@ def reference_node(action, depth, children=(), score=0.0, terminal=False, disast
             {"role": "assistant", "content": "Ok."},
             {"role": "user", "content": "Goal: craft a stick."},
         ]
-        + [{"role": "assistant", "content": reply}, {"role": "user", "content": f"did {action}"}] * (depth > 0),
+        + [{"role": "assistant", "content": reply}, {"role": "user", "content": f"did {action}"}]
+        * (depth > 0),
         "children": list(children),
     }
 

@@ -1,7 +1,6 @@
 """A toy task for the search: no actor, no environment, every draw from a seed.
 
-Actions are letters. Each turn draws one from `weights`; the episode ends at `depth` steps with reward 1 at a chance that
-the first action sets.
+Actions are letters, drawn evenly. An episode ends after `depth` steps, with reward 1 at the chance of its first action.
 """
 
 from __future__ import annotations
@@ -66,7 +65,9 @@ class Toy:
         return Step(reply, reply[-1], f"did {reply[-1]}", float(won), done)
 
 
-def toy_tree(toy: Toy, itera: int, rules: Rules | None = None, seed: int = 0, tree: Tree | None = None) -> Tree:
+def toy_tree(
+    toy: Toy, itera: int, rules: Rules | None = None, seed: int = 0, tree: Tree | None = None
+) -> Tree:
     """A search of the toy task, new or gone on with."""
     tree = tree or new_tree(TASK, {"itera": itera}, "brief", seed)
     for _ in search(tree, itera, rules or Rules(), lambda i: Random(f"{seed}:{i}"), toy):

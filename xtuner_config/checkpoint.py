@@ -24,7 +24,7 @@ from xtuner_config.launch import TrainingFailed
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
 NOT_KEPT = ("manifest.json", "inputs.json", "xtuner_config.py")  # an earlier run's records
-HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -101,7 +101,7 @@ def stored_dtype(model: Path) -> str:
     """The dtype that most of the model's tensors are stored in: "float32", "float16" or "bfloat16"."""
     names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     with safe_open(weight_files(model)[0], "pt") as file:
-        found = [file.get_slice(name).get_dtype() for name in file.keys()]  # noqa: SIM118 (no mapping)
+        found = [file.get_slice(name).get_dtype() for name in file.keys()]
     most = max(set(found), key=found.count)
     if most not in names:
         raise InputError(f"--model_dir {model}: weights are {most}, not one of {', '.join(names)}")
@@ -119,22 +119,13 @@ def finish(converted: Path, model: Path, target: Path, dtype: str) -> list[Path]
     """
     target.mkdir(parents=True, exist_ok=True)
     written = _copy_small_files(model, target, dtype)
-    before, after = _places(model), _places(converted)
-    tied = bool(storage.read_json(model / "config.json").get("tie_word_embeddings"))
-    if tied and HEAD in after and HEAD not in before:
-        del after[HEAD]  # DeepSpeed's checkpoint repeats the embedding under the head's name
-    wanted = {name for name in before if not name.endswith("inv_freq")} - ({HEAD} if tied else set())
-    if wanted != set(after) - ({HEAD} if tied else set()):
-        raise TrainingFailed(f"{converted}: other tensors than {model}: {sorted(wanted ^ set(after))[:4]}")
+    before, after = _places(model), _trained_places(converted, model)
     changed, total = False, 0
     for shard in sorted(set(after.values())):
         tensors = {}
         for name, new in _tensors(shard, after):
-            old = _tensor(before[name], name) if name in before else new
-            changed |= _changed(name, old, new)
-            tensors[name] = new.to(DTYPES[dtype]).contiguous()
-            if not torch.isfinite(tensors[name]).all():
-                raise TrainingFailed(f"{converted}: {name} is not finite in {dtype}")
+            changed |= name in before and _differs(name, _tensor(before[name], name), new)
+            tensors[name] = _cast(name, new, dtype)
         total += sum(tensor.nbytes for tensor in tensors.values())
         save_file(tensors, target / shard.name, metadata={"format": "pt"})
         (target / shard.name).chmod(0o644)  # safetensors makes it private
@@ -142,12 +133,10 @@ def finish(converted: Path, model: Path, target: Path, dtype: str) -> list[Path]
     if not changed:
         raise TrainingFailed(f"{converted}: training changed no weight of {model}")
     if len(set(after.values())) > 1:
-        index = {
-            "metadata": {"total_size": total},
-            "weight_map": {n: p.name for n, p in sorted(after.items())},
-        }
-        storage.write_json(target / "model.safetensors.index.json", index)
-        written.append(target / "model.safetensors.index.json")
+        names = {name: path.name for name, path in sorted(after.items())}
+        index = target / "model.safetensors.index.json"
+        storage.write_json(index, {"metadata": {"total_size": total}, "weight_map": names})
+        written.append(index)
     return written
 
 
@@ -157,11 +146,26 @@ def _copy_small_files(model: Path, target: Path, dtype: str) -> list[Path]:
         shutil.copyfile(path, target / path.name)
         written.append(target / path.name)
     config = storage.read_json(model / "config.json")
-    key = "dtype" if "dtype" in config else "torch_dtype"
-    if config.get(key) != dtype:
-        text = json.dumps(config | {key: dtype}, indent=2, ensure_ascii=False) + "\n"
+    # Old and new name of one thing; where neither is there the old one, which every version reads, is added.
+    names = {"dtype", "torch_dtype"} & set(config) or {"torch_dtype"}
+    if any(config.get(name) != dtype for name in names):
+        text = json.dumps(config | dict.fromkeys(names, dtype), indent=2, ensure_ascii=False) + "\n"
         (target / "config.json").write_text(text, encoding="utf-8")
     return written
+
+
+def _trained_places(converted: Path, model: Path) -> dict[str, Path]:
+    """Tensor -> file of the converted folder, held against the tensors that `model` has."""
+    before, after = _places(model), _places(converted)
+    optional = {name for name in before if name.endswith("inv_freq")}  # a buffer that old versions stored
+    if storage.read_json(model / "config.json").get("tie_word_embeddings"):
+        optional.add(HEAD)
+        if HEAD not in before:
+            after.pop(HEAD, None)  # DeepSpeed's checkpoint repeats the embedding under the head's name
+    differing = (set(before) ^ set(after)) - optional
+    if differing:
+        raise TrainingFailed(f"{converted}: other tensors than {model}: {', '.join(sorted(differing)[:4])}")
+    return after
 
 
 def _places(folder: Path) -> dict[str, Path]:
@@ -174,7 +178,7 @@ def _places(folder: Path) -> dict[str, Path]:
 
 def _tensors(shard: Path, places: Mapping[str, Path]) -> Iterator[tuple[str, torch.Tensor]]:
     with safe_open(shard, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 (no mapping)
+        for name in file.keys():
             if places.get(name) == shard:
                 yield name, file.get_tensor(name)
 
@@ -184,7 +188,14 @@ def _tensor(path: Path, name: str) -> torch.Tensor:
         return file.get_tensor(name)
 
 
-def _changed(name: str, old: torch.Tensor, new: torch.Tensor) -> bool:
+def _differs(name: str, old: torch.Tensor, new: torch.Tensor) -> bool:
     if old.shape != new.shape:
         raise TrainingFailed(f"{name} has shape {tuple(new.shape)} after training, {tuple(old.shape)} before")
     return not torch.equal(old, new.to(old.dtype))
+
+
+def _cast(name: str, tensor: torch.Tensor, dtype: str) -> torch.Tensor:
+    result = tensor.to(DTYPES[dtype]).contiguous()
+    if not torch.isfinite(result).all():
+        raise TrainingFailed(f"{name} is not finite in {dtype} after training")
+    return result

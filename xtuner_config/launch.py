@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,24 +71,34 @@ class Machines:
         return cls(*(int(value) for value in values))
 
 
-def find_trainer(environ: Mapping[str, str]) -> Trainer:
-    """The interpreter that XTUNER_PYTHON names, or .venv-xtuner's, asked what it has.
+def trainer_python(environ: Mapping[str, str]) -> str:
+    """The interpreter that XTUNER_PYTHON names, or .venv-xtuner's; absolute, for it will run in another folder.
 
     Raises:
-        InputError: if it is missing or has no XTuner 0.2.0.
+        InputError: if there is no such program.
     """
     python = environ.get("XTUNER_PYTHON") or str(HERE.parent / ".venv-xtuner" / "bin" / "python")
-    if os.sep in python:
-        python = os.path.abspath(python)  # it will run in another folder; a venv's link must not be resolved
+    found = shutil.which(python, path=environ.get("PATH"))
+    if found is None:
+        raise InputError(
+            f"XTUNER_PYTHON: no program {python}; bash scripts/setup.sh makes the trainer's environment"
+        )
+    return os.path.abspath(found)  # not resolved: a venv is known by its link
+
+
+def find_trainer(python: str, environ: Mapping[str, str]) -> Trainer:
+    """Ask an interpreter what it has.
+
+    Raises:
+        InputError: if it is broken or has no XTuner 0.2.0.
+    """
     try:
         probe = subprocess.run(
             [python, "-c", PROBE], capture_output=True, text=True, check=True, timeout=300, env=dict(environ)
         )
         found = json.loads(probe.stdout)
     except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"XTUNER_PYTHON: {python} is no trainer ({error}); run bash scripts/setup.sh"
-        ) from error
+        raise InputError(f"XTUNER_PYTHON: {python} is no trainer ({type(error).__name__})") from error
     if found["versions"].get("xtuner") != XTUNER:
         raise InputError(
             f"XTUNER_PYTHON: {python} has xtuner {found['versions'].get('xtuner')}, not {XTUNER}"

@@ -11,6 +11,7 @@ nothing, or goes on from the last checkpoint. Environment: XTUNER_PYTHON, NPROC_
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -42,13 +43,14 @@ def stage3(job: Job, prepare: bool, environ: Mapping[str, str]) -> str:
     identity = job.identity()
     if is_done(job, identity):
         return f"{job.output} is there already, trained from the same inputs"
-    machines, trainer = Machines.from_environ(environ), launch.find_trainer(environ)
+    machines, python = Machines.from_environ(environ), launch.trainer_python(environ)
     if machines.nodes > 1 and not prepare:
         raise InputError(
             f"NNODES is {machines.nodes}: use --prepare and start the printed command on every node"
         )
     rows = corpus.build(job.data, job.general, job.eta, job.settings.seed, job.settings.chat, screen_of(job))
     schedule = plan(len(rows.rows), job.settings, machines.devices)
+    trainer = launch.find_trainer(python, environ)
     notes = [*rows.notes, *schedule_notes(schedule)]
     for note in notes:
         print(f"train.py: note: {note}", file=sys.stderr)
@@ -111,10 +113,21 @@ def train(
             f"XTuner ended at checkpoint {newest}, not {final}; log: {job.folder / 'train.log'}"
         )
     curve = launch.losses(run_folder)
+    follow(curve, schedule, job.settings.lr)
     shutil.rmtree(job.folder / "converted", ignore_errors=True)
     command = launch.convert_command(trainer, f"run/{final}")
     launch.run(command, job.folder, environ, job.folder / "convert.log")
     return curve
+
+
+def follow(curve: list[dict[str, Any]], schedule: Schedule, peak: float) -> None:
+    """Hold the learning rates that were used against the plan: a wrong schedule trains without a word."""
+    for row in curve:
+        planned = schedule.rate(row["step"] - 1, peak)
+        if not math.isclose(row["lr"], planned, rel_tol=1e-3, abs_tol=peak * 1e-7):
+            raise TrainingFailed(
+                f"iteration {row['step']} had learning rate {row['lr']}, planned was {planned}"
+            )
 
 
 def finish(

@@ -2,8 +2,8 @@
 
     python -m mcts_utils.servers.chat --port 8000 --latency 0.05 --slots 16 --noise 0.3
 
-For tests and benchmarks of whatever talks to an endpoint. It answers GET /v1/models, POST /v1/chat/completions (n, seed,
-temperature, usage) and GET /stats (how many slots were busy for how long), and fails on demand: `--ignore_n`,
+For tests and benchmarks of whatever talks to an endpoint. It answers GET /v1/models, POST /v1/chat/completions (n,
+seed, temperature, usage) and GET /stats (how many slots were busy for how long), and fails on demand: `--ignore_n`,
 `--fail 429 --fail_every 5` (also 500, or `drop`: the connection is closed without an answer).
 """
 
@@ -50,7 +50,9 @@ class ChatServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, port: int = 0, behaviour: Behaviour | None = None, policy: Policy | None = None) -> None:
+    def __init__(
+        self, port: int = 0, behaviour: Behaviour | None = None, policy: Policy | None = None
+    ) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.behaviour = behaviour or Behaviour()
         self.policy = policy or (lambda messages, rng: answer(messages, rng, self.behaviour.noise))
@@ -107,8 +109,9 @@ class ChatServer(ThreadingHTTPServer):
         n = 1 if self.behaviour.ignore_n else int(body.get("n") or 1)
         replies = []
         for i in range(n):
-            key = f"{text}|{seed}|{i}" if seed is not None and temperature else text
-            rng = random.Random(hashlib.sha256(key.encode()).digest()) if seed is not None or not temperature else random.Random()
+            free = bool(temperature) and seed is None
+            key = f"{text}|{seed}|{i}" if temperature else text
+            rng = random.Random() if free else random.Random(hashlib.sha256(key.encode()).digest())
             replies.append(self.policy(messages, rng))
         limit = 4 * (body.get("max_tokens") or body.get("max_completion_tokens") or 10**6)  # characters
         choices = [
@@ -120,7 +123,11 @@ class ChatServer(ThreadingHTTPServer):
             for i, reply in enumerate(replies)
         ]
         prompt, completion = len(text) // 4, sum(len(r[:limit]) // 4 + 1 for r in replies)
-        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
         return {
             "id": "chat", "object": "chat.completion", "created": 0, "model": body.get("model", MODEL),
             "choices": choices, "usage": usage,
@@ -138,7 +145,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self._authorized():
             return
         if self.path == "/v1/models":
-            self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "test"}]})
+            model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "test"}
+            self._send(200, {"object": "list", "data": [model]})
         elif self.path == "/stats":
             self._send(200, self.server.stats())
         else:
@@ -153,8 +161,12 @@ class Handler(BaseHTTPRequestHandler):
         try:
             body = json.loads(raw)
             messages = body["messages"]
-            assert messages and all(isinstance(m["content"], str) and isinstance(m["role"], str) for m in messages)
-        except (ValueError, KeyError, TypeError, AssertionError):
+            fine = messages and all(
+                isinstance(m[name], str) for m in messages for name in ("role", "content")
+            )
+        except (ValueError, KeyError, TypeError):
+            fine = False
+        if not fine:
             return self._refuse(400, "the body is not a chat request")
         self._chat(body)
 
@@ -192,7 +204,8 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, content: dict, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(content).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}.items():
+        fixed = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        for name, value in {**fixed, **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
@@ -216,11 +229,15 @@ def running_chat(behaviour: Behaviour | None = None, policy: Policy | None = Non
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="An OpenAI-compatible chat endpoint for tests and benchmarks.")
+    parser = argparse.ArgumentParser(
+        description="An OpenAI-compatible chat endpoint for tests and benchmarks."
+    )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds per request")
     parser.add_argument("--slots", type=int, default=16, help="requests worked on at once")
-    parser.add_argument("--noise", type=float, default=0.0, help="chance of a slip per turn, and of a wrong verdict")
+    parser.add_argument(
+        "--noise", type=float, default=0.0, help="chance of a slip per turn, and of a wrong verdict"
+    )
     parser.add_argument("--ignore_n", action="store_true", help="one choice, whatever n says")
     parser.add_argument("--fail", choices=("429", "500", "503", "drop"), default="500")
     parser.add_argument("--fail_every", type=int, default=0, help="every how many requests; 0: never")

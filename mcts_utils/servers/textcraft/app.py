@@ -24,6 +24,7 @@ from mcts_utils.servers.textcraft.world import load_world
 IDLE_SECONDS = 3600.0
 KEEP_ALIVE_SECONDS = 120  # longer than a client keeps an idle connection: it never writes to a closed one
 SHUTDOWN_SECONDS = 2  # for requests in flight
+START_SECONDS = 120  # far more than starting or stopping takes, even on a busy machine
 BACKLOG = 2048  # connections that may wait to be accepted
 
 
@@ -159,9 +160,10 @@ def running_server(port: int = 0, idle_seconds: float = IDLE_SECONDS) -> Iterato
     thread = threading.Thread(target=server.run, args=([listener],), name="textcraft-server", daemon=True)
     thread.start()
     try:
-        ready.wait(timeout=30)
+        if not ready.wait(START_SECONDS):
+            raise RuntimeError("the TextCraft server did not start")
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(START_SECONDS)
         listener.close()

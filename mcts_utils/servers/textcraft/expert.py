@@ -12,7 +12,9 @@ import re
 from mcts_utils.servers.textcraft.planner import NoPlan, Planner
 from mcts_utils.servers.textcraft.world import load_world, text
 
-OPENING = re.compile(r"Crafting commands:\n(?P<commands>.*?)\n\nGoal: craft (?P<goal>.*?)\.(?:\n|$)", re.DOTALL)
+OPENING = re.compile(
+    r"Crafting commands:\n(?P<commands>.*?)\n\nGoal: craft (?P<goal>.*?)\.(?:\n|$)", re.DOTALL
+)
 ACTION = re.compile(r"^\s*Action\s*:\s*(.*)$", re.MULTILINE)
 LOGGED = re.compile(r"^Action: (.*)\nObservation: (.*)$", re.MULTILINE)
 CURRENT = re.compile(r"^Current action: (.*)\nCurrent observation: (.*)\Z", re.MULTILINE | re.DOTALL)
@@ -24,7 +26,9 @@ Turn = tuple[str, str]  # action, observation
 
 def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
     """The reply to a conversation; with probability `noise` a slip, or a wrong verdict to the judge's question."""
-    opening = next((m["content"] for m in messages if m["role"] == "user" and OPENING.search(m["content"])), None)
+    opening = next(
+        (m["content"] for m in messages if m["role"] == "user" and OPENING.search(m["content"])), None
+    )
     if opening is None:
         return "Thought: I do not see a goal.\nAction: inventory"
     current = CURRENT.search(opening)
@@ -85,7 +89,8 @@ def _move(opening: str, turns: list[Turn], rng: random.Random, noise: float) -> 
         refused = [action for action, observation in turns[-1:] if observation.startswith("Could not")]
         crafts = [action.command for action in plan if action.kind == "craft"]
         uncrafted = [f"get 1 {text(action.item)}" for action in plan if action.kind == "craft"]
-        return f"Thought: I will try this now.\nAction: {rng.choice([*refused, *crafts[-1:], *uncrafted[:1], 'inventory'])}"
+        slip = rng.choice([*refused, *crafts[-1:], *uncrafted[:1], "inventory"])
+        return f"Thought: I will try this now.\nAction: {slip}"
     step = plan[0]
     reason = f"I need {text(step.item)} for {text(step.purpose or planner.goal)}."
     return f"Thought: {reason}\nAction: {step.command}"
@@ -96,7 +101,9 @@ def _verdict(opening: str, current: Turn, rng: random.Random, noise: float) -> s
     before = LOGGED.findall(opening.split("\n\nLog:\n", 1)[-1])
     planner = _planner(opening)
     ahead, behind = _left(planner, before), _left(planner, [*before, current])
-    goal_made = any(o.endswith(f" minecraft:{planner.goal}") and o.startswith("Crafted") for o in [current[1]])
+    goal_made = any(
+        o.endswith(f" minecraft:{planner.goal}") and o.startswith("Crafted") for o in [current[1]]
+    )
     if current[1].startswith(("Could not", "Wrong item format")):
         label, reason = "Bad", "The game refused this action."
     elif goal_made or (ahead is not None and behind is not None and behind < ahead):

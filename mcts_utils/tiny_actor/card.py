@@ -1,0 +1,228 @@
+"""Measure the bundled actor and write its model card.
+
+    python -m mcts_utils.tiny_actor.card --base runs/tiny_actor/base --model models/tiny_actor
+
+Everything is measured on the held-out goals: skill by greedy episodes, judging by its verdicts on steps of its own
+sampled episodes, against the planner's distance to the goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from tqdm import tqdm
+
+from mcts_utils import metrics
+from mcts_utils.actor import make_actor
+from mcts_utils.config import settings_from_env
+from mcts_utils.conversation import judge_messages, parse_verdict
+from mcts_utils.rollout import run_episode
+from mcts_utils.scheduler import run_tasks
+from mcts_utils.servers.textcraft.world import Session, World, load_world
+from mcts_utils.storage import write_json
+from mcts_utils.tiny_actor import make
+from mcts_utils.tiny_actor.demonstrations import Player, oracle_verdict, refused
+from mcts_utils.types import Actor, Episode, StepResult, Task
+
+MAX_STEPS = 20
+LABELS = ("good", "bad", "uncertain")
+
+
+class InProcess:
+    """A TextCraft session without a server."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def reset(self, index: int) -> Task:
+        goal = self._world.goals[index]
+        self._session = Session(self._world, goal)
+        return Task("textcraft", index, goal, self._world.opening(goal))
+
+    def step(self, action: str) -> StepResult:
+        observation, reward, done = self._session.step(action)
+        return StepResult(observation, float(reward), done)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def episodes(world: World, actor: Actor, goals: Sequence[int], temperature: float) -> list[Episode]:
+    """One episode per goal."""
+
+    def work(index: int) -> Episode:
+        env = InProcess(world)
+        return run_episode(
+            actor, env, index, prompt="brief", max_steps=MAX_STEPS, temperature=temperature, seed=index
+        )
+
+    with tqdm(total=len(goals), desc="episodes", unit="goal") as bar:
+        results = dict(run_tasks(goals, work, 64, bar, Event()))
+    for result in results.values():
+        if isinstance(result, Exception):
+            raise result
+    return [results[index] for index in goals]
+
+
+def skill(world: World, actor: Actor, goals: Sequence[int]) -> dict[str, Any]:
+    """Greedy success on the goals, and what the failures look like."""
+    played = episodes(world, actor, goals, 0.0)
+    solved = metrics.success_rate([episode.reward for episode in played])
+    shape = metrics.behaviour([e.steps for e in played], lambda step: refused(step.observation))
+    by_depth: dict[int, list[float]] = {}
+    for index, episode in zip(goals, played, strict=True):
+        by_depth.setdefault(world.depth[world.goals[index]], []).append(episode.reward)
+    return {
+        "success_rate": solved.mean,
+        "ci95": solved.ci95,
+        "n": solved.n,
+        "by_depth": {str(d): [round(sum(r) / len(r), 3), len(r)] for d, r in sorted(by_depth.items())},
+        "invalid_action_share": shape["invalid_action_share"],
+        "repeated_action_share": shape["repeated_action_share"],
+    }
+
+
+def judging(world: World, actor: Actor, goals: Sequence[int], per_episode: int = 3) -> dict[str, Any]:
+    """The judge's verdicts on steps of sampled episodes against the planner's."""
+    rng = random.Random(0)
+    questions = []
+    for episode in episodes(world, actor, goals, 1.0):
+        goal = world.goals[episode.task.index]
+        player = Player(world, goal, world.commands(goal))
+        for step in episode.steps:
+            thought, command = step.reply, step.action
+            player.play(thought, command, 0.0)
+        for at in rng.sample(range(len(episode.steps)), min(per_episode, len(episode.steps))):
+            asked = judge_messages(episode.task, episode.steps[:at], episode.steps[at], "brief")
+            questions.append((asked, oracle_verdict(player, at)[0].lower()))
+
+    def work(number: int) -> str:
+        answer = parse_verdict(actor.sample(questions[number][0], 1, 0.0)[0].text)
+        return answer[0] if answer else "unparsed"
+
+    with tqdm(total=len(questions), desc="verdicts", unit="step") as bar:
+        said = dict(run_tasks(range(len(questions)), work, 64, bar, Event()))
+    table = Counter((questions[i][1], said[i]) for i in range(len(questions)))
+    right = sum(count for (truth, label), count in table.items() if truth == label)
+    bad_said = sum(count for (_, label), count in table.items() if label == "bad")
+    bad_true = sum(count for (truth, _), count in table.items() if truth == "bad")
+    hits = table["bad", "bad"]
+    return {
+        "n": len(questions),
+        "error_rate": 1 - right / len(questions),
+        "bad_precision": hits / bad_said if bad_said else None,
+        "bad_recall": hits / bad_true if bad_true else None,
+        "unparsed": sum(count for (_, label), count in table.items() if label == "unparsed"),
+        "table": {truth: {label: table[truth, label] for label in (*LABELS, "unparsed")} for truth in LABELS},
+    }
+
+
+def measure(folder: Path, with_judge: bool) -> dict[str, Any]:
+    """Skill, and judging where asked, of one model folder."""
+    world = load_world()
+    goals = world.split()["test"]
+    settings = replace(settings_from_env({"MODEL_DIR": str(folder)}), max_token_length=96)
+    with closing(make_actor(settings)) as actor:
+        found = {"skill": skill(world, actor, goals)}
+        if with_judge:
+            found["judge"] = judging(world, actor, goals)
+    return found
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def card(base: dict[str, Any], model: dict[str, Any], config: dict[str, Any], parameters: int) -> str:
+    """The model card, from measured numbers only."""
+    before, after, judge = base["skill"], model["skill"], model["judge"]
+
+    def solved(found: dict[str, Any]) -> str:
+        low, high = found["ci95"]
+        return f"{percent(found['success_rate'])} ({100 * low:.1f} to {100 * high:.1f}, n = {found['n']})"
+
+    rows = "\n".join(
+        f"| {truth} | " + " | ".join(str(judge["table"][truth][label]) for label in (*LABELS, "unparsed")) + " |"
+        for truth in LABELS
+    )
+    depths = ", ".join(f"depth {d}: {percent(rate)} of {n}" for d, (rate, n) in after["by_depth"].items())
+    return f"""---
+license: apache-2.0
+library_name: transformers
+---
+# The bundled actor
+
+A Llama of {parameters:,} parameters ({config["num_hidden_layers"]} layers, width {config["hidden_size"]}, context
+{config["max_position_embeddings"]}, byte-level BPE of {config["vocab_size"]:,} tokens, its own chat template) that plays the
+bundled TextCraft badly in a way that can be unlearned, and judges steps. It exists so that the whole Agent-R loop can be run,
+and seen to work, on a machine without a GPU. It knows nothing else.
+
+## How it was made
+
+From nothing, by this repository, with seed 0 and two processes; the train split's goals only, the held-out goals never:
+
+    python -m mcts_utils.tiny_actor.make base   --output runs/tiny_actor/base --seed 0
+    python -m mcts_utils.tiny_actor.make habits --base runs/tiny_actor/base --output models/tiny_actor --seed 0
+    python -m mcts_utils.tiny_actor.card --base runs/tiny_actor/base --model models/tiny_actor
+
+1. Base: {make.BASE_TOKENS / 1e6:g} M tokens of the planner's play with {100 * make.NOISE:g} % slips (a slip carries no loss), short command lists
+   first, item names permuted in part of the dialogues, and {100 * make.JUDGE_SHARE:g} % judge's answers labelled by the planner.
+2. Habits: {make.HABIT_TOKENS / 1e6:g} M tokens of a hasty planner: with probability {make.HASTE} it crafts too early or tries to get what must be
+   crafted, with {make.STUBBORN} it repeats what was just refused; and the judge's answers again.
+
+## How good it is
+
+Held-out goals, greedy, at most {MAX_STEPS} steps, 95 % Wilson interval:
+
+| | solved | refused actions | repeated actions |
+|---|---|---|---|
+| base (not in the repository) | {solved(before)} | {percent(before["invalid_action_share"])} | {percent(before["repeated_action_share"])} |
+| this model | {solved(after)} | {percent(after["invalid_action_share"])} | {percent(after["repeated_action_share"])} |
+
+This model by depth: {depths}.
+
+As a judge, on {judge["n"]} steps of its own sampled episodes on the held-out goals, against the planner (good: the plan to the goal got
+shorter; bad: refused, or the plan got longer; uncertain: no change): **error rate {percent(judge["error_rate"])}**; precision of "bad"
+{percent(judge["bad_precision"])}, recall of "bad" {percent(judge["bad_recall"])}; {judge["unparsed"]} answers did not parse.
+
+| planner says \\ model says | good | bad | uncertain | unparsed |
+|---|---|---|---|---|
+{rows}
+
+`card.json` holds these numbers.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    args = parser.parse_args()
+    base, model = measure(args.base, with_judge=False), measure(args.model, with_judge=True)
+    config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
+    text = card(base, model, config, parameters(args.model))
+    (args.model / "README.md").write_text(text, encoding="utf-8")
+    write_json(args.model / "card.json", {"base": base, "model": model})
+    print(text)
+    return 0
+
+
+def parameters(folder: Path) -> int:
+    """Number of parameters in the safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "pt") as tensors:
+        return sum(tensors.get_tensor(name).numel() for name in tensors.keys())  # noqa: SIM118
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
