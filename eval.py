@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 from mcts_utils.actor import make_actor
-
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import make_environment
 from mcts_utils.evaluation import Evaluation, protocol_of

@@ -223,6 +223,8 @@ class EndpointActor:
                     if n > 1:
                         return []
                     raise
+            except RuntimeError as error:  # the client was closed meanwhile
+                raise ActorError(self._blame("closed", self._line(error))) from error
 
     def _adapt(self, line: str, names: dict) -> bool:
         """Drop or rename what the refusal names; true if the next attempt differs."""

@@ -201,7 +201,8 @@ class SlotEngine(Engine):
         """Give waiting requests slots, in order, and compute their prompts up to the last token."""
         store = self.store
         while self.waiting:
-            jobs = list(self.waiting)
+            with self._wake:
+                jobs = list(self.waiting)
             needs = [len(job.ids) + job.limit for job in jobs]
             if not store.ensure(max(needs)) and not store.ensure(needs[0]):
                 return  # the first in the queue needs longer slots: wait until fewer are busy

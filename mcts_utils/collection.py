@@ -19,12 +19,11 @@ from typing import Any
 from tqdm import tqdm
 
 from mcts_utils.config import Settings
-from mcts_utils.evaluation import fingerprint, one_line
 from mcts_utils.explorer import TaskSimulator
 from mcts_utils.rollout import Meter, SessionPool, Stopped, derive_seed
 from mcts_utils.scheduler import run_tasks
 from mcts_utils.search import Rules, search
-from mcts_utils.storage import read_json, tree_path, write_json, write_manifest
+from mcts_utils.storage import fingerprint, one_line, read_json, tree_path, write_json, write_manifest
 from mcts_utils.tree import FORMAT, STATS, Tree, leaves, new_tree, tree_from_dict, tree_to_dict
 from mcts_utils.types import Actor, Environment, InputError, Task
 

@@ -55,7 +55,9 @@ WAIT_OBSERVATION = "ok."
 # Judgment must stand on its own last line, so that "Bad. It is not good" is never read as good.
 VERDICT_LINE = re.compile(r"^\W*judg(?:e)?ment\s*:\W*(good|bad|uncertain)\W*$", re.IGNORECASE)
 ACTION_LINE = re.compile(r"^\s*Action\s*:\s*(.*)$", re.IGNORECASE | re.MULTILINE)
-THOUGHT_LINE = re.compile(r"^\s*Thought\s*:\s*(.*?)(?=^\s*Action\s*:|\Z)", re.IGNORECASE | re.MULTILINE | re.DOTALL)
+THOUGHT_LINE = re.compile(
+    r"^\s*Thought\s*:\s*(.*?)(?=^\s*Action\s*:|\Z)", re.IGNORECASE | re.MULTILINE | re.DOTALL
+)
 
 
 def reply_text(thought: str, action: str) -> str:
@@ -66,8 +68,8 @@ def reply_text(thought: str, action: str) -> str:
 def parse_reply(reply: str) -> tuple[str, str]:
     """Thought and action of an assistant turn.
 
-    The action is the first line after the last `Action:`. A turn without `Action:` is taken whole as the action, so that the
-    environment refuses it in its own words and the agent can see that.
+    The action is the first line after the last `Action:`. A turn without `Action:` is taken whole as the action, so
+    that the environment refuses it in its own words and the agent can see that.
     """
     actions = ACTION_LINE.findall(reply)
     thought = THOUGHT_LINE.search(reply)

@@ -20,14 +20,22 @@ from tqdm import tqdm
 
 from mcts_utils.config import Settings
 from mcts_utils.envs import task_id
-from mcts_utils.evaluation import fingerprint, one_line
 from mcts_utils.execution import Replayer, verify_rows
 from mcts_utils.judge import LABELS, Judge, VerdictCache, verdicts_path
 from mcts_utils.records import REASONS, Built, Options, TreeBuilder
 from mcts_utils.rollout import SessionPool
 from mcts_utils.rows import Source, drop_duplicates
 from mcts_utils.scheduler import run_tasks
-from mcts_utils.storage import read_json, read_jsonl, safe_name, sha256_file, write_jsonl, write_manifest
+from mcts_utils.storage import (
+    fingerprint,
+    one_line,
+    read_json,
+    read_jsonl,
+    safe_name,
+    sha256_file,
+    write_jsonl,
+    write_manifest,
+)
 from mcts_utils.tree import Tree, load_tree
 from mcts_utils.types import Actor, ActorError, Environment, InputError
 

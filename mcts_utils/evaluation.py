@@ -6,7 +6,6 @@ nothing itself (scorecard.py).
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -24,12 +23,11 @@ from mcts_utils.panel import Start
 from mcts_utils.rollout import SessionPool, derive_seed, run_episode
 from mcts_utils.scheduler import run_tasks
 from mcts_utils.scorecard import differences, summarise
-from mcts_utils.storage import read_json, test_path, write_json, write_manifest
+from mcts_utils.storage import fingerprint, one_line, read_json, test_path, write_json, write_manifest
 from mcts_utils.types import Actor, EnvError, Environment, Episode, InputError, Step
 
 RECORD_VERSION = 1
 HOPELESS = 3  # failures without one finished episode: the server or the endpoint is at fault, not the tasks
-SAMPLED_BYTES = 1 << 20  # read at each end of a weight file for its fingerprint
 
 
 @dataclass(frozen=True)
@@ -217,31 +215,6 @@ class Evaluation:
             self.folder / "manifest.json", "eval", settings, [], [*files, path], counts, tokens, seconds
         )
         return summary
-
-
-def fingerprint(model_dir: str) -> str:
-    """A hash that changes with a local model's files: names, sizes and both ends of each; empty for an endpoint.
-
-    Training moves every weight, so the ends tell two checkpoints apart without reading gigabytes.
-    """
-    if not model_dir:
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(Path(model_dir).iterdir()):
-        if path.suffix not in (".json", ".safetensors", ".bin", ".jinja", ".model"):
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(SAMPLED_BYTES))
-            file.seek(max(0, size - SAMPLED_BYTES))
-            digest.update(file.read(SAMPLED_BYTES))
-    return digest.hexdigest()
-
-
-def one_line(error: BaseException) -> str:
-    """`EnvError: what happened`, on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _same_answers(prefix: Sequence[Step], steps: Sequence[Step]) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from mcts_utils.types import InputError
 
 MANIFEST_VERSION = 1
+SAMPLED_BYTES = 1 << 20  # read at each end of a weight file for its fingerprint
 SECRETS = ("openai_api_key", "api_key")
 UNSAFE = re.compile(r"[^A-Za-z0-9._=+@-]+")
 
@@ -112,6 +113,31 @@ def sha256_file(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
+
+
+def fingerprint(model_dir: str) -> str:
+    """A hash that changes with a local model's files: names, sizes and both ends of each; empty for an endpoint.
+
+    Training moves every weight, so the ends tell two checkpoints apart without reading gigabytes.
+    """
+    if not model_dir:
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(Path(model_dir).iterdir()):
+        if path.suffix not in (".json", ".safetensors", ".bin", ".jinja", ".model"):
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(SAMPLED_BYTES))
+            file.seek(max(0, size - SAMPLED_BYTES))
+            digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()
+
+
+def one_line(error: BaseException) -> str:
+    """`EnvError: what happened`, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def code_revision() -> str:

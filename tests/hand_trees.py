@@ -77,7 +77,8 @@ def noisy_paths(env: Environment, index: int, count: int, rng: random.Random, de
     planner = Planner(world, goal, world.commands(goal))
     gardener = Gardener(env, index)
     for _ in range(count):
-        game, actions, done = Session(world, goal), [], False
+        game, done = Session(world, goal), False
+        actions: list[str] = []
         clumsy = rng.choice((0.2, 0.5, 0.9))
         while not done and len(actions) < depth:
             plan = [a.command for a in planner.plan(game.inventory)]

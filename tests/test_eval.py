@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import eval as stage
 from mcts_utils import panel
 from mcts_utils.conversation import reply_text
-from mcts_utils.evaluation import fingerprint
 from mcts_utils.servers.textcraft.planner import Planner
 from mcts_utils.servers.textcraft.world import Session, load_world
+from mcts_utils.storage import fingerprint
 from mcts_utils.types import ActorError, InputError, Message, Sample
 
 WORLD = load_world()

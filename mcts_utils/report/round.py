@@ -172,19 +172,22 @@ def describe_difference(found: Mapping[str, Any]) -> str:
 
 
 def describe_tokens(tokens: Mapping[str, Any]) -> str:
-    """Tokens per stage: prompt + completion, or rows x lengths for training."""
+    """Tokens per stage: of prompts and replies, or of training rows (one epoch) and how many of them carry loss."""
     parts = []
     for name, found in tokens.items():
         if "prompt_tokens" in found:
             parts.append(f"{name} {found['prompt_tokens']:,} in + {found['completion_tokens']:,} out")
         else:
-            parts.append(f"{name} " + ", ".join(f"{value:,} {key}" for key, value in found.items() if value))
+            total = {key: sum(kind[key] for kind in found.values()) for key in ("input", "trained")}
+            parts.append(f"{name} {total['input']:,} per epoch, {total['trained']:,} with loss")
     return "; ".join(parts)
 
 
 def compare_seeds(runs: list[Path]) -> tuple[str, bool]:
     """Rounds side by side, and whether every one gained GAIN points and recovers more often than before."""
-    lines = [f"{'run':24}{'before':>9}{'after':>9}{'gain':>9}{'recovery before':>17}{'after':>9}{'records':>9}{'exact':>8}"]
+    lines = [
+        f"{'run':24}{'before':>9}{'after':>9}{'gain':>9}{'recovery before':>17}{'after':>9}{'records':>9}{'exact':>8}"
+    ]
     all_good = True
     for run in runs:
         summary = read_json(run / "summary.json")
@@ -202,7 +205,9 @@ def compare_seeds(runs: list[Path]) -> tuple[str, bool]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run_dir", type=Path, nargs="+", help="folder of one round, as scripts/demo.sh leaves it")
+    parser.add_argument(
+        "run_dir", type=Path, nargs="+", help="folder of one round, as scripts/demo.sh leaves it"
+    )
     parser.add_argument("--compare", action="store_true", help="several finished rounds side by side")
     args = parser.parse_args()
     try:

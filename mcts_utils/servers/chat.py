@@ -244,7 +244,12 @@ def main() -> int:
     parser.add_argument("--context", type=int, default=0, help="tokens that fit; 0: any number")
     options = vars(parser.parse_args())
     port = options.pop("port")
-    with ChatServer(port, Behaviour(**options)) as server:
+    try:
+        server = ChatServer(port, Behaviour(**options))
+    except (OSError, OverflowError) as error:
+        print(f"--port {port}: {error}", file=sys.stderr)
+        return 2
+    with server:
         print(f"{MODEL} at {server.base_url}", file=sys.stderr)
         try:
             server.serve_forever()

@@ -35,6 +35,7 @@ from mcts_utils.types import Actor, Episode, StepResult, Task
 
 MAX_STEPS = 20
 LABELS = ("good", "bad", "uncertain")
+CARD = Path(__file__).with_name("card.md")  # the template
 
 
 class InProcess:
@@ -143,63 +144,43 @@ def percent(value: float | None) -> str:
 
 
 def card(base: dict[str, Any], model: dict[str, Any], config: dict[str, Any], parameters: int) -> str:
-    """The model card, from measured numbers only."""
+    """The model card, from measured numbers and the constants of make.py."""
     before, after, judge = base["skill"], model["skill"], model["judge"]
-
-    def solved(found: dict[str, Any]) -> str:
-        low, high = found["ci95"]
-        return f"{percent(found['success_rate'])} ({100 * low:.1f} to {100 * high:.1f}, n = {found['n']})"
-
-    rows = "\n".join(
-        f"| {truth} | " + " | ".join(str(judge["table"][truth][label]) for label in (*LABELS, "unparsed")) + " |"
-        for truth in LABELS
+    columns = (*LABELS, "unparsed")
+    rows = [
+        f"| {t} | " + " | ".join(str(judge["table"][t][label]) for label in columns) + " |" for t in LABELS
+    ]
+    depths = [f"{d}: {percent(rate)} of {n}" for d, (rate, n) in after["by_depth"].items()]
+    return CARD.read_text(encoding="utf-8").format(
+        **config,
+        parameters=parameters,
+        base_tokens=make.BASE_TOKENS / 1e6,
+        habit_tokens=make.HABIT_TOKENS / 1e6,
+        noise=100 * make.NOISE,
+        judge_share=100 * make.JUDGE_SHARE,
+        haste=make.HASTE,
+        stubborn=make.STUBBORN,
+        max_steps=MAX_STEPS,
+        base_solved=solved(before),
+        base_refused=percent(before["invalid_action_share"]),
+        base_repeated=percent(before["repeated_action_share"]),
+        solved=solved(after),
+        refused=percent(after["invalid_action_share"]),
+        repeated=percent(after["repeated_action_share"]),
+        depths=", ".join(depths),
+        judged=judge["n"],
+        judge_error=percent(judge["error_rate"]),
+        bad_precision=percent(judge["bad_precision"]),
+        bad_recall=percent(judge["bad_recall"]),
+        unparsed=judge["unparsed"],
+        judge_rows="\n".join(rows),
     )
-    depths = ", ".join(f"depth {d}: {percent(rate)} of {n}" for d, (rate, n) in after["by_depth"].items())
-    return f"""---
-license: apache-2.0
-library_name: transformers
----
-# The bundled actor
 
-A Llama of {parameters:,} parameters ({config["num_hidden_layers"]} layers, width {config["hidden_size"]}, context
-{config["max_position_embeddings"]}, byte-level BPE of {config["vocab_size"]:,} tokens, its own chat template) that plays the
-bundled TextCraft badly in a way that can be unlearned, and judges steps. It exists so that the whole Agent-R loop can be run,
-and seen to work, on a machine without a GPU. It knows nothing else.
 
-## How it was made
-
-From nothing, by this repository, with seed 0 and two processes; the train split's goals only, the held-out goals never:
-
-    python -m mcts_utils.tiny_actor.make base   --output runs/tiny_actor/base --seed 0
-    python -m mcts_utils.tiny_actor.make habits --base runs/tiny_actor/base --output models/tiny_actor --seed 0
-    python -m mcts_utils.tiny_actor.card --base runs/tiny_actor/base --model models/tiny_actor
-
-1. Base: {make.BASE_TOKENS / 1e6:g} M tokens of the planner's play with {100 * make.NOISE:g} % slips (a slip carries no loss), short command lists
-   first, item names permuted in part of the dialogues, and {100 * make.JUDGE_SHARE:g} % judge's answers labelled by the planner.
-2. Habits: {make.HABIT_TOKENS / 1e6:g} M tokens of a hasty planner: with probability {make.HASTE} it crafts too early or tries to get what must be
-   crafted, with {make.STUBBORN} it repeats what was just refused; and the judge's answers again.
-
-## How good it is
-
-Held-out goals, greedy, at most {MAX_STEPS} steps, 95 % Wilson interval:
-
-| | solved | refused actions | repeated actions |
-|---|---|---|---|
-| base (not in the repository) | {solved(before)} | {percent(before["invalid_action_share"])} | {percent(before["repeated_action_share"])} |
-| this model | {solved(after)} | {percent(after["invalid_action_share"])} | {percent(after["repeated_action_share"])} |
-
-This model by depth: {depths}.
-
-As a judge, on {judge["n"]} steps of its own sampled episodes on the held-out goals, against the planner (good: the plan to the goal got
-shorter; bad: refused, or the plan got longer; uncertain: no change): **error rate {percent(judge["error_rate"])}**; precision of "bad"
-{percent(judge["bad_precision"])}, recall of "bad" {percent(judge["bad_recall"])}; {judge["unparsed"]} answers did not parse.
-
-| planner says \\ model says | good | bad | uncertain | unparsed |
-|---|---|---|---|---|
-{rows}
-
-`card.json` holds these numbers.
-"""
+def solved(found: dict[str, Any]) -> str:
+    """A success rate with its interval and n."""
+    low, high = found["ci95"]
+    return f"{percent(found['success_rate'])} ({100 * low:.1f} to {100 * high:.1f}, n = {found['n']})"
 
 
 def main() -> int:

@@ -23,10 +23,13 @@ SYSTEM = BRIEF_PROMPTS["textcraft"]
 # Words that carry meaning beyond naming an item, so they keep it when names are permuted: the grammar, and the
 # tags whose members are raw (an agent must know that "oak logs" asks for "oak log").
 FIXED_WORDS = set(
-    "crafting commands craft using goal thought action get inventory to i need have what needs got crafted could not find "
-    "enough items a valid recipe for item tag with count none id minecraft you are carrying anything execute wrong format "
-    "log logs current observation judge the step judgment good bad uncertain it was refused brings closer changes nothing "
-    "wastes items that goal is done stem stems coal coals stones cobblestone sand sands soul soils oak".split()
+    """
+    crafting commands craft using goal thought action get inventory to i need have what needs got crafted could
+    not find enough items a valid recipe for item tag with count none id minecraft you are carrying anything
+    execute wrong format log logs current observation judge the step judgment good bad uncertain it was refused
+    brings closer changes nothing wastes items that goal is done stem stems coal coals stones cobblestone sand
+    sands soul soils oak
+    """.split()
 )
 
 
@@ -223,7 +226,11 @@ def judged(player: Player, rng: random.Random) -> tuple[Dialogue, str]:
     system, question = judge_messages(task, player.steps[:index], player.steps[index], "brief")
     assert system.content == BRIEF_JUDGE
     answer = f"{reason}\nJudgment: {label}"
-    turns = [Turn("system", system.content, 0.0), Turn("user", question.content, 0.02), Turn("assistant", answer, 1.0)]
+    turns = [
+        Turn("system", system.content, 0.0),
+        Turn("user", question.content, 0.02),
+        Turn("assistant", answer, 1.0),
+    ]
     return turns, label
 
 
@@ -238,11 +245,14 @@ def permuted(dialogue: Dialogue, words: list[str], rng: random.Random) -> Dialog
     shuffled = words[:]
     rng.shuffle(shuffled)
     table = dict(zip(words, shuffled, strict=True))
-    fixed = {SYSTEM, BRIEF_JUDGE}
-    return [
-        t if t.content in fixed else Turn(t.role, re.sub(r"[a-z]+", lambda m: table.get(m.group(), m.group()), t.content), t.weight)
-        for t in dialogue
-    ]
+
+    def renamed(turn: Turn) -> Turn:
+        if turn.role == "system":
+            return turn
+        content = re.sub(r"[a-z]+", lambda m: table.get(m.group(), m.group()), turn.content)
+        return Turn(turn.role, content, turn.weight)
+
+    return [renamed(turn) for turn in dialogue]
 
 
 def try_dialogue(make: Callable[[], Dialogue], attempts: int = 20) -> Dialogue:

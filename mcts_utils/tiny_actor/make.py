@@ -70,7 +70,11 @@ class Curriculum:
     def judge(self, rng: random.Random, habits: bool) -> Dialogue:
         def make() -> Dialogue:
             goal = self.goal(rng)
-            player = hasty(self.world, goal, rng, HASTE, STUBBORN) if habits else skilled(self.world, goal, rng, 0.3)
+            player = (
+                hasty(self.world, goal, rng, HASTE, STUBBORN)
+                if habits
+                else skilled(self.world, goal, rng, 0.3)
+            )
             return judged(player, rng)[0]
 
         return try_dialogue(make)
@@ -102,7 +106,9 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     model.save_pretrained(folder, state_dict=state)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config.update({"dtype": "float16", "torch_dtype": "float16", "agent_r_prompt": "brief"})
-    theta = config.pop("rope_parameters", {}).get("rope_theta", 10000.0)  # the form transformers 4.48 reads too
+    theta = config.pop("rope_parameters", {}).get(
+        "rope_theta", 10000.0
+    )  # the form transformers 4.48 reads too
     config.update({"rope_theta": theta, "rope_scaling": None})
     config.pop("_attn_implementation", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -118,7 +124,9 @@ def tokenizer_texts(curriculum: Curriculum, seed: int) -> list[str]:
     return ["\n".join(turn.content for turn in dialogue) for dialogue in dialogues]
 
 
-def run_phase(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: Phase, seed: int, output: Path, world: World) -> None:
+def run_phase(
+    model: LlamaForCausalLM, tokenizer: Tokenizer, phase: Phase, seed: int, output: Path, world: World
+) -> None:
     """Train, report one JSON line per 100 steps, keep the latest weights in `output`."""
 
     def report(row: dict) -> None:
@@ -131,11 +139,16 @@ def run_phase(model: LlamaForCausalLM, tokenizer: Tokenizer, phase: Phase, seed:
     if dist.is_initialized() and dist.get_rank():
         return
     save(model, tokenizer, output)
-    print(json.dumps({"phase": phase.name, "planned_exactly": planned_exactly(model, tokenizer, world, 200)}), flush=True)
+    print(
+        json.dumps({"phase": phase.name, "planned_exactly": planned_exactly(model, tokenizer, world, 200)}),
+        flush=True,
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("step", choices=("base", "habits"))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--base", type=Path, help="folder of the base model, for habits")

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-PAD, BEGIN, SYSTEM, USER, ASSISTANT, END = "<|pad|>", "<|begin|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
+PAD, BEGIN, SYSTEM, USER, ASSISTANT, END = (
+    "<|pad|>",
+    "<|begin|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+)
 SPECIAL = (PAD, BEGIN, SYSTEM, USER, ASSISTANT, END)
 VOCABULARY = 1024
 CHAT_TEMPLATE = (

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mcts_utils.tiny_actor.demonstrations import Dialogue
-from mcts_utils.tiny_actor.tokenizer import BEGIN, END, PAD, VOCABULARY
+from mcts_utils.tiny_actor.tokenizer import BEGIN, END, VOCABULARY
 
 CONTEXT = 2048
 POOL = 256  # dialogues sorted by length together
@@ -41,7 +41,9 @@ class Phase:
     floor: float = 0.02  # final share of the peak learning rate
 
 
-def new_model(seed: int, layers: int = 4, width: int = 128, heads: int = 4, inner: int = 416) -> LlamaForCausalLM:
+def new_model(
+    seed: int, layers: int = 4, width: int = 128, heads: int = 4, inner: int = 416
+) -> LlamaForCausalLM:
     """A Llama of about 1 M parameters with tied embeddings, random."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -100,7 +102,9 @@ def collate(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, weights
 
 
-def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def loss_of(
+    model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted mean loss, and the mean over fully weighted tokens (for the log). Logits only where needed."""
     hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
     wanted = weights[:, 1:] > 0
@@ -156,7 +160,9 @@ def train(
             if len(example.ids) <= 1100:
                 return example
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=phase.lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True
+    )
     model.train()
     for batch in batches(draw, rng, batch_tokens):
         for group in optimizer.param_groups:
@@ -173,8 +179,9 @@ def train(
         recent = [*recent[1 - every :], float(plain)]
         if rank == 0 and (steps % every == 0 or seen >= phase.tokens):
             seconds = time.monotonic() - start
-            report({"phase": phase.name, "steps": steps, "tokens": seen, "seconds": round(seconds, 1),
-                    "loss": round(sum(recent) / len(recent), 4), "tokens_per_second": round(seen / seconds)})  # fmt: skip
+            done = {"phase": phase.name, "steps": steps, "tokens": seen, "seconds": round(seconds, 1)}
+            mean = round(sum(recent) / len(recent), 4)
+            report(done | {"loss": mean, "tokens_per_second": round(seen / seconds)})
         if seen >= phase.tokens:
             break
     return {"phase": phase.name, "steps": steps, "tokens": seen, "seconds": time.monotonic() - start,
