@@ -111,13 +111,17 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         prompt=read.choice("PROMPT", _model_prompt(model_dir), PROMPT_KEYS),
         seed=read.integer("SEED", 0, 0),
         concurrency=concurrency,
-        workers=read.integer("WORKERS", default_workers(concurrency, n_rollout), 1),
+        workers=read.integer("WORKERS", default_workers(concurrency, n_rollout, local), 1),
     )
 
 
-def default_workers(concurrency: int, n_rollout: int) -> int:
-    """Trees at once: enough that others fill the slots while one tree waits for its last rollout."""
-    return max(2, math.ceil(3 * concurrency / max(1, n_rollout)))
+def default_workers(concurrency: int, n_rollout: int, local: bool = False) -> int:
+    """Trees at once: enough that others fill the slots while one tree waits for its last rollout.
+
+    A local model keeps the keys and values of the conversations under way; more of them than it has room for would
+    only push each other out.
+    """
+    return max(2, math.ceil((1 if local else 3) * concurrency / max(1, n_rollout)))
 
 
 def _model_prompt(model_dir: str) -> str:

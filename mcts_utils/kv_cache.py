@@ -95,11 +95,12 @@ class SlotCache(Cache):
 
     def __init__(self, slots: int, capacity: int) -> None:
         self.window = Window(slots, capacity)
-        super().__init__(layer_class_to_replicate=lambda: SlotLayer(self.window))  # type: ignore[arg-type]
+        super().__init__(layer_class_to_replicate=lambda: SlotLayer(self.window))
 
     def bytes_per_token(self) -> int:
         """Memory of one position over all layers."""
-        stores: list[Any] = [store for layer in self.layers for store in (layer.keys, layer.values)]
+        layers: list[Any] = self.layers
+        stores = [store for layer in layers for store in (layer.keys, layer.values)]
         return sum(s.element_size() * s.shape[1] * s.shape[3] for s in stores)
 
 
@@ -162,15 +163,9 @@ class SlotStore:
         """
         if self.used == self.slots and self.busy.all():
             return None
-        source, common = -1, 0
-        if self.used and len(prompt) > 1:
-            same = self.ids[: self.used, : len(prompt) - 1] == prompt[:-1]
-            prefix = np.where(same.all(1), len(prompt) - 1, same.argmin(1))
-            ready = np.minimum(prefix, self.length[: self.used])
-            coming = np.minimum(prefix, np.where(self.busy, self.known - 1, 0)[: self.used])
-            source, common = int(ready.argmax()), int(ready.max())
-            if coming.max() >= common + SHARED_GAIN:
-                return None
+        source, common, coming = self._match(prompt)
+        if coming >= common + SHARED_GAIN:
+            return None
         slot = self._choose(source, common)
         if slot != source and common:
             for layer in self.cache.layers:
@@ -181,18 +176,35 @@ class SlotStore:
         self.busy[slot], self.owners[slot] = True, owner
         return slot
 
+    def _match(self, prompt: np.ndarray) -> tuple[int, int, int]:
+        """The slot to continue or copy, how many tokens of the prompt it holds, and how many some slot will hold soon.
+
+        An idle slot of which little would be lost wins over a slot that holds a little more but would be copied.
+        """
+        if not self.used or len(prompt) < 2:
+            return -1, 0, 0
+        same = self.ids[: self.used, : len(prompt) - 1] == prompt[:-1]
+        prefix = np.where(same.all(1), len(prompt) - 1, same.argmin(1))
+        ready = np.minimum(prefix, self.length[: self.used])
+        coming = np.minimum(prefix, np.where(self.busy, self.known - 1, 0)[: self.used])
+        tail = self.length[: self.used] - ready
+        near = (ready > 0) & (ready >= ready.max() - SHARED_GAIN)
+        free = np.flatnonzero(near & ~self.busy[: self.used] & (tail <= np.minimum(SPARE_TAIL, ready)))
+        source = int(free[tail[free].argmin()]) if len(free) else int(ready.argmax())
+        return source, int(ready[source]), int(coming.max())
+
     def _choose(self, source: int, common: int) -> int:
         """The slot to write: the source itself if little of it is lost, else a stale, a new, or the oldest idle one."""
         if common and not self.busy[source] and self.length[source] - common <= min(SPARE_TAIL, common):
             return source
         idle = [int(s) for s in np.flatnonzero(~self.busy[: self.used]) if s != source]
-        oldest = min(idle, key=lambda s: self.stamp[s], default=None)
-        if oldest is not None and (self.used == self.slots or self.clock - self.stamp[oldest] > STALE_AFTER):
-            return oldest
-        if self.used == self.slots:
-            return source
-        self.used += 1
-        return self.used - 1
+        stale = [s for s in idle if self.clock - self.stamp[s] > STALE_AFTER]
+        if stale:
+            return stale[0]  # the lowest: slots in use stay close together, so that a view covers them
+        if self.used < self.slots:
+            self.used += 1
+            return self.used - 1
+        return min(idle, key=lambda s: self.stamp[s], default=source)
 
     def release(self, slot: int) -> None:
         """The reply is finished; what was computed stays for the conversation's next turn."""

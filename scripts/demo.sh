@@ -16,7 +16,7 @@ mkdir -p "$run"
 # The demo is one fixed experiment: nothing of a person's .env or shell may change it.
 unset OPENAI_BASE_URL OPENAI_API_KEY GENERAL_DATA ETA ALPHA BETA PROMPT UCT_C TEMP CONCURRENCY WORKERS EPOCHS
 export OPENAI_BASE_URL= TASK=textcraft MODEL_NAME=tiny_actor SEED=${SEED:-0} PYTHON=$python RUN_DIR=$run
-export MAX_DEPTH=20 ITERA=${ITERA:-4} N_GEN=4 N_ROLLOUT=${N_ROLLOUT:-2} MAX_TOKEN_LENGTH=96
+export MAX_DEPTH=20 ITERA=${ITERA:-3} N_GEN=4 N_ROLLOUT=${N_ROLLOUT:-2} MAX_TOKEN_LENGTH=64
 export TRAIN_CONFIG=tiny_actor TRAIN_FLAGS=${TRAIN_FLAGS:-}
 base=models/tiny_actor
 
@@ -31,6 +31,13 @@ for _ in $(seq 150); do
 done
 [ -n "$url" ] || { echo "demo.sh: the server said nothing for 30 s, see $run/server.log" >&2; exit 1; }
 export ENV_SERVER_BASE=$url
+
+# Every second training goal, of all depths: what fits into the time.
+"$python" - >"$run/tasks.txt" <<'PY'
+from mcts_utils.servers.textcraft.world import load_world
+print(",".join(map(str, load_world().split()["train"][::2])))
+PY
+export TASK_IDS=$run/tasks.txt
 
 evaluate() { # model folder, name of the run
   MODEL_DIR=$1 MODEL_TYPE=$2 "$python" eval.py --max_steps 20 --output_dir "$run/test_result"

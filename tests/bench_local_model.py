@@ -1,6 +1,6 @@
 """Measure a local chat model's rollouts per second, many at once against one by one. Not a test; nothing is asserted.
 
-    MODEL_DIR=models/tiny_actor OMP_WAIT_POLICY=passive python tests/bench_local_model.py --rollouts 256
+    MODEL_DIR=models/tiny_actor python tests/bench_local_model.py --rollouts 256
 
 A rollout here is eight turns of a TextCraft goal with the bundled world in the same process; groups of eight rollouts
 share their goal. Replies end at their end-of-turn token or after --max_new tokens. One by one is `model.generate`,
@@ -21,7 +21,7 @@ from mcts_utils.local_model import LocalActor, load_model  # noqa: E402
 from mcts_utils.servers.textcraft.world import Session, load_world  # noqa: E402
 from mcts_utils.types import Message, Task  # noqa: E402
 
-TURNS, GROUP = 8, 8
+TURNS, GROUP, STRIDE = 8, 8, 37  # turns at most; rollouts per goal; goals skipped, so that all depths occur
 
 
 def rollout(answer, index: int, seed: int) -> int:
@@ -58,31 +58,33 @@ def one_by_one(model, tokenizer, max_new: int):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rollouts", type=int, default=256)
-    parser.add_argument("--single", type=int, default=4, help="rollouts to play one by one")
+    parser.add_argument("--single", type=int, default=12, help="rollouts to play one by one")
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--max_new", type=int, default=30)
+    parser.add_argument("--max_new", type=int, default=48)
     options = parser.parse_args()
     model, tokenizer = load_model(os.environ["MODEL_DIR"])
 
-    def timed(name: str, answer, count: int, threads: int) -> float:
+    def timed(name: str, answer, numbers: range, threads: int) -> tuple[float, float]:
+        """Turns per second of wall time and of CPU time."""
         began, spent = time.perf_counter(), time.process_time()
         with ThreadPoolExecutor(threads) as pool:
-            turns = sum(pool.map(lambda i: rollout(answer, i // GROUP * 7, i), range(count)))
+            turns = sum(pool.map(lambda i: rollout(answer, i // GROUP * STRIDE, i), numbers))
         wall, cpu = time.perf_counter() - began, time.process_time() - spent
-        print(
-            f"{name}: {count / wall:.2f} rollouts/s, {turns / wall:.1f} turns/s, {wall:.1f} s wall, {cpu:.1f} s CPU"
-        )
-        return count / wall
+        print(f"{name}: {len(numbers)} rollouts, {turns} turns, {wall:.1f} s wall, {cpu:.1f} s CPU; ", end="")
+        print(f"{turns / wall:.1f} turns/s, or {turns / wall / TURNS:.2f} rollouts of {TURNS} turns a second")
+        return turns / wall, turns / cpu
 
     actor = LocalActor(model, tokenizer, options.max_new, options.concurrency)
-    many = timed(
-        "batched", lambda m, s: actor.sample(m, seed=s)[0].text, options.rollouts, options.concurrency
-    )
+    numbers = range(options.rollouts)
+    many = timed("batched", lambda m, s: actor.sample(m, seed=s)[0].text, numbers, options.concurrency)
     print(actor.stats())
     actor.close()
     if options.single:
-        single = timed("one by one", one_by_one(model, tokenizer, options.max_new), options.single, 1)
-        print(f"ratio {many / single:.1f}")
+        spread = range(0, GROUP * options.single, GROUP)
+        single = timed("one by one", one_by_one(model, tokenizer, options.max_new), spread, 1)
+        print(
+            f"batched / one by one: {many[0] / single[0]:.1f} by wall time, {many[1] / single[1]:.1f} by CPU time"
+        )
 
 
 if __name__ == "__main__":

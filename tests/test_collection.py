@@ -364,7 +364,7 @@ class Slots:
     Where fewer can be in flight at all, they are answered after `patience` seconds instead; `alone` counts those.
     """
 
-    def __init__(self, slots: int = 16, patience: float = 0.3) -> None:
+    def __init__(self, slots: int = 16, patience: float = 0.15) -> None:
         self.slots, self.patience = slots, patience
         self.together = self.alone = self.waiting = self.round = 0
         self.changed = Condition()

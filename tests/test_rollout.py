@@ -46,7 +46,9 @@ class Scripted:
     """An actor that gives its actions by the number of steps taken; remembers what it saw."""
 
     def __init__(self, *actions: str) -> None:
-        self.actions, self.seen, self.seeds = actions, [], []
+        self.actions = actions
+        self.seen: list[list[Message]] = []
+        self.seeds: list[int | None] = []
 
     def sample(self, messages: Sequence[Message], n=1, temperature=1.0, seed=None) -> list[Sample]:
         self.seen.append(list(messages))

@@ -147,12 +147,11 @@ def open_work_folder(job: Job, identity: str, devices: int) -> None:
     storage.write_json(marker, facts)
 
 
-def write_inputs(job: Job, corpus: Corpus, schedule: Schedule, gpus: int) -> None:
+def write_inputs(job: Job, corpus: Corpus, schedule: Schedule) -> None:
     """train.jsonl, model/ and config.py, which names the other two relative to its own folder."""
     storage.write_jsonl(job.folder / "train.jsonl", (training_row(messages) for messages in corpus.rows))
     checkpoint.stage(job.model, job.folder / "model")
-    settings = job.settings if gpus else replace(job.settings, backend="gloo")
     interval = max(1, min(10, schedule.iterations // 4))
-    text = render(settings, "model", "train.jsonl", schedule.warmup_ratio, interval)
+    text = render(job.settings, "model", "train.jsonl", schedule.warmup_ratio, interval)
     (job.folder / "config.py").write_text(text, encoding="utf-8")
     shutil.rmtree(job.folder / "cache", ignore_errors=True)

@@ -55,6 +55,9 @@ class Machines:
 
     per_node: int = 1  # NPROC_PER_NODE: GPUs used on each node
     nodes: int = 1  # NNODES
+    rank: int = 0  # NODE_RANK: which of the nodes this is
+    address: str = ""  # ADDR: of node 0; needed for several nodes only
+    port: int = 29500  # PORT: on node 0
 
     @property
     def devices(self) -> int:
@@ -63,12 +66,26 @@ class Machines:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Machines:
-        """Read NPROC_PER_NODE and NNODES."""
-        values = [environ.get(name, "1") for name in ("NPROC_PER_NODE", "NNODES")]
-        for name, value in zip(("NPROC_PER_NODE", "NNODES"), values, strict=True):
-            if not value.isdecimal() or int(value) < 1:
-                raise InputError(f"{name} must be a whole number from 1, not {value!r}")
-        return cls(*(int(value) for value in values))
+        """Read the variables.
+
+        Raises:
+            InputError: naming the one that is missing or no number.
+        """
+        numbers = []
+        for name, least, usual in (
+            ("NPROC_PER_NODE", 1, "1"),
+            ("NNODES", 1, "1"),
+            ("NODE_RANK", 0, "0"),
+            ("PORT", 1, "29500"),
+        ):
+            value = environ.get(name) or usual
+            if not value.isdecimal() or int(value) < least:
+                raise InputError(f"{name} must be a whole number from {least}, not {value!r}")
+            numbers.append(int(value))
+        per_node, nodes, rank, port = numbers
+        if nodes > 1 and not environ.get("ADDR"):
+            raise InputError(f"ADDR is not set: with NNODES={nodes} it names the host of node 0")
+        return cls(per_node, nodes, rank, environ.get("ADDR", ""), port)
 
 
 def trainer_python(environ: Mapping[str, str]) -> str:
@@ -109,16 +126,23 @@ def find_trainer(python: str, environ: Mapping[str, str]) -> Trainer:
 def train_command(
     trainer: Trainer, machines: Machines, deepspeed: str | None, resume: str | None
 ) -> list[str]:
-    """The training command; it runs in the folder that holds config.py. For several nodes, the launch part of one."""
+    """The training command of one node; it runs in the folder that holds config.py."""
     command = [trainer.python]
     if deepspeed or machines.devices > 1:
         # DeepSpeed wants RANK, MASTER_ADDR and their like, which a launcher sets.
         command += ["-m", "torch.distributed.run", "--nproc_per_node", str(machines.per_node)]
-        command += ["--nnodes", str(machines.nodes)] if machines.nodes > 1 else ["--standalone"]
+        command += _rendezvous(machines)
     command += ["-m", "xtuner.tools.train", "config.py", "--work-dir", "run"]
     command += ["--launcher", "pytorch"] if deepspeed or machines.devices > 1 else []
     command += ["--deepspeed", deepspeed] if deepspeed else []
     return command + (["--resume", resume] if resume else [])
+
+
+def _rendezvous(machines: Machines) -> list[str]:
+    if machines.nodes == 1:
+        return ["--standalone"]  # a free port: several runs on one machine do not meet
+    place = ["--master_addr", machines.address, "--master_port", str(machines.port)]
+    return ["--nnodes", str(machines.nodes), "--node_rank", str(machines.rank), *place]
 
 
 def convert_command(trainer: Trainer, checkpoint: str) -> list[str]:
@@ -153,6 +177,8 @@ def trainer_environ(environ: Mapping[str, str], gpus: int) -> dict[str, str]:
 def shell_line(folder: Path, command: list[str], environ: Mapping[str, str], base: Mapping[str, str]) -> str:
     """The same call for a person's shell: folder, the variables that differ from `base`, command."""
     differing = [f"{name}={shlex.quote(value)}" for name, value in environ.items() if base.get(name) != value]
+    if not command:
+        return f"cd {shlex.quote(str(folder))}  # nothing is left to train"
     return f"cd {shlex.quote(str(folder))} && {' '.join(differing)} {shlex.join(command)}"
 
 

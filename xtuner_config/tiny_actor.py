@@ -40,7 +40,7 @@ log_interval = 10
 betas = (0.9, 0.999)
 weight_decay = 0
 max_norm = 1
-save_steps = 500
+save_steps = 512  # a multiple of accumulative_counts: gradients gathered so far are not in a checkpoint
 
 tokenizer = dict(
     type=AutoTokenizer.from_pretrained,

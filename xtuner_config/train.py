@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,27 +44,34 @@ def stage3(job: Job, prepare: bool, environ: Mapping[str, str]) -> str:
     if is_done(job, identity):
         return f"{job.output} is there already, trained from the same inputs"
     machines, python = Machines.from_environ(environ), launch.trainer_python(environ)
-    if machines.nodes > 1 and not prepare:
-        raise InputError(
-            f"NNODES is {machines.nodes}: use --prepare and start the printed command on every node"
-        )
     rows = corpus.build(job.data, job.general, job.eta, job.settings.seed, job.settings.chat, screen_of(job))
     schedule = plan(len(rows.rows), job.settings, machines.devices)
     trainer = launch.find_trainer(python, environ)
+    if not trainer.gpus:
+        job = replace(job, settings=replace(job.settings, backend="gloo"))
+    open_work_folder(job, identity, machines.devices)
+    write_inputs(job, rows, schedule)
+    command = training_left(job, trainer, machines, schedule)
+    if machines.nodes > 1 and command and not prepare:
+        raise InputError(f"NNODES is {machines.nodes}: start what --prepare prints on every node, then this")
     notes = [*rows.notes, *schedule_notes(schedule)]
     for note in notes:
         print(f"train.py: note: {note}", file=sys.stderr)
-    open_work_folder(job, identity, machines.devices)
-    write_inputs(job, rows, schedule, trainer.gpus)
     inner = launch.trainer_environ(environ, trainer.gpus)
     if prepare:
-        command = launch.train_command(trainer, machines, job.settings.deepspeed, None)
         return f"prepared: {launch.shell_line(job.folder, command, inner, environ)}"
-    curve = train(job, trainer, machines, schedule, inner)
-    facts = {"trainer": trainer.versions, "gpus": trainer.gpus, "devices": machines.devices, "notes": notes}
-    settings = asdict(job.settings) | asdict(schedule) | {"eta": job.eta, "dtype": job.dtype} | facts
+    curve = train(job, trainer, command, schedule, inner)
     seconds = time.monotonic() - started
-    finish(job, rows, curve, settings | {"inputs_sha256": identity}, seconds)
+    facts = {"model": str(job.model), "eta": job.eta, "dtype": job.dtype, "inputs_sha256": identity}
+    facts |= {"trainer": trainer.versions, "gpus": trainer.gpus, "devices": machines.devices, "notes": notes}
+    finish(job, rows, curve, asdict(job.settings) | asdict(schedule) | facts, seconds)
+    return summary(job, rows, schedule, curve, seconds)
+
+
+def summary(
+    job: Job, rows: corpus.Corpus, schedule: Schedule, curve: list[dict[str, Any]], seconds: float
+) -> str:
+    """What was done, in one line."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in rows.counts.items())
     return (
         f"{len(rows.rows)} rows ({kinds}), {schedule.iterations} iterations, "
@@ -92,31 +99,44 @@ def schedule_notes(schedule: Schedule) -> list[str]:
     return [f"{schedule.iterations} iterations are few: warm-up is {schedule.warmup} of them, not 3 %"]
 
 
+def training_left(job: Job, trainer: Trainer, machines: Machines, schedule: Schedule) -> list[str]:
+    """The command that begins the training, or goes on from the last checkpoint; empty if the last one is there."""
+    newest = launch.last_checkpoint(job.folder / "run")
+    if newest == final_checkpoint(schedule):
+        return []
+    if newest is None:
+        shutil.rmtree(job.folder / "run", ignore_errors=True)
+        (job.folder / "train.log").unlink(missing_ok=True)
+    resume = f"run/{newest}" if newest else None
+    return launch.train_command(trainer, machines, job.settings.deepspeed, resume)
+
+
+def final_checkpoint(schedule: Schedule) -> str:
+    """What XTuner calls the checkpoint of the last iteration."""
+    return f"iter_{schedule.iterations}.pth"
+
+
 def train(
-    job: Job, trainer: Trainer, machines: Machines, schedule: Schedule, environ: Mapping[str, str]
+    job: Job, trainer: Trainer, command: list[str], schedule: Schedule, environ: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Train, or go on, or find it done; then convert to job.folder/converted.
+    """Run what is left of the training, then convert to job.folder/converted.
 
     Returns:
         The loss curve, one row per log line.
     """
-    run_folder, final = job.folder / "run", f"iter_{schedule.iterations}.pth"
-    newest = launch.last_checkpoint(run_folder)
-    if newest != final:
-        resume = f"run/{newest}" if newest else None
-        command = launch.train_command(trainer, machines, job.settings.deepspeed, resume)
+    run_folder, final = job.folder / "run", final_checkpoint(schedule)
+    if command:
         with launch.Progress(schedule.iterations) as progress:
             launch.run(command, job.folder, environ, job.folder / "train.log", progress.read)
     newest = launch.last_checkpoint(run_folder)
     if newest != final:
-        raise TrainingFailed(
-            f"XTuner ended at checkpoint {newest}, not {final}; log: {job.folder / 'train.log'}"
-        )
+        raise TrainingFailed(f"XTuner ended at checkpoint {newest}, not {final}; see {job.folder}/train.log")
     curve = launch.losses(run_folder)
     follow(curve, schedule, job.settings.lr)
     shutil.rmtree(job.folder / "converted", ignore_errors=True)
-    command = launch.convert_command(trainer, f"run/{final}")
-    launch.run(command, job.folder, environ, job.folder / "convert.log")
+    log = job.folder / "convert.log"
+    log.unlink(missing_ok=True)
+    launch.run(launch.convert_command(trainer, f"run/{final}"), job.folder, environ, log)
     return curve
 
 

@@ -12,12 +12,12 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -33,6 +33,7 @@ from mcts_utils.tiny_actor import make
 from mcts_utils.tiny_actor.demonstrations import Player, oracle_verdict, refused
 from mcts_utils.types import Actor, Episode, StepResult, Task
 
+T = TypeVar("T")
 MAX_STEPS = 20
 LABELS = ("good", "bad", "uncertain")
 CARD = Path(__file__).with_name("card.md")  # the template
@@ -67,11 +68,18 @@ def episodes(world: World, actor: Actor, goals: Sequence[int], temperature: floa
         )
 
     with tqdm(total=len(goals), desc="episodes", unit="goal") as bar:
-        results = dict(run_tasks(goals, work, 64, bar, Event()))
-    for result in results.values():
+        return all_of(goals, dict(run_tasks(goals, work, 64, bar, Event())))
+
+
+def all_of(jobs: Sequence[int], results: Mapping[int, T | Exception]) -> list[T]:
+    """The results in the jobs' order; raises the first failure."""
+    found = []
+    for job in jobs:
+        result = results[job]
         if isinstance(result, Exception):
             raise result
-    return [results[index] for index in goals]
+        found.append(result)
+    return found
 
 
 def skill(world: World, actor: Actor, goals: Sequence[int]) -> dict[str, Any]:
@@ -111,7 +119,7 @@ def judging(world: World, actor: Actor, goals: Sequence[int], per_episode: int =
         return answer[0] if answer else "unparsed"
 
     with tqdm(total=len(questions), desc="verdicts", unit="step") as bar:
-        said = dict(run_tasks(range(len(questions)), work, 64, bar, Event()))
+        said = all_of(range(len(questions)), dict(run_tasks(range(len(questions)), work, 64, bar, Event())))
     table = Counter((questions[i][1], said[i]) for i in range(len(questions)))
     right = sum(count for (truth, label), count in table.items() if truth == label)
     bad_said = sum(count for (_, label), count in table.items() if label == "bad")

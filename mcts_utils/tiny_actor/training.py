@@ -66,7 +66,8 @@ def new_model(
 
 def encode(dialogue: Dialogue, tokenizer: Tokenizer) -> Example:
     """Ids as the chat template gives them; an assistant turn's weight covers its content and its end."""
-    ids, weights = [tokenizer.token_to_id(BEGIN)], [0.0]
+    ids: list[int] = [tokenizer.token_to_id(BEGIN)]
+    weights = [0.0]
     end = tokenizer.token_to_id(END)
     contents = tokenizer.encode_batch([turn.content for turn in dialogue], add_special_tokens=False)
     for turn, content in zip(dialogue, contents, strict=True):
