@@ -64,14 +64,21 @@ def new_model(
     return LlamaForCausalLM(config)
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a special token."""
+    found = tokenizer.token_to_id(token)
+    assert found is not None, token
+    return found
+
+
 def encode(dialogue: Dialogue, tokenizer: Tokenizer) -> Example:
     """Ids as the chat template gives them; an assistant turn's weight covers its content and its end."""
-    ids: list[int] = [tokenizer.token_to_id(BEGIN)]
+    ids: list[int] = [token_id(tokenizer, BEGIN)]
     weights = [0.0]
-    end = tokenizer.token_to_id(END)
+    end = token_id(tokenizer, END)
     contents = tokenizer.encode_batch([turn.content for turn in dialogue], add_special_tokens=False)
     for turn, content in zip(dialogue, contents, strict=True):
-        ids += [tokenizer.token_to_id(f"<|{turn.role}|>"), *content.ids, end]
+        ids += [token_id(tokenizer, f"<|{turn.role}|>"), *content.ids, end]
         weights += [0.0] + [turn.weight] * (len(content.ids) + 1)
     return Example(ids, weights)
 
