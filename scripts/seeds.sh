@@ -6,8 +6,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seeds=${*:-0 1 2}
+first=
 for seed in $seeds; do
   echo "==== seed $seed"
+  run=runs/demo_seed_$seed
+  # Greedy evaluation of the untrained actor has no seed: its results, and the failed prefixes, serve all seeds.
+  if [ -n "$first" ] && [ ! -e "$run/panel.json" ]; then
+    mkdir -p "$run/test_result/textcraft"
+    cp -r "$first"/test_result/textcraft/*_before* "$run/test_result/textcraft/"
+    cp "$first/panel.json" "$run/panel.json"
+  fi
+  first=${first:-$run}
   SEED=$seed RUN_DIR=runs/demo_seed_$seed bash scripts/demo.sh
 done
 folders=()

@@ -23,7 +23,8 @@ from xtuner_config.launch import TrainingFailed
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
-NOT_KEPT = ("manifest.json", "inputs.json", "xtuner_config.py")  # an earlier run's records
+# An earlier run's records, and what is said of the old weights, which is not true of the new ones.
+NOT_KEPT = ("manifest.json", "inputs.json", "xtuner_config.py", "README.md", "card.json")
 HEAD = "lm_head.weight"
 
 
@@ -89,7 +90,7 @@ def older_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def small_files(model: Path) -> list[Path]:
-    """Everything in the folder but weights and an earlier run's records: configs, tokenizer, chat template, README."""
+    """Everything in the folder but weights, records and model card: configs, tokenizer, chat template."""
     return sorted(
         path
         for path in model.iterdir()
