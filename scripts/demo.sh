@@ -13,9 +13,10 @@ bash scripts/setup.sh
 python=.venv/bin/python
 run=${RUN_DIR:-runs/demo}
 mkdir -p "$run"
-# The demo is one fixed experiment: nothing of a person's .env or shell may change it.
-unset OPENAI_BASE_URL OPENAI_API_KEY GENERAL_DATA ETA ALPHA BETA PROMPT UCT_C TEMP CONCURRENCY WORKERS EPOCHS
-export OPENAI_BASE_URL= TASK=textcraft MODEL_NAME=tiny_actor SEED=${SEED:-0} PYTHON=$python RUN_DIR=$run
+# The demo is one fixed experiment: nothing of a person's .env or shell may change it. Empty means the default, and
+# wins over .env.
+export OPENAI_BASE_URL= OPENAI_API_KEY= PROMPT= TEMP= UCT_C= CONCURRENCY= WORKERS= ALPHA= BETA= EPOCHS= ETA= GENERAL_DATA=
+export ITERATION=1 TASK=textcraft MODEL_NAME=tiny_actor SEED=${SEED:-0} PYTHON=$python RUN_DIR=$run
 export MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=4 N_ROLLOUT=${N_ROLLOUT:-2} MAX_TOKEN_LENGTH=64
 export TRAIN_CONFIG=tiny_actor TRAIN_FLAGS=${TRAIN_FLAGS:-}
 base=models/tiny_actor

@@ -7,7 +7,7 @@
 # RUN_DIR          where everything goes; default runs/iteration_$ITERATION
 # STEPS            which of "collect revise train evaluate" to run; default all. Each resumes where it stopped.
 # TASK_IDS         training tasks: train (default), a list such as 0-9,31, or a file
-# EVAL_STEPS       steps of a test episode; default 100
+# EVAL_STEPS       steps of a test episode; default 100. EVAL_IDS: test tasks; default test, all of them
 # GENERAL_DATA     a ShareGPT-style JSON to mix in at ETA (default 0.2, Section 3.2); without it none is mixed in
 # TRAIN_CONFIG     tiny_actor (default) or llama3_8b_instruct_full_agent_r; TRAIN_FLAGS: more flags for train.py
 # The actor is MODEL_DIR (local weights) or OPENAI_BASE_URL with MODEL_NAME. Training always starts from MODEL_DIR.
@@ -54,11 +54,11 @@ for step in $steps; do
       ;;
     evaluate)
       if [ -n "${OPENAI_BASE_URL:-}" ]; then
-        MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" --max_steps "${EVAL_STEPS:-100}" \
-          --output_dir "$run/test_result"
+        MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" --task_ids "${EVAL_IDS:-test}" \
+          --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
       else
         MODEL_DIR=$run/model MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" \
-          --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
+          --task_ids "${EVAL_IDS:-test}" --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
       fi
       ;;
     *) die "STEPS knows collect, revise, train and evaluate: '$step'" ;;

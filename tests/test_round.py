@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mcts_utils.report.round import main as report
+from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage import read_json, read_jsonl
 from mcts_utils.tree import leaves, tree_from_dict
 
 ROOT = Path(__file__).resolve().parents[1]
-TASKS = "20-31,150-161"  # training goals of depth 1 and 2, test ids among them left out by the fixture
 SMALL = {
     "ITERA": "3",
     "N_GEN": "3",
@@ -22,6 +23,8 @@ SMALL = {
     "MAX_TOKEN_LENGTH": "64",
     "EVAL_STEPS": "8",
 }
+
+HELD_OUT = ",".join(map(str, load_world().split()["test"][::6]))
 
 needs_trainer = pytest.mark.skipif(
     not (ROOT / ".venv-xtuner").is_dir() and "XTUNER_PYTHON" not in os.environ,
@@ -37,7 +40,8 @@ def iteration(run: Path, url: str, **variables: str) -> subprocess.CompletedProc
         "RUN_DIR": str(run),
         "SEED": "0",
     }
-    environ = kept | settings | {"TRAIN_FLAGS": "--epochs 1", "OMP_NUM_THREADS": "1"} | variables
+    extra = {"TRAIN_FLAGS": "--epochs 1", "OMP_NUM_THREADS": "1", "EVAL_IDS": HELD_OUT}
+    environ = kept | settings | extra | variables
     return subprocess.run(
         ["bash", "scripts/iteration.sh"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=900
     )
@@ -46,8 +50,6 @@ def iteration(run: Path, url: str, **variables: str) -> subprocess.CompletedProc
 @pytest.fixture(scope="module")
 def round_of(tmp_path_factory: pytest.TempPathFactory, textcraft_url: str) -> tuple[Path, str, str]:
     """(folder, server, training task ids) of a finished round."""
-    from mcts_utils.servers.textcraft.world import load_world
-
     train = set(load_world().split()["train"])
     ids = ",".join(str(i) for i in [*range(20, 44), *range(150, 174)] if i in train)
     run = tmp_path_factory.mktemp("round")
@@ -101,20 +103,37 @@ def test_revisions_train_the_signal_and_what_follows_it_only(round_of: tuple[Pat
 
 @needs_trainer
 def test_the_trained_model_is_evaluated_on_goals_it_was_not_trained_on(
-    round_of: tuple[Path, str, str],
+    round_of: tuple[Path, str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, url, _ = round_of
     done = iteration(run, url, STEPS="train evaluate")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    kinds = {"revision": "centric", "good": "good"}
+    rows = {kind: read_jsonl(run / f"records/textcraft_{name}.jsonl") for kind, name in kinds.items()}
     manifest = read_json(run / "model/manifest.json")
-    written = {kind: len(read_jsonl(run / f"records/textcraft_{kind}.jsonl")) for kind in ("centric", "good")}
-    assert manifest["counts"]["rows"] == {"revision": written["centric"], "good": written["good"]}
+    assert manifest["counts"]["rows"] == {kind: len(found) for kind, found in rows.items()}
     summary = read_json(run / "test_result/textcraft/tiny_actor_after/summary.json")
-    assert summary["n"] == 198
-    trained = {
-        row["task_num"] for kind in written for row in read_jsonl(run / f"records/textcraft_{kind}.jsonl")
-    }
+    assert summary["n"] == len(HELD_OUT.split(","))
+    trained = {row["task_num"] for found in rows.values() for row in found}
     assert not trained & set(summary["indices"])
+
+    # The untrained actor under the same protocol, and the table of both.
+    before = run / "untrained"
+    before.mkdir()
+    (before / "model").symlink_to(ROOT / "models/tiny_actor")
+    done = iteration(before, url, STEPS="evaluate", MODEL_TYPE="before")
+    assert done.returncode == 0, done.stderr[-2000:]
+    source = before / "test_result/textcraft/tiny_actor_before"
+    source.rename(run / "test_result/textcraft/tiny_actor_before")
+    assert report([str(run)]) == 0
+    table = capsys.readouterr().out
+    found = read_json(run / "summary.json")
+    assert found["after"]["success_rate"] == summary["success_rate"]
+    assert found["records"]["written"] == {name: len(rows[kind]) for kind, name in kinds.items()}
+    assert f"{100 * summary['success_rate']:.1f} %" in table
+    (run / "model/manifest.json").unlink()
+    assert report([str(run)]) == 2
+    assert str(run / "model/manifest.json") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,13 +203,14 @@ def compare_seeds(runs: list[Path]) -> tuple[str, bool]:
     return "\n".join(lines), all_good
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "run_dir", type=Path, nargs="+", help="folder of one round, as scripts/demo.sh leaves it"
     )
     parser.add_argument("--compare", action="store_true", help="several finished rounds side by side")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         if args.compare:
             text, all_good = compare_seeds(args.run_dir)
