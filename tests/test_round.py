@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,12 @@ def iteration(run: Path, url: str, **variables: str) -> subprocess.CompletedProc
         "RUN_DIR": str(run),
         "SEED": "0",
     }
-    extra = {"TRAIN_FLAGS": "--epochs 1", "OMP_NUM_THREADS": "1", "EVAL_IDS": HELD_OUT}
+    extra = {
+        "TRAIN_FLAGS": "--epochs 1",
+        "OMP_NUM_THREADS": "1",
+        "EVAL_IDS": HELD_OUT,
+        "PYTHON": sys.executable,
+    }
     environ = kept | settings | extra | variables
     return subprocess.run(
         ["bash", "scripts/iteration.sh"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=900
@@ -74,12 +80,11 @@ def test_trees_are_searches_and_are_not_searched_again(round_of: tuple[Path, str
 
 def test_every_written_record_replays_exactly(round_of: tuple[Path, str, str]) -> None:
     run, url, _ = round_of
-    python = ROOT / ".venv/bin/python"
     for kind in ("centric", "good"):
         path = run / f"records/textcraft_{kind}.jsonl"
         rows = read_jsonl(path)
         assert rows
-        command = [str(python), "path_collection.py", "--verify", str(path), "--env_server_base", url]
+        command = [sys.executable, "path_collection.py", "--verify", str(path), "--env_server_base", url]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert f"rows {len(rows)}, exact {len(rows)}," in done.stdout

@@ -170,6 +170,8 @@ def trainer_environ(environ: Mapping[str, str], gpus: int) -> dict[str, str]:
         "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
     }
     if not gpus:
+        # Waiting threads sleep: small operations on busy cores lose most of their time to spinning otherwise.
+        result = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"} | result
         result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE / "cpu"), environ.get("PYTHONPATH")]))
     return result
 
