@@ -114,7 +114,10 @@ def run(args: argparse.Namespace) -> int:
     for line in conversion.failures:
         print(line, file=sys.stderr)
     dropped = ", ".join(reasons(counts)) or "none"
-    print(f"{conversion.output}: {counts['written']} records of {counts['trees']} trees; dropped: {dropped}")
+    already = " (done before, nothing executed again)" if conversion.resumed else ""
+    print(
+        f"{conversion.output}: {counts['written']} records of {counts['trees']} trees; dropped: {dropped}{already}"
+    )
     return 2 if conversion.failures else 0
 
 

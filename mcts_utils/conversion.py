@@ -6,6 +6,7 @@ business; verdicts are kept per tree, so an interrupted run only replays.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
@@ -41,6 +42,10 @@ from mcts_utils.types import Actor, ActorError, Environment, InputError
 
 TREE_FILE = re.compile(r"search_results_(\d+)\.json")
 HOPELESS = 3  # trees that fail in a row: the server is at fault, not the trees
+
+
+# Where and how fast the work is done; the records do not depend on it.
+PASSING = ("env_server_base", "openai_base_url", "concurrency", "workers", "model_dir")
 
 
 class BadTree(InputError):
@@ -110,6 +115,7 @@ class Conversion:
         self.output = records_path(output_dir, settings.task, options.data_type)
         self.stop = Event()
         self.failures: list[str] = []  # one line each
+        self.resumed = False  # an earlier run had done all of it
         self._hashes: dict[int, str] = {}
         self._verdicts: Counter[str] = Counter()
 
@@ -126,6 +132,8 @@ class Conversion:
             KeyboardInterrupt: the verdicts so far are kept, the next run asks only for the others.
         """
         began = time.monotonic()
+        if (kept := self._finished()) is not None:
+            return kept
         pool = SessionPool(make_environment)
         actor: Actor | None = None
         with closing(pool):
@@ -139,6 +147,29 @@ class Conversion:
                 if actor is not None and hasattr(actor, "close"):
                     actor.close()
         return self._conclude(built, dict(tokens), time.monotonic() - began)
+
+    def _finished(self) -> dict[str, Any] | None:
+        """The counts of an earlier run that did exactly this, from the same trees, and whose output is still there."""
+        path = manifest_path(self.output_dir, self.settings.task, self.options.data_type)
+        if not (path.exists() and self.output.exists()):
+            return None
+        try:
+            manifest = read_json(path)
+            same = manifest["settings"] == read_back(self._settings())
+            same = same and manifest["outputs"][0]["sha256"] == sha256_file(self.output)
+            trees = [entry["sha256"] for entry in manifest["inputs"]]
+            complete = manifest["counts"]["trees_failed"] == 0 and manifest["counts"]["trees_partial"] == 0
+        except (InputError, KeyError, IndexError, TypeError):
+            return None
+        if not (same and complete) or trees != [sha256_file(path) for _, path in self.files]:
+            return None
+        self.resumed = True
+        return dict(manifest["counts"])
+
+    def _settings(self) -> dict[str, Any]:
+        """What the output depends on, and nothing that may change between two runs of the same work."""
+        found = {**self.settings.public(), **asdict(self.options), "judge": self._judge_name() * self.judged}
+        return {name: value for name, value in found.items() if name not in PASSING}
 
     def _convert(self, actor: Actor | None, pool: SessionPool) -> dict[int, Built]:
         built: dict[int, Built] = {}
@@ -225,10 +256,15 @@ class Conversion:
         }
         write_jsonl(self.output, rows)
         inputs = [path for index, path in self.files if index in built]
-        settings = {**self.settings.public(), **asdict(self.options)}
+        settings = self._settings()
         path = manifest_path(self.output_dir, self.settings.task, self.options.data_type)
         write_manifest(path, "revision", settings, inputs, [self.output], counts, tokens, seconds)
         return counts
+
+
+def read_back(value: dict[str, Any]) -> Any:
+    """The value as a JSON file gives it back: tuples as lists, mappings with text keys."""
+    return json.loads(json.dumps(value))
 
 
 def verify_file(path: str | Path, make_environment: Callable[[], Environment]) -> dict[str, int]:

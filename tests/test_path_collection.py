@@ -143,6 +143,25 @@ def test_a_second_run_and_another_beta_ask_nothing_and_write_the_same(
     assert records_path("out", "textcraft", "centric").read_bytes() == first
 
 
+def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
+    stage: Callable[..., int], trees: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = "http://127.0.0.1:9"  # whoever executes something there fails
+    assert stage(data_type="good", revise=0) == 0
+    rows, manifest = rows_of("good"), manifest_of("good")
+    assert stage(data_type="good", revise=0, env_server_base=nowhere) == 0
+    assert "done before" in capsys.readouterr().out
+    assert (rows_of("good"), manifest_of("good")) == (rows, manifest)
+    assert stage(data_type="good", revise=0, env_server_base=nowhere, max_per_task=1) == 2
+    path = records_path("out", "textcraft", "good")
+    path.write_bytes(path.read_bytes()[:-20])  # the output is damaged
+    assert stage(data_type="good", revise=0, env_server_base=nowhere) == 2
+    assert stage(data_type="good", revise=0) == 0
+    assert rows_of("good") == rows
+    (trees / "search_results_0.json").unlink()  # other trees
+    assert stage(data_type="good", revise=0, env_server_base=nowhere) == 2
+
+
 @pytest.mark.parametrize(
     ("data_type", "kind"),
     [("good", "good"), ("direct", "direct"), ("optimal", "optimal"), ("preference", "preference")],
