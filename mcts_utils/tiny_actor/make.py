@@ -102,7 +102,8 @@ def planned_exactly(model: LlamaForCausalLM, tokenizer: Tokenizer, world: World,
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a folder that transformers loads: fp16 safetensors, tokenizer, chat template, generation settings."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().to(torch.float16) for k, v in model.state_dict().items()}
+    # The head is the embedding; in half precision transformers would no longer see that and store it twice.
+    state = {k: v.detach().half() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     model.save_pretrained(folder, state_dict=state)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config.update({"dtype": "float16", "torch_dtype": "float16", "agent_r_prompt": "brief"})
