@@ -134,7 +134,10 @@ def test_the_trained_model_is_evaluated_on_goals_it_was_not_trained_on(
     table = capsys.readouterr().out
     found = read_json(run / "summary.json")
     assert found["after"]["success_rate"] == summary["success_rate"]
-    assert found["records"]["written"] == {name: len(rows[kind]) for kind, name in kinds.items()}
+    written = {name: found["records"]["by_type"][name]["written"] for name in kinds.values()}
+    assert written == {name: len(rows[kind]) for kind, name in kinds.items()}
+    assert found["records"]["written"] == sum(written.values())
+    assert {"success_rate", "n", "ci95"} <= set(found["before"])
     assert f"{100 * summary['success_rate']:.1f} %" in table
     (run / "model/manifest.json").unlink()
     assert report([str(run)]) == 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,20 +55,21 @@ def evaluation(run: Path, which: str) -> dict[str, Any]:
 
 
 def records(run: Path) -> tuple[dict[str, Any], dict[str, float], dict[str, Any]]:
-    """(counts over the data types, seconds by stage, tokens by stage)."""
-    counts: dict[str, Any] = {"written": {}, "dropped": {}, "verdicts": {}, "replayed": 0, "seconds": 0.0}
-    tokens: dict[str, Any] = {}
+    """(counts, in all and by data type; seconds by stage; tokens by stage)."""
+    dropped: Counter[str] = Counter()
+    counts: dict[str, Any] = {"written": 0, "by_type": {}, "verdicts": {}}
+    seconds, tokens = 0.0, dict[str, Any]()
     for kind in RECORDS:
         manifest = read_json(only(run, f"records/*_{kind}.manifest.json"))
         found = manifest["counts"]
-        counts["written"][kind] = found["written"]
-        counts["dropped"][kind] = found["dropped"]
-        counts["replayed"] += found["replayed"]
-        counts["seconds"] += manifest["seconds"]
+        counts["by_type"][kind] = {"written": found["written"], "dropped": found["dropped"]}
+        counts["written"] += found["written"]
+        dropped.update(found["dropped"])
+        seconds += manifest["seconds"]
         if any(found["verdicts"].values()):
             counts["verdicts"] = found["verdicts"]
             tokens["revise"] = manifest["tokens"]
-    return counts, {"revise": counts.pop("seconds")}, tokens
+    return counts | {"dropped": dict(dropped)}, {"revise": seconds}, tokens
 
 
 def replay_check(run: Path) -> float | None:
@@ -137,11 +139,9 @@ def table(summary: Mapping[str, Any]) -> str:
         row("prefixes", lambda e: str(e["recovery"]["n"]))
     row("refused actions", lambda e: percent(e["invalid_action_share"]))
     row("repeated actions", lambda e: percent(e["repeated_action_share"]))
-    written = ", ".join(f"{count} {kind}" for kind, count in summary["records"]["written"].items())
-    dropped = "; ".join(
-        f"{kind}: " + (", ".join(f"{n} {why}" for why, n in sorted(d.items(), key=lambda x: -x[1])) or "none")
-        for kind, d in summary["records"]["dropped"].items()
-    )
+    kinds = summary["records"]["by_type"]
+    written = ", ".join(f"{found['written']} {kind}" for kind, found in kinds.items())
+    dropped = "; ".join(f"{kind}: {describe_reasons(found['dropped'])}" for kind, found in kinds.items())
     search = summary["search"]
     exact = summary["records"]["replay_exact"]
     lines += [
@@ -160,6 +160,11 @@ def table(summary: Mapping[str, Any]) -> str:
 def recovery_of(numbers: Mapping[str, Any]) -> tuple[float, Any]:
     """(rate, interval) of the recovery from failed prefixes."""
     return numbers["recovery"]["recovery_rate"], numbers["recovery"]["ci95"]
+
+
+def describe_reasons(dropped: Mapping[str, int]) -> str:
+    """`12 duplicate, 3 cap`, most frequent first."""
+    return ", ".join(f"{n} {why}" for why, n in sorted(dropped.items(), key=lambda x: -x[1])) or "none"
 
 
 def describe_difference(found: Mapping[str, Any]) -> str:
@@ -197,7 +202,7 @@ def compare_seeds(runs: list[Path]) -> tuple[str, bool]:
         all_good &= gain >= GAIN and recovery[1] > recovery[0]
         lines.append(
             f"{run.name:24}{percent(before['success_rate']):>9}{percent(after['success_rate']):>9}{100 * gain:>+8.1f} "
-            f"{percent(recovery[0]):>17}{percent(recovery[1]):>9}{sum(summary['records']['written'].values()):>9}"
+            f"{percent(recovery[0]):>17}{percent(recovery[1]):>9}{summary['records']['written']:>9}"
             f"{percent(summary['records']['replay_exact']):>8}"
         )
     return "\n".join(lines), all_good
