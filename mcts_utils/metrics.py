@@ -30,7 +30,7 @@ class Estimate:
 
 
 def is_success(reward: float) -> bool:
-    """Success is the full reward (METHOD 1); rewards are sums of fractions, so up to rounding."""
+    """Success is the full reward (Section 2.1: r in [0, 1]); rewards are sums of fractions, so up to rounding."""
     return reward >= 1 - 1e-9
 
 

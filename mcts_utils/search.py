@@ -19,7 +19,7 @@ Trail = tuple[Step, ...]
 
 @dataclass(frozen=True)
 class Rules:
-    """The search's numbers (METHOD: N_GEN, N_ROLLOUT, MAX_DEPTH, c)."""
+    """The search's numbers (N_GEN, N_ROLLOUT, MAX_DEPTH and c of UCT; Section 4.2)."""
 
     n_gen: int = 4  # turns drawn at a node until it counts as expanded
     n_rollout: int = 8  # rollouts per iteration; 0: one descent by expansions instead

@@ -31,7 +31,7 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One assistant turn and the observation that answers it (METHOD: a step)."""
+    """One assistant turn and the observation that answers it (one step)."""
 
     reply: str  # the whole turn, "Thought: ...\nAction: ..."
     action: str  # what was sent to the environment

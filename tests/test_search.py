@@ -57,7 +57,7 @@ def test_uct_decides(itera, share):
 
 
 def test_the_descent_of_the_reference_decides_next_to_nothing_by_uct():
-    """N_ROLLOUT=0 at ITERA=4: what METHOD measured on the reference's own trees."""
+    """N_ROLLOUT=0 at ITERA=4: what the public reference does, where UCT decides nothing."""
     stats = toy_tree(Toy(depth=20), 4, Rules(n_rollout=0, n_gen=4)).stats
     assert stats["rollouts"] == 0
     assert stats["selections"] > 40
