@@ -1,4 +1,4 @@
-"""One tree -> verified training records (Section 3.1, Eq. 3 and 4): every record is executed and written as it came back.
+"""One tree -> verified training records (Section 3.1, Eq. 3 and 4): each is executed and written as it came back.
 
 revision.py says which pairs and how to splice, cleaning.py what can be left out, judge.py where to cut, execution.py
 runs it; this module puts them together and gives every pair either a row or a reason.
