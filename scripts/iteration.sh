@@ -3,7 +3,7 @@
 #
 #   ENV_SERVER_BASE=http://127.0.0.1:36001 MODEL_DIR=models/tiny_actor ITERATION=1 bash scripts/iteration.sh
 #
-# ITERATION=1|2|3  sets ALPHA 0.5, 0.7, 1.0 (Section 4.2) and EPOCHS 3, 1, 1 (Appendix C.1), unless they are given
+# ITERATION=1|2|3  sets ALPHA 0.5, 0.7, 1.0 (Section 4.2) and EPOCHS 3, 1, 1 (Appendix C.1), unless the shell gives them
 # RUN_DIR          where everything goes; default runs/iteration_$ITERATION
 # STEPS            which of "collect revise train evaluate" to run; default all. Each resumes where it stopped.
 # TASK_IDS         training tasks: train (default), a list such as 0-9,31, or a file
@@ -16,6 +16,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 die() { echo "iteration.sh: $1" >&2; exit 2; }
+[ -x "$(command -v "$python")" ] || die "$python is missing: run bash scripts/setup.sh"
+setting() { # the variable's value, else what .env says, as the stages read it
+  if [ -n "${!1+set}" ] || [ ! -f .env ]; then
+    printf %s "${!1-}"
+  else
+    "$python" -c 'import sys, dotenv; print(dotenv.dotenv_values(".env").get(sys.argv[1]) or "")' "$1"
+  fi
+}
 iteration=${ITERATION:-1}
 case $iteration in
   1) alpha=0.5 epochs=3 ;;
@@ -26,10 +34,14 @@ esac
 export ALPHA=${ALPHA:-$alpha}
 run=${RUN_DIR:-runs/iteration_$iteration}
 steps=${STEPS:-collect revise train evaluate}
-: "${ENV_SERVER_BASE:?iteration.sh: ENV_SERVER_BASE is not set (URL of the environment server)}"
-[ -x "$python" ] || die "$python is missing: run bash scripts/setup.sh"
-task=${TASK:-textcraft}
-name=${MODEL_NAME:-$(basename "${MODEL_DIR:-}")}
+model=$(setting MODEL_DIR)
+endpoint=$(setting OPENAI_BASE_URL)
+name=$(setting MODEL_NAME)
+name=${name:-$(basename "$model")}
+task=$(setting TASK)
+task=${task:-textcraft}
+seed=$(setting SEED)
+seed=${seed:-0}
 [ -n "$name" ] || die "set MODEL_DIR, or OPENAI_BASE_URL and MODEL_NAME"
 mkdir -p "$run"
 
@@ -45,15 +57,15 @@ for step in $steps; do
       done
       ;;
     train)
-      [ -n "${MODEL_DIR:-}" ] || die "MODEL_DIR is not set: the weights to train from"
+      [ -n "$model" ] || die "MODEL_DIR is not set: the weights to train from"
       # shellcheck disable=SC2086 # flags are words
       "$python" xtuner_config/train.py --data "$run/records/${task}_centric.jsonl" "$run/records/${task}_good.jsonl" \
         ${GENERAL_DATA:+--general "$GENERAL_DATA" --eta "${ETA:-0.2}"} \
-        --config "${TRAIN_CONFIG:-tiny_actor}" --model_dir "$MODEL_DIR" --output_dir "$run/model" \
-        --epochs "${EPOCHS:-$epochs}" --seed "${SEED:-0}" ${TRAIN_FLAGS:-}
+        --config "${TRAIN_CONFIG:-tiny_actor}" --model_dir "$model" --output_dir "$run/model" \
+        --epochs "${EPOCHS:-$epochs}" --seed "$seed" ${TRAIN_FLAGS:-}
       ;;
     evaluate)
-      if [ -n "${OPENAI_BASE_URL:-}" ]; then
+      if [ -n "$endpoint" ]; then
         MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" --task_ids "${EVAL_IDS:-test}" \
           --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
       else
