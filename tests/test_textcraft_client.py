@@ -137,7 +137,7 @@ def slow(handler: Handler, result: Any) -> None:
 def status(code: int) -> Fault:
     def fault(handler: Handler, result: Any) -> None:
         handler.answer(code, b"Internal Server Error")
-        handler.close_connection = True  # as uvicorn does after a 500
+        handler.close_connection = code >= 500  # as uvicorn: after a 500 only
 
     return fault
 
