@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "mcts_utils"
 # Imports point up this list only. A new module takes its place here, beside its siblings.
 ORDER = [
-    *("types", "config", "tree", "conversation", "search"),
+    *("types", "config", "contracts", "grounding", "tree", "conversation", "search"),
     *("cleaning", "revision", "rows", "dataset", "metrics"),  # up to here: what pure modules are made of
     *("storage", "kv_cache", "batching", "local_model", "actor", "envs"),
     *("rollout", "explorer", "scheduler"),
     *("judge", "execution", "records", "panel", "scorecard"),
     *("evaluation", "collection", "conversion", "report"),  # one per stage
-    *("servers", "tiny_actor"),
+    *("servers", "tiny_actor", "bench"),
 ]
 PURE = ("tree", "conversation", "search", "cleaning", "revision", "rows", "dataset", "metrics")
 PURE_VENDORS = {"metrics": {"numpy", "scipy"}}  # statistics come from libraries

@@ -336,6 +336,49 @@ def test_split_is_served(textcraft_url: str) -> None:
         assert client.get("/split").json() == load_world().split()
 
 
+def test_about_names_the_goals_and_what_more_the_server_can_do(textcraft_url: str) -> None:
+    with connect(textcraft_url) as client:
+        about = client.get("/about").json()
+    assert about["env"] == "textcraft"
+    assert about["kind"] == "agent-r-textcraft-" + load_world().digest()
+    assert about["goals"] == len(load_world().goals)
+    assert about["extensions"] == ["fork", "replay"]
+
+
+def test_a_fork_goes_on_by_itself(textcraft_url: str) -> None:
+    with connect(textcraft_url) as client:
+
+        def post(path: str, number: int, **body: Any) -> Any:
+            return client.post(path, json={"id": number, **body}).json()
+
+        first = client.post("/create", json={}).json()["id"]
+        post("/reset", first, data_idx=3)
+        post("/step", first, action="get 2 cornflower")
+        second = post("/fork", first)["id"]
+        assert second != first
+        post("/step", first, action="get 1 cornflower")
+        post("/step", second, action="get 5 cornflower")
+        assert post("/step", first, action="inventory")["observation"] == "Inventory: [cornflower] (3) "
+        assert post("/step", second, action="inventory")["observation"] == "Inventory: [cornflower] (7) "
+        post("/close", first)
+        assert post("/step", second, action="inventory")["observation"] == "Inventory: [cornflower] (7) "
+        assert post("/fork", first) == invalid(first)
+
+
+def test_a_replay_answers_as_its_requests_would_and_stops_when_done(textcraft_url: str) -> None:
+    world = load_world()
+    goal = world.goals[0]
+    plan = [a.command for a in Planner(world, goal, world.commands(goal)).plan({})]
+    with connect(textcraft_url) as client:
+        number = client.post("/create", json={}).json()["id"]
+        reset = client.post("/reset", json={"id": number, "data_idx": 0}).json()
+        steps = [client.post("/step", json={"id": number, "action": a}).json() for a in plan]
+        assert steps[-1]["done"]
+        body = {"id": number, "data_idx": 0, "actions": [*plan, "inventory"]}
+        assert client.post("/replay", json=body).json() == {"reset": reset, "steps": steps}
+        assert client.post("/replay", json={**body, "id": 10**6}).json() == invalid(10**6)
+
+
 def test_a_count_beyond_all_numbers_is_an_error_answer(textcraft_url: str) -> None:
     with connect(textcraft_url) as client:
         number = client.post("/create", json={}).json()["id"]

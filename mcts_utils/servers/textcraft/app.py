@@ -1,31 +1,23 @@
 """TextCraft over HTTP, in AgentGym's contract: routes, fields, statuses and error texts of its public server.
 
 The players are in sessions.py, the rules of the game in world.py. Ours alone: GET /split gives the goal indices of the
-fixed train/test split. Nothing is authenticated and nothing is stored: bind it to 127.0.0.1.
+fixed train/test split, GET /about which goals these are and what the server can do more: POST /fork copies a session,
+POST /replay resets one and plays actions in one request.
 """
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
+from mcts_utils.servers.host import IDLE_SECONDS, answered, running
 from mcts_utils.servers.textcraft.sessions import Sessions
 from mcts_utils.servers.textcraft.world import load_world
-
-IDLE_SECONDS = 3600.0
-KEEP_ALIVE_SECONDS = 120  # longer than a client keeps an idle connection: it never writes to a closed one
-SHUTDOWN_SECONDS = 2  # for requests in flight
-START_SECONDS = 120  # far more than starting or stopping takes, even on a busy machine
-BACKLOG = 2048  # connections that may wait to be accepted
 
 
 class CreateBody(BaseModel):
@@ -49,18 +41,18 @@ class StepBody(BaseModel):
     action: str
 
 
-class CloseBody(BaseModel):
-    """Body of /close."""
+class SessionBody(BaseModel):
+    """Body of /close and /fork."""
 
     id: int
 
 
-def answered(call: Callable[..., Any], *args: Any) -> Response:
-    """The call's result as JSON; what goes wrong inside it is, by contract, a 200 with {"error": text}."""
-    try:
-        return JSONResponse(call(*args))
-    except (LookupError, TypeError, ValueError) as error:
-        return JSONResponse({"error": str(error)})
+class ReplayBody(BaseModel):
+    """Body of /replay."""
+
+    id: int
+    data_idx: int | None = 0
+    actions: list[str]
 
 
 def create_app(idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> FastAPI:
@@ -99,52 +91,30 @@ def create_app(idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = 
         return PlainTextResponse("Internal Server Error", status_code=500)
 
     @app.post("/close")
-    async def close(body: CloseBody) -> Response:
+    async def close(body: SessionBody) -> Response:
         return answered(sessions.close, body.id)
+
+    @app.post("/fork")
+    async def fork(body: SessionBody) -> Response:
+        return answered(sessions.fork, body.id)
+
+    @app.post("/replay")
+    async def replay(body: ReplayBody) -> Response:
+        return answered(sessions.replay, body.id, body.data_idx, body.actions)
+
+    @app.get("/about")
+    async def about() -> Response:
+        kind = f"agent-r-textcraft-{sessions.world.digest()}"
+        extensions = ["fork", "replay"]
+        return JSONResponse(
+            {"env": "textcraft", "kind": kind, "goals": len(sessions.world.goals), "extensions": extensions}
+        )
 
     @app.get("/split")
     async def train_test_split() -> Response:
         return JSONResponse(split)
 
     return app
-
-
-class Server(uvicorn.Server):
-    """uvicorn, quiet, that calls `ready` once it accepts connections."""
-
-    def __init__(self, app: FastAPI, ready: Callable[[], None]) -> None:
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        )
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self._ready()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one.
-
-    Raises:
-        OSError: the port is in use, or the host is none of this machine.
-        OverflowError: no such port number.
-    """
-    # The protocol is named because asyncio turns Nagle's algorithm off (40 ms an answer) only where it is.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 @contextmanager
@@ -154,16 +124,5 @@ def running_server(port: int = 0, idle_seconds: float = IDLE_SECONDS) -> Iterato
     Raises:
         OSError: the port is in use.
     """
-    listener = listen("127.0.0.1", port)
-    ready = threading.Event()
-    server = Server(create_app(idle_seconds), ready.set)
-    thread = threading.Thread(target=server.run, args=([listener],), name="textcraft-server", daemon=True)
-    thread.start()
-    try:
-        if not ready.wait(START_SECONDS):
-            raise RuntimeError("the TextCraft server did not start")
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(START_SECONDS)
-        listener.close()
+    with running(create_app(idle_seconds), port) as base_url:
+        yield base_url

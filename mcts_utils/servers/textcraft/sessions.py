@@ -73,6 +73,33 @@ class Sessions:
             player.info.update(answer)
             return answer
 
+    def fork(self, number: int) -> dict[str, Any]:
+        """A new session in the same state; the two go on independently.
+
+        Raises:
+            UnknownId: no such session.
+        """
+        with self._lock:
+            player = self._player(number)
+            copy = self._created
+            self._created += 1
+            game = Session(self.world, player.game.goal, dict(player.game.inventory))
+            self._open[copy] = Player(game, dict(player.info), self._clock())
+            return {"id": copy}
+
+    def replay(self, number: int, index: int | None, actions: list[str]) -> dict[str, Any]:
+        """A reset and steps in one call, up to the first step that is done.
+
+        Raises:
+            UnknownId, TypeError, ValueError: as reset and step.
+        """
+        answer: dict[str, Any] = {"reset": self.reset(number, index), "steps": []}
+        for action in actions:
+            answer["steps"].append(self.step(number, action))
+            if answer["steps"][-1]["done"]:
+                break
+        return answer
+
     def detail(self, number: int) -> dict[str, Any]:
         """The last answer of that session.
 

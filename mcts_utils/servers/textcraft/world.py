@@ -68,6 +68,10 @@ class World:
         """True if `get` gives it: a known item that no recipe makes."""
         return item in self.items and item not in self.recipes
 
+    def digest(self) -> str:
+        """8 hex digits that name the goals and their order: what an index means."""
+        return hashlib.sha256("\n".join(self.goals).encode()).hexdigest()[:8]
+
     def split(self) -> dict[str, list[int]]:
         """Goal indices of the fixed train/test split; no goal is in both, every depth is in both."""
         test: set[str] = set()
