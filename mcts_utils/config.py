@@ -20,6 +20,7 @@ from mcts_utils.types import InputError
 PROMPT_KEY = "agent_r_prompt"  # in MODEL_DIR/config.json: the prompt that the model was trained with
 ENDPOINT_CONCURRENCY = 16  # requests in flight
 LOCAL_CONCURRENCY = 64  # a local model answers them in batches
+AUTO_MOST = 128  # CONCURRENCY=auto: requests in flight at most
 PROMPT_KEYS = ("full", "brief")
 
 
@@ -45,13 +46,19 @@ class Settings:
     uct_c: float = 0.25
     prompt: str = "full"
     seed: int = 0
-    concurrency: int = ENDPOINT_CONCURRENCY  # requests in flight
+    grounding: bool = True  # sciworld: a refused action is mapped to the nearest valid one
+    concurrency: int = ENDPOINT_CONCURRENCY  # requests in flight; 0: as many as the endpoint gets faster with
     workers: int = 6  # trees (or test tasks) at once
 
     @property
     def local(self) -> bool:
         """True if MODEL_DIR answers rather than an endpoint."""
         return bool(self.model_dir) and not self.openai_base_url
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight at most."""
+        return self.concurrency or AUTO_MOST
 
     def public(self) -> dict[str, Any]:
         """All settings but the key: what manifests and trees may record."""
@@ -90,7 +97,7 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         raise InputError(f"OPENAI_BASE_URL must begin with http:// or https://: {base_url!r}")
     n_rollout = read.integer("N_ROLLOUT", 8, 0)
     local = bool(model_dir) and not base_url
-    concurrency = read.integer("CONCURRENCY", LOCAL_CONCURRENCY if local else ENDPOINT_CONCURRENCY, 1)
+    concurrency = _concurrency(read, local)
     return Settings(
         task=read.text("TASK", "textcraft"),
         model_name=read.text("MODEL_NAME", Path(model_dir).resolve().name if model_dir else ""),
@@ -110,9 +117,19 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         uct_c=read.number("UCT_C", 0.25, 0.0, 1e6),
         prompt=read.choice("PROMPT", _model_prompt(model_dir), PROMPT_KEYS),
         seed=read.integer("SEED", 0, 0),
+        grounding=read.choice("ACTION_GROUNDING", "1", ("0", "1")) == "1",
         concurrency=concurrency,
-        workers=read.integer("WORKERS", default_workers(concurrency, n_rollout, local), 1),
+        workers=read.integer("WORKERS", default_workers(concurrency or AUTO_MOST, n_rollout, local), 1),
     )
+
+
+def _concurrency(read: _Reader, local: bool) -> int:
+    """Requests in flight; 0 for "auto", which a local model (it takes whatever comes as one batch) has no use for."""
+    if read.text("CONCURRENCY") == "auto":
+        if local:
+            raise InputError("CONCURRENCY 'auto' is for an endpoint: a local model (MODEL_DIR) wants a number")
+        return 0
+    return read.integer("CONCURRENCY", LOCAL_CONCURRENCY if local else ENDPOINT_CONCURRENCY, 1)
 
 
 def default_workers(concurrency: int, n_rollout: int, local: bool = False) -> int:

@@ -174,7 +174,7 @@ class Conversion:
     def _convert(self, actor: Actor | None, pool: SessionPool) -> dict[int, Built]:
         built: dict[int, Built] = {}
         settings = self.settings
-        slots = settings.concurrency
+        slots = settings.in_flight
         judge = (
             Judge(actor, settings.prompt, seed=settings.seed, slots=slots, stopped=self.stop.is_set)
             if actor and self.judged

@@ -136,7 +136,7 @@ class Evaluation:
         bar = tqdm(
             total=len(self.starts), initial=len(kept), desc=self.protocol.mode, unit="task", mininterval=1
         )
-        running = run_tasks(todo, work, self.settings.concurrency, bar, stop)
+        running = run_tasks(todo, work, self.settings.in_flight, bar, stop)
         with bar, closing(running):
             for start, result in running:
                 if isinstance(result, InputError):

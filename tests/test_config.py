@@ -33,6 +33,8 @@ def test_defaults_are_the_papers_numbers():
         ("MAX_TOKEN_LENGTH", "0"),
         ("SEED", "-3"),
         ("CONCURRENCY", "0"),
+        ("CONCURRENCY", "many"),
+        ("ACTION_GROUNDING", "yes"),
         ("WORKERS", "0"),
         ("PROMPT", "long"),
         ("MODEL_DIR", "/no/such/folder"),
@@ -75,6 +77,15 @@ def test_a_local_model_names_itself_and_its_prompt(tmp_path):
     assert (s.local, s.model_name, s.prompt, s.concurrency) == (True, "tiny", "brief", 64)
     assert settings_from_env({"MODEL_DIR": str(model), "PROMPT": "full"}).prompt == "full"
     assert not settings_from_env({"MODEL_DIR": str(model), "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}).local
+
+
+def test_automatic_concurrency_is_for_endpoints(tmp_path):
+    s = settings_from_env({"CONCURRENCY": "auto"})
+    assert (s.concurrency, s.in_flight) == (0, 128)
+    assert s.workers * s.n_rollout >= s.in_flight
+    with pytest.raises(InputError, match="CONCURRENCY 'auto'"):
+        settings_from_env({"CONCURRENCY": "auto", "MODEL_DIR": str(tmp_path)})
+    assert settings_from_env({"CONCURRENCY": "5"}).in_flight == 5
 
 
 def test_flags_override_and_missing_ones_do_not():
