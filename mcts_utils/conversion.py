@@ -25,9 +25,10 @@ from mcts_utils.execution import Replayer, verify_rows
 from mcts_utils.judge import LABELS, Judge, VerdictCache, verdicts_path
 from mcts_utils.records import REASONS, Built, Options, TreeBuilder
 from mcts_utils.rollout import SessionPool
-from mcts_utils.rows import Source, drop_duplicates
+from mcts_utils.rows import Source, UniqueRows
 from mcts_utils.scheduler import run_tasks
 from mcts_utils.storage import (
+    RowSpool,
     fingerprint,
     one_line,
     read_json,
@@ -116,8 +117,7 @@ class Conversion:
         self.stop = Event()
         self.failures: list[str] = []  # one line each
         self.resumed = False  # an earlier run had done all of it
-        self._hashes: dict[int, str] = {}
-        self._verdicts: Counter[str] = Counter()
+        self._total: Counter[str] = Counter()  # counts of the trees that worked
 
     def run(
         self, make_actor: Callable[[], Actor] | None, make_environment: Callable[[], Environment]
@@ -136,17 +136,18 @@ class Conversion:
             return kept
         pool = SessionPool(make_environment)
         actor: Actor | None = None
-        with closing(pool):
-            with pool.session():
-                pass  # an unusable server is told at once, before a model is loaded
-            actor = make_actor() if make_actor else None
-            try:
-                built = self._convert(actor, pool)
-            finally:
-                tokens = actor.stats() if actor is not None and hasattr(actor, "stats") else {}
-                if actor is not None and hasattr(actor, "close"):
-                    actor.close()
-        return self._conclude(built, dict(tokens), time.monotonic() - began)
+        with closing(RowSpool(self.output_dir)) as spool:
+            with closing(pool):
+                with pool.session():
+                    pass  # an unusable server is told at once, before a model is loaded
+                actor = make_actor() if make_actor else None
+                try:
+                    self._convert(actor, pool, spool)
+                finally:
+                    tokens = actor.stats() if actor is not None and hasattr(actor, "stats") else {}
+                    if actor is not None and hasattr(actor, "close"):
+                        actor.close()
+            return self._conclude(spool, dict(tokens), time.monotonic() - began)
 
     def _finished(self) -> dict[str, Any] | None:
         """The counts of an earlier run that did exactly this, from the same trees, and whose output is still there."""
@@ -171,8 +172,8 @@ class Conversion:
         found = {**self.settings.public(), **asdict(self.options), "judge": self._judge_name() * self.judged}
         return {name: value for name, value in found.items() if name not in PASSING}
 
-    def _convert(self, actor: Actor | None, pool: SessionPool) -> dict[int, Built]:
-        built: dict[int, Built] = {}
+    def _convert(self, actor: Actor | None, pool: SessionPool, spool: RowSpool) -> None:
+        """Build every tree's rows into the spool; only trees under way are in memory."""
         settings = self.settings
         slots = settings.in_flight
         judge = (
@@ -187,19 +188,19 @@ class Conversion:
         try:
             with tqdm(total=len(self.files), desc=self.options.data_type, unit="tree") as bar:
                 with closing(run_tasks(self.files, work, settings.workers, bar, self.stop)) as results:
-                    row = 0  # failures without a tree that worked between them
+                    in_a_row = records = 0  # failures without a tree that worked between them; rows so far
                     for (index, path), result in results:
                         if isinstance(result, Exception):
-                            row += not isinstance(result, BadTree)
-                            self._failed(path, result, hopeless=row >= HOPELESS)
+                            in_a_row += not isinstance(result, BadTree)
+                            self._failed(path, result, hopeless=in_a_row >= HOPELESS)
                         else:
-                            built[index], row = result, 0
-                        rows = sum(len(b.rows) for b in built.values())
-                        bar.set_postfix(records=rows, failed=len(self.failures), refresh=False)
+                            spool.add(index, result.rows)
+                            self._total.update(result.counts)
+                            in_a_row, records = 0, records + len(result.rows)
+                        bar.set_postfix(records=records, failed=len(self.failures), refresh=False)
         finally:
             if judge:
                 judge.close()
-        return built
 
     def _failed(self, path: Path, error: Exception, hopeless: bool) -> None:
         """Note a tree that failed; raise where going on is no use: the actor or the server is gone."""
@@ -220,7 +221,6 @@ class Conversion:
         cache = VerdictCache(verdicts_path(self.output_dir, index), self._judge_name(), settings.prompt)
         find_cut = (lambda task, bad, start: judge.first_bad(task, bad, start, cache)) if judge else None
         built = TreeBuilder(tree, source, self.options, run, find_cut, actor).build()
-        self._hashes[index] = digest
         if judge:
             built.counts.update({f"verdict {name}": count for name, count in cache.counts().items()})
         built.counts["partial_trees"] = int(tree.status != "done")
@@ -230,32 +230,29 @@ class Conversion:
         """Whose verdicts they are: a kept one counts for the same model (and weights) only."""
         return " ".join(filter(None, (self.settings.model_name, fingerprint(self.settings.model_dir)[:16])))
 
-    def _conclude(self, built: dict[int, Built], tokens: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _conclude(self, spool: RowSpool, tokens: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The records, then the manifest. Without one tree that worked, an earlier output stays."""
-        if not built:
+        if not len(spool):
             raise InputError(f"no tree could be used; the first: {self.failures[0]}")
-        rows, twins = drop_duplicates(row for index in sorted(built) for row in built[index].rows)
-        total: Counter[str] = Counter()
-        for one in built.values():
-            total.update(one.counts)
-        total["duplicate"] += twins
+        unique, total = UniqueRows(spool.rows()), self._total
+        written = write_jsonl(self.output, unique)
+        total["duplicate"] += unique.left_out
         counts = {
-            "trees": len(built),
+            "trees": len(spool),
             "trees_partial": total["partial_trees"],
             "trees_failed": len(self.failures),
             "failures": self.failures,
             **{name: total[name] for name in ("paths", "good_paths", "pairs") if name in total},
-            "written": len(rows),
-            "replayed": len(rows),  # each was executed, and is what came back
-            "tasks_written": len({row["lineage"]["task"]["id"] for row in rows}),
+            "written": written,
+            "replayed": written,  # each was executed, and is what came back
+            "tasks_written": len(unique.tasks),
             "dropped": {name: total[name] for name in REASONS if total[name]},
             "verdicts": {name: total[f"verdict {name}"] for name in (*LABELS, "unparsed", "requests")},
             "repairs_tried": total["repairs_tried"],
             "replays": total["replays"],
             "env_steps": total["env_steps"],
         }
-        write_jsonl(self.output, rows)
-        inputs = [path for index, path in self.files if index in built]
+        inputs = [path for index, path in self.files if index in spool]
         settings = self._settings()
         path = manifest_path(self.output_dir, self.settings.task, self.options.data_type)
         write_manifest(path, "revision", settings, inputs, [self.output], counts, tokens, seconds)

@@ -6,7 +6,7 @@ Says how a row looks and when two rows are the same; which rows there are is rec
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -121,19 +121,25 @@ def trajectories(row: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     return [row["prompt"] + row[side] for side in ("chosen", "rejected")]
 
 
-def drop_duplicates(rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """Rows whose (task id, actions) no earlier row has, across trees, and how many were left out."""
-    seen: set[tuple[str, ...]] = set()
-    kept: list[dict[str, Any]] = []
-    count = 0
-    for row in rows:
-        count += 1
-        turns = [message for conversation in trajectories(row) for message in conversation]
-        key = (
-            row["lineage"]["task"]["id"],
-            *(action_of(t["content"]) for t in turns if t["role"] == "assistant"),
-        )
-        if key not in seen:
+class UniqueRows:
+    """Rows whose (task id, actions) no earlier row has, across trees, one at a time."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
+        self._rows = rows
+        self.left_out = 0  # so far
+        self.tasks: set[str] = set()  # ids of the tasks that have a row so far
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        seen: set[bytes] = set()
+        for row in self._rows:
+            turns = [message for conversation in trajectories(row) for message in conversation]
+            actions = [action_of(turn["content"]) for turn in turns if turn["role"] == "assistant"]
+            task = row["lineage"]["task"]["id"]
+            # A digest, so that a million rows can be told apart in memory. Half a character has no UTF-8.
+            key = hashlib.sha256(repr((task, actions)).encode("utf-8", "backslashreplace")).digest()
+            if key in seen:
+                self.left_out += 1
+                continue
             seen.add(key)
-            kept.append(row)
-    return kept, count - len(kept)
+            self.tasks.add(task)
+            yield row

@@ -106,6 +106,40 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+class RowSpool:
+    """Rows on disk until all are there: given in any order of their trees, read back in order. One thread."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """`folder` is made if needed; the file has no name there, so nothing is left behind."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder)
+        self._places: dict[int, tuple[int, int]] = {}  # index of the tree -> (offset, bytes)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._places
+
+    def add(self, index: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the rows of one tree."""
+        data = json.dumps(rows).encode()  # ASCII, so that half a character survives
+        self._file.seek(0, os.SEEK_END)
+        self._places[index] = (self._file.tell(), len(data))
+        self._file.write(data)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All rows, by index of their trees; one tree's at a time is in memory."""
+        for index in sorted(self._places):
+            offset, size = self._places[index]
+            self._file.seek(offset)
+            yield from json.loads(self._file.read(size))
+
+    def close(self) -> None:
+        """Give the space back."""
+        self._file.close()
+
+
 def sha256_file(path: str | Path) -> str:
     """Hex digest of a file's bytes."""
     try:

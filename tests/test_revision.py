@@ -29,7 +29,7 @@ from mcts_utils.execution import Replayer, verify_rows
 from mcts_utils.records import REASONS, Built, Options, TreeBuilder
 from mcts_utils.revision import Cut, Pair, PairRule, first_refused, pair_up, paths
 from mcts_utils.rollout import SessionPool
-from mcts_utils.rows import Source, drop_duplicates
+from mcts_utils.rows import Source, UniqueRows
 from mcts_utils.tree import Tree
 from mcts_utils.types import Step, Verdict
 
@@ -410,9 +410,9 @@ def test_rows_of_two_trees_with_the_same_actions_are_written_once(
 ) -> None:
     plain(garden)
     rows = build(garden.tree, pool).rows
-    kept, twins = drop_duplicates([*rows, *build(garden.tree, pool).rows])
-    assert kept == rows
-    assert twins == 1
+    unique = UniqueRows([*rows, *build(garden.tree, pool).rows])
+    assert list(unique) == rows
+    assert (unique.left_out, unique.tasks) == (1, {garden.tree.task.id})
 
 
 def test_the_predicate_cuts_at_a_lost_episode_too(garden: Gardener) -> None:
