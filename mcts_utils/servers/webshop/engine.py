@@ -1,0 +1,112 @@
+"""One player in the shop: the page looked at and what was chosen. No HTTP, no ids of sessions.
+
+Actions are `search[words]` and `click[text on the page]`; the name of an action is read as it is, its argument in lower
+case. Anything else, and a click on what the page does not have, changes nothing and pays nothing. There is no guard
+after the end: a player can search again and buy again, as on AgentGym's server.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+
+from mcts_utils.servers.webshop import pages
+from mcts_utils.servers.webshop.pages import Click, Page
+from mcts_utils.servers.webshop.records import Goal, Product
+from mcts_utils.servers.webshop.reward import reward
+from mcts_utils.servers.webshop.shop import Shop
+
+ACTION = re.compile(r"(.+)\[(.+)\]")  # greedy: `search[a [b] c]` is no search
+
+
+@dataclass
+class Player:
+    """A session's state; small, because pages are made when they are asked for. Not thread-safe."""
+
+    shop: Shop
+    goal: Goal
+    view: str = "search"  # search, results, item, one of pages.SUB_PAGES, or done
+    keywords: tuple[str, ...] = ()
+    number: int = 1  # of the results page
+    product: Product | None = None
+    options: dict[str, str] = field(default_factory=dict)  # chosen so far: name -> value
+    paid: float = 0.0  # by the last purchase
+
+    def copy(self) -> Player:
+        """An independent player in the same state."""
+        return replace(self, options=dict(self.options))
+
+    def page(self) -> Page:
+        """The page looked at."""
+        text = self.goal.text
+        if self.view == "search":
+            return pages.search_page(text)
+        if self.view == "results":
+            return pages.results_page(text, self.shop.found(self.keywords), self.number)
+        assert self.product is not None
+        if self.view == "item":
+            return pages.item_page(text, self.product)
+        if self.view == "done":
+            return pages.done_page(self.product, self.options, self.paid)
+        return pages.sub_page(text, self.product, self.view)
+
+    def instruction(self) -> str:
+        """The instruction as the page's heading has it.
+
+        Raises:
+            LookupError: the last page has none.
+        """
+        if self.view == "done":
+            raise LookupError("no instruction on this page")
+        return f"Instruction: {self.goal.text}" if self.view == "search" else f"Instruction:{self.goal.text}"
+
+    def step(self, action: str) -> tuple[str, float, bool]:
+        """Page text, reward and done after one action.
+
+        Raises:
+            IndexError: a search for `<c>` without a category.
+        """
+        parsed = ACTION.match(action)
+        name, argument = (parsed[1], parsed[2].lower()) if parsed else ("", "")
+        if name == "search":
+            self._search(tuple(argument.split(" ")), 1)
+        elif name == "click" and argument != "search":
+            click = self.page().clicks.get(argument)
+            if click is not None and self._click(argument, click):
+                return self.page().text, self.paid, True
+        return self.page().text, 0.0, False
+
+    def _search(self, keywords: tuple[str, ...], number: int) -> None:
+        self.shop.found(keywords)
+        self.view, self.keywords, self.number = "results", keywords, number
+        self.product, self.options = None, {}
+
+    def _click(self, text: str, click: Click) -> bool:
+        """Follow a click that the page has; True if it bought the product."""
+        if click.kind == "product":
+            self.view, self.product = "item", self.shop.by_asin[text]
+        elif click.kind == "option":
+            self.options[click.option] = text
+        elif text == pages.BUY.lower():
+            assert self.product is not None
+            self.paid = reward(self.product, self.options, self.goal).total
+            self.view = "done"
+            return True
+        else:
+            self._turn(text)
+        return False
+
+    def _turn(self, button: str) -> None:
+        """Follow a button that leads to another page."""
+        if button == pages.BACK.lower():
+            self.view, self.keywords, self.number, self.product, self.options = "search", (), 1, None, {}
+        elif button == pages.NEXT.lower():
+            self._search(self.keywords, self.number + 1)
+        elif button != pages.PREVIOUS.lower():
+            self.view = next(name for name in pages.SUB_PAGES if name.lower() == button)
+        elif self.view == "results":
+            self._search(self.keywords, self.number - 1)
+        elif self.view == "item":
+            self._search(self.keywords, self.number)
+        else:
+            self.view = "item"
