@@ -213,16 +213,23 @@ class LocalActor:
         self._calls = self._prompt_tokens = self._completion_tokens = 0
 
     def sample(
-        self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
+        self,
+        messages: Sequence[Message],
+        n: int = 1,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        max_new: int | None = None,
     ) -> list[Sample]:
         """See types.Actor. `prompt_tokens` is on the first sample only; a seed gives the same samples in any company.
+
+        `max_new`: new tokens per reply of this request, where it differs from the actor's.
 
         Raises:
             ContextOverflow: when no reply token fits behind the conversation.
             ActorError: when the engine failed or is closed.
         """
         ids = self.tokens.ids(messages)
-        limit = min(self.max_new, self.context - len(ids))
+        limit = min(max_new or self.max_new, self.context - len(ids))
         if limit < 1:
             raise ContextOverflow(
                 f"the conversation has {len(ids)} tokens and the model's context is {self.context}"

@@ -5,21 +5,41 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_models import ROOT, llama_model, record, sentence, stage3, tiny_model, write_records
+from training_models import (
+    ROOT,
+    llama_model,
+    preference,
+    record,
+    sentence,
+    stage3,
+    tiny_model,
+    write_records,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcts_utils import storage
 from xtuner_config import launch
-from xtuner_config.settings import CONFIGS, LLAMA3_8B, TINY_ACTOR
+from xtuner_config.settings import (
+    CONFIGS,
+    LLAMA3_8B,
+    LLAMA3_8B_DPO,
+    LLAMA3_8B_QLORA,
+    TINY_ACTOR,
+    TINY_DPO,
+    TINY_LORA,
+)
 
 TRAINER = Path(os.environ.get("XTUNER_PYTHON") or ROOT / ".venv-xtuner" / "bin" / "python")
+SFT = [LLAMA3_8B.name, TINY_ACTOR.name]  # the LoRA configs take the same rows
 needs_trainer = pytest.mark.skipif(not TRAINER.is_file(), reason="no trainer: run bash scripts/setup.sh")
 
 
@@ -49,22 +69,22 @@ ODD = [  # content that a template, a format string or a trimmed end could spoil
     ("user", "ok."),
     ("assistant", "done\n"),
 ]
-DUMP = """
+LOGITS = """
 import json, os, sys, torch
 from mmengine.config import Config
 from transformers import AutoModelForCausalLM
-from xtuner.registry import BUILDER
-from xtuner.tools.train import register_function
-for folder in sys.argv[1:]:
+sys.path.insert(0, sys.argv[1])
+from dump import rows_of
+for folder in sys.argv[2:]:
     os.chdir(folder)
-    cfg = Config.fromfile("config.py")
-    register_function(cfg._cfg_dict)
-    rows = BUILDER.build(cfg.train_dataloader.dataset)
-    rows = [{"input_ids": r["input_ids"], "labels": r["labels"]} for r in rows]
+    rows = rows_of("config.py")
     model = AutoModelForCausalLM.from_pretrained("model", torch_dtype=torch.float32)
     with torch.no_grad():
-        logits = model(torch.tensor([rows[0]["input_ids"]])).logits[0, -1]
+        logits = model(torch.tensor([rows[0][0]["input_ids"]])).logits[0, -1]
     json.dump({"rows": rows, "logits": logits.tolist()}, open("dump.json", "w"))
+names = [name for name in os.listdir(sys.argv[1]) if name.startswith(("tiny_actor", "llama3"))]
+found = {n[:-3]: Config.fromfile(os.path.join(sys.argv[1], n)).model.type.__name__ for n in names}
+json.dump(found, sys.stdout)
 """
 
 
@@ -83,7 +103,8 @@ def odd_rows() -> dict[str, list[dict[str, Any]]]:
         "records.jsonl": [
             {"kind": "good", "messages": turns([True, True, True])},
             {"kind": "revision", "messages": turns([False, True, True], start=1)},  # no system turn
-            *(record(n, "revision") for n in range(6)),
+            *(record(n, "revision") for n in range(3)),
+            *(record(n, "revision", env) for n, env in enumerate(("webshop", "sciworld", "babyai"))),
         ],
         "reference.jsonl": [{"revise": 1, "revise_log": turns([False, False, True])}],
         "general.jsonl": [{"conversations": sharegpt}],
@@ -93,7 +114,7 @@ def odd_rows() -> dict[str, list[dict[str, Any]]]:
 def reference(name: str, tokenizer: Any, messages: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
     """ids and labels by another road: the whole text at once, labels by the character spans that are trained."""
     text, spans = "<|begin|>", []
-    llama = name == LLAMA3_8B.name
+    llama = name in (LLAMA3_8B.name, LLAMA3_8B_DPO.name)
     if llama:
         text = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
         text += "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
@@ -114,10 +135,21 @@ def reference(name: str, tokenizer: Any, messages: list[dict[str, Any]]) -> tupl
     return ids, [token if flag else -100 for token, flag in zip(ids, trained, strict=True)]
 
 
+def odd_pairs() -> list[dict[str, Any]]:
+    """Preference rows, the last with the odd contents."""
+    pair = preference(0)
+    turns = [{"role": role, "content": text, "loss": role == "assistant"} for role, text in ODD]
+    return [preference(1), pair | {"prompt": turns[:2], "chosen": turns[2:5], "rejected": turns[4:]}]
+
+
 @pytest.fixture(scope="module")
 def dumps(tiny, llama, tmp_path_factory) -> dict[str, dict[str, Any]]:
-    """By config: the rows as XTuner's own code makes them from what --prepare wrote, and the logits of the first."""
+    """By config: the rows as XTuner's own code makes them from what --prepare wrote, and the logits of the first.
+
+    "configs" are the committed ones, by XTuner's own loader: name -> type of its model.
+    """
     inputs, folders = tmp_path_factory.mktemp("odd"), {}
+    storage.write_jsonl(inputs / "pairs.jsonl", odd_pairs())
     for file, rows in odd_rows().items():
         storage.write_jsonl(inputs / file, rows)
     data = [
@@ -131,25 +163,53 @@ def dumps(tiny, llama, tmp_path_factory) -> dict[str, dict[str, Any]]:
         where = ["--model_dir", model, "--output_dir", inputs / name, "--config", name]
         assert stage3(*data, *where, "--eta", 0.9, "--accumulation", 1, "--prepare") == 0
         folders[name] = inputs / f"{name}.partial" / "train"
+    for name, model in ((TINY_DPO.name, tiny), (LLAMA3_8B_DPO.name, llama)):
+        where = ["--data", inputs / "pairs.jsonl", "--model_dir", model, "--output_dir", inputs / name]
+        assert stage3(*where, "--config", name, "--accumulation", 1, "--epochs", 4, "--prepare") == 0
+        folders[name] = inputs / f"{name}.partial" / "train"
     environ = launch.trainer_environ(os.environ, gpus=0)
-    command = [str(TRAINER), "-c", DUMP, *map(str, folders.values())]
-    subprocess.run(command, cwd=inputs, env=environ, check=True, capture_output=True)
-    return {name: storage.read_json(folder / "dump.json") for name, folder in folders.items()}
+    command = [str(TRAINER), "-c", LOGITS, str(ROOT / "xtuner_config"), *map(str, folders.values())]
+    done = subprocess.run(command, cwd=inputs, env=environ, check=True, capture_output=True, text=True)
+    found = {name: storage.read_json(folder / "dump.json") for name, folder in folders.items()}
+    return found | {"configs": json.loads(done.stdout.splitlines()[-1])}
 
 
 @needs_trainer
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_xtuner_loads_every_config(dumps):
+    types = {name: "DPO" if "dpo" in name else "SupervisedFinetune" for name in CONFIGS}
+    assert dumps["configs"] == types
+
+
+@needs_trainer
+@pytest.mark.parametrize("name", [TINY_DPO.name, LLAMA3_8B_DPO.name])
+def test_a_preference_compares_the_turns_of_the_agent_alone(name, dumps, tiny, llama):
+    tokenizer = AutoTokenizer.from_pretrained(llama if name == LLAMA3_8B_DPO.name else tiny)
+    rows = [[(side["input_ids"], side["labels"]) for side in row] for row in dumps[name]["rows"]]
+    for pair in odd_pairs():
+        chosen = pair["prompt"] + pair["chosen"]
+        rejected = pair["prompt"] + [m | {"loss": m["role"] == "assistant"} for m in pair["rejected"]]
+        chosen = [m | {"loss": m["loss"] and n >= len(pair["prompt"])} for n, m in enumerate(chosen)]
+        rows.remove([reference(name, tokenizer, chosen), reference(name, tokenizer, rejected)])
+    assert rows == []
+
+
+@needs_trainer
+@pytest.mark.parametrize("name", SFT)
 def test_xtuner_trains_the_tokens_that_the_actor_sees(name, dumps, tiny, llama):
     rows, sources = dumps[name]["rows"], source_messages()
     tokenizer = AutoTokenizer.from_pretrained(llama if name == LLAMA3_8B.name else tiny)
     assert len(rows) == len(sources) == 10
-    trained = [(row["input_ids"], row["labels"]) for row in rows]
+    trained = [(row[0]["input_ids"], row[0]["labels"]) for row in rows]
     for messages in sources:
         ids, labels = reference(name, tokenizer, messages)
         trained.remove((ids, labels))  # XTuner's ids and labels, token for token
         turns = [{"role": m["role"], "content": m["content"]} for m in messages]
         shown: Any = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
         assert ids == shown
+        text: Any = tokenizer.apply_chat_template(turns, tokenize=False)
+        assert (
+            tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+        )  # vLLM's way: the text, then its tokens
         at = next(n for n, m in enumerate(messages) if m["role"] == "assistant")
         prompt: Any = tokenizer.apply_chat_template(
             turns[:at], tokenize=True, return_dict=False, add_generation_prompt=True
@@ -158,13 +218,13 @@ def test_xtuner_trains_the_tokens_that_the_actor_sees(name, dumps, tiny, llama):
 
 
 @needs_trainer
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+@pytest.mark.parametrize("name", SFT)
 def test_the_older_transformers_computes_the_same(name, dumps, tiny, llama):
     ours = AutoModelForCausalLM.from_pretrained(
         llama if name == LLAMA3_8B.name else tiny, dtype=torch.float32
     )
     with torch.no_grad():
-        logits = ours(torch.tensor([dumps[name]["rows"][0]["input_ids"]])).logits[0, -1]
+        logits = ours(torch.tensor([dumps[name]["rows"][0][0]["input_ids"]])).logits[0, -1]
     torch.testing.assert_close(logits, torch.tensor(dumps[name]["logits"]), rtol=1e-3, atol=1e-3)
 
 
@@ -232,6 +292,11 @@ def check_folder(source: Path, output: Path) -> None:
     assert set(before) == set(after)
     assert all(after[name].dtype == before[name].dtype for name in before)
     assert sum(not torch.equal(after[name], before[name]) for name in before) > len(before) / 2
+    check_talk(output)
+
+
+def check_talk(output: Path) -> None:
+    """transformers loads it and it writes tokens."""
     model: Any = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(output)
     prompt: Any = tokenizer.apply_chat_template(
@@ -242,13 +307,14 @@ def check_folder(source: Path, output: Path) -> None:
     )
     answer: Any = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, pad_token_id=0)
     assert len(prompt) < answer.shape[1] <= len(prompt) + 8
-    assert not list(output.rglob("*.pth")) and not output.with_name("model.partial").exists()
+    assert not list(output.rglob("*.pth")) and not output.with_name(f"{output.name}.partial").exists()
 
 
 def check_manifest(output: Path) -> None:
     manifest = storage.read_json(output / "manifest.json")
     assert manifest["stage"] == "train" and manifest["settings"]["lr"] == 0.003
     assert manifest["counts"]["rows"] == {"general": 10, "good": 20, "revision": 20}
+    assert manifest["counts"]["envs"] == {"textcraft": {"good": 20, "revision": 20}}
     assert manifest["counts"]["dropped"] == {"general: no list of turns under conversations or messages": 1}
     assert manifest["counts"]["loss"]["last"] < manifest["counts"]["loss"]["first"]
     assert 0 < manifest["tokens"]["revision"]["trained"] < manifest["tokens"]["good"]["trained"]
@@ -257,16 +323,84 @@ def check_manifest(output: Path) -> None:
 
 
 @needs_trainer
-def test_the_gpu_config_runs_with_deepspeed(llama, tmp_path, capsys):
+def test_two_nodes_train_the_gpu_config_and_node_0_converts(llama, tmp_path):
+    """Two "nodes" are two process groups of this machine; DeepSpeed ZeRO-2 divides its state among them."""
     data, output = tmp_path / "data.jsonl", tmp_path / "model"
-    storage.write_jsonl(data, [record(n) for n in range(24)])
+    storage.write_jsonl(data, [record(n) for n in range(32)])
     arguments = ["--data", data, "--model_dir", llama, "--output_dir", output, "--config", LLAMA3_8B.name]
-    assert stage3(*arguments, "--epochs", 1, "--accumulation", 4, "--dtype", "bfloat16") == 0, (
-        capsys.readouterr().err
-    )
-    assert "24 iterations are few" in capsys.readouterr().err
+    arguments += ["--epochs", 1, "--accumulation", 4, "--dtype", "bfloat16"]
+    several = {"NPROC_PER_NODE": "1", "NNODES": "2", "ADDR": "127.0.0.1", "PORT": str(free_port())}
+    command = ["bash", str(ROOT / "scripts" / "train.sh"), *map(str, arguments)]
+    nodes = [
+        subprocess.Popen(
+            command,
+            env=os.environ | several | {"NODE_RANK": rank, "PYTHON": sys.executable},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("1", "0")
+    ]
+    printed = [node.communicate(timeout=1200)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], printed
+    assert "node 1 has trained" in printed[0]
+    assert "32 rows (32 good), 16 iterations" in printed[1] and "16 iterations are few" in printed[1]
+    manifest = storage.read_json(output / "manifest.json")
+    assert manifest["settings"]["devices"] == 2 and manifest["settings"]["deepspeed"] == "deepspeed_zero2"
     weights = load_file(output / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     assert "lm_head.weight" not in weights
     assert storage.read_json(output / "config.json")["dtype"] == "bfloat16"
     assert AutoModelForCausalLM.from_pretrained(output).dtype == torch.bfloat16
+    check_talk(output)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago: torch's launcher wants its number beforehand."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@needs_trainer
+def test_dpo_moves_the_model_from_the_rejected_to_the_chosen(tiny, tmp_path, capsys):
+    data, output = tmp_path / "pairs.jsonl", tmp_path / "model"
+    storage.write_jsonl(data, [preference(n) for n in range(40)])
+    arguments = ["--data", data, "--model_dir", tiny, "--output_dir", output, "--config", TINY_DPO.name]
+    assert stage3(*arguments, "--epochs", 1, "--accumulation", 2, "--lr", 2e-4) == 0, capsys.readouterr().err
+    curve = storage.read_jsonl(output / "train" / "loss.jsonl")
+    assert curve[-1]["loss"] < curve[0]["loss"] < 0.8  # log 2 where policy and reference are one
+    assert curve[-1]["reward_margin"] > curve[0]["reward_margin"]
+    assert storage.read_json(output / "manifest.json")["counts"]["rows"] == {"preference": 40}
+    check_folder(tiny, output)
+
+
+@needs_trainer
+def test_lora_is_trained_and_merged(tiny, records, tmp_path, capsys):
+    output = tmp_path / "model"
+    arguments = ["--data", records, "--model_dir", tiny, "--output_dir", output, "--config", TINY_LORA.name]
+    assert stage3(*arguments, "--epochs", 1, "--accumulation", 2, "--dtype", "float32") == 0, (
+        capsys.readouterr().err
+    )
+    curve = storage.read_jsonl(output / "train" / "loss.jsonl")
+    assert curve[-1]["loss"] < 0.9 * curve[0]["loss"]
+    before, after = load_file(tiny / "model.safetensors"), load_file(output / "model.safetensors")
+    parts = load_file(output / "train" / "adapter" / "adapter_model.safetensors")
+    name = "layers.1.mlp.down_proj"
+    low, high = (parts[f"base_model.model.model.{name}.lora_{part}.weight"] for part in "AB")
+    merged = before[f"model.{name}.weight"].float() + TINY_LORA.lora.alpha / TINY_LORA.lora.rank * high @ low
+    torch.testing.assert_close(after[f"model.{name}.weight"], merged)
+    assert torch.equal(after["model.embed_tokens.weight"], before["model.embed_tokens.weight"].float())
+    check_talk(output)
+
+
+@needs_trainer
+def test_qlora_trains_in_four_bits(llama, records, tmp_path, capsys):
+    output = tmp_path / "model"
+    arguments = ["--data", records, "--model_dir", llama, "--output_dir", output]
+    arguments += ["--config", LLAMA3_8B_QLORA.name, "--epochs", 1, "--accumulation", 4]
+    assert stage3(*arguments, "--dtype", "bfloat16", "--lr", 0.005) == 0, capsys.readouterr().err
+    curve = storage.read_jsonl(output / "train" / "loss.jsonl")
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    assert "load_in_4bit=True" in (output / "train" / "config.py").read_text(encoding="utf-8")
+    check_talk(output)

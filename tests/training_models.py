@@ -43,7 +43,7 @@ def sentence(rng: random.Random, words: int) -> str:
     return " ".join(rng.choices(WORDS, k=words))
 
 
-def record(seed: int, kind: str = "good") -> dict[str, Any]:
+def record(seed: int, kind: str = "good", env: str = "textcraft") -> dict[str, Any]:
     """A row as path_collection.py writes it: revision rows train from the revision signal on (Eq. 6)."""
     rng = random.Random(seed)
     messages = [("system", "Craft the goal.", False), ("user", sentence(rng, 8), False)]
@@ -53,6 +53,21 @@ def record(seed: int, kind: str = "good") -> dict[str, Any]:
     return {
         "kind": kind,
         "messages": [dict(zip(("role", "content", "loss"), m, strict=True)) for m in messages],
+        "revise": messages[4][1] if kind == "revision" else "",
+        "lineage": {"task": {"env": env, "index": seed, "id": f"{env}:{seed // 2}"}},
+    }
+
+
+def preference(seed: int) -> dict[str, Any]:
+    """A pair as path_collection.py writes it: the rejected answer carries no flags, the chosen one skips a refusal."""
+    good, bad = record(seed)["messages"], record(seed + 1000)["messages"]
+    good[4]["loss"] = False
+    return {
+        "kind": "preference",
+        "prompt": [message | {"loss": False} for message in good[:2]],
+        "chosen": good[2:-1],
+        "rejected": [message | {"loss": False} for message in bad[2:-1]],
+        "lineage": {"task": {"env": "textcraft", "index": seed, "id": f"textcraft:{seed}"}},
     }
 
 

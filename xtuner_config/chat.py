@@ -59,6 +59,7 @@ class Encoded:
 
     input_ids: list[int]
     labels: list[int]
+    turn_ends: list[int]  # for each assistant turn in order, how many tokens there are up to its end
 
     @property
     def trained(self) -> int:
@@ -90,6 +91,13 @@ def encode(
             yield conversation, encoded
 
 
+def prompt_ids(tokenizer: Any, chat: ChatFormat, messages: Sequence[Message]) -> list[int]:
+    """What is trained in front of the answer to `messages`, which end in a user turn."""
+    texts = [text for text, _ in chat.pieces(chat.prepare(messages))]
+    pieces = [(ids, False) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    return _joined(tokenizer.bos_token_id, pieces).input_ids
+
+
 def special_token_pattern(tokenizer: Any) -> re.Pattern[str]:
     """Finds a special token spelt out in a text: there it would become the token itself and end or begin a turn."""
     added = tokenizer.added_tokens_decoder.values()
@@ -99,11 +107,12 @@ def special_token_pattern(tokenizer: Any) -> re.Pattern[str]:
 
 def _joined(bos: int | None, pieces: Sequence[tuple[list[int], bool]]) -> Encoded:
     ids = [] if bos is None else [bos]
-    labels = [IGNORED] * len(ids)
+    labels, ends = [IGNORED] * len(ids), []
     for piece, trained in pieces:
         ids += piece
         labels += piece if trained else [IGNORED] * len(piece)
-    return Encoded(ids, labels)
+        ends.append(len(ids))
+    return Encoded(ids, labels, ends[1::2])  # user and assistant alternate
 
 
 def _must_agree(tokenizer: Any, source: str, trained: list[int], shown: list[int]) -> None:

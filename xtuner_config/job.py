@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mcts_utils import storage
-from mcts_utils.dataset import training_row
 from mcts_utils.types import InputError
 from xtuner_config import checkpoint
-from xtuner_config.corpus import Corpus
+from xtuner_config.corpus import Corpus, Recipe
 from xtuner_config.render import TEMPLATE, render
-from xtuner_config.settings import CONFIGS, Schedule, TrainSettings
+from xtuner_config.schedule import Schedule
+from xtuner_config.screen import CUT, DROP
+from xtuner_config.settings import CONFIGS, TrainSettings
 
 DEFAULT_ETA = 0.2  # Section 3.2
 OVERRIDES = ("epochs", "lr", "batch", "accumulation", "max_length", "seed")
@@ -27,13 +28,12 @@ OVERRIDES = ("epochs", "lr", "batch", "accumulation", "max_length", "seed")
 class Job:
     """What a run is given and where it works."""
 
-    data: list[str]
-    general: list[str]
-    eta: float  # share of agent rows, in (0, 1]
+    recipe: Recipe
     model: Path
     output: Path  # absolute
     settings: TrainSettings
     dtype: str  # of the weights written
+    force: bool = False  # start although memory or disk look too small
 
     @property
     def partial(self) -> Path:
@@ -50,10 +50,12 @@ class Job:
         files = [*checkpoint.weight_files(self.model), *checkpoint.small_files(self.model)]
         facts = {
             "settings": asdict(self.settings),
-            "eta": self.eta,
+            "eta": self.recipe.eta,
+            "max_per_task": self.recipe.max_per_task,
+            "long": self.recipe.long,
             "dtype": self.dtype,
-            "data": [storage.sha256_file(path) for path in self.data],
-            "general": [storage.sha256_file(path) for path in self.general],
+            "data": [storage.sha256_file(path) for path in self.recipe.data],
+            "general": [storage.sha256_file(path) for path in self.recipe.general],
             "model": {path.name: storage.sha256_file(path) for path in files},
             "template": storage.sha256_file(TEMPLATE),
         }
@@ -75,6 +77,15 @@ def parse(description: str, argv: Sequence[str] | None) -> tuple[Job, bool]:
         "--general", nargs="+", default=[], help="ShareGPT rows: JSONL, or a JSON list in *.json"
     )
     parser.add_argument("--eta", type=float, help="share of agent rows; 0.2 with --general, 1 without")
+    parser.add_argument(
+        "--max_per_task", type=int, default=0, help="rows of one task and kind; 0: all of them"
+    )
+    parser.add_argument(
+        "--long",
+        choices=(CUT, DROP),
+        default=CUT,
+        help="what becomes of rows over --max_length; default: cut",
+    )
     parser.add_argument("--model_dir", required=True, help="local folder of the model to start from")
     parser.add_argument(
         "--output_dir", required=True, help="folder of the trained model; must not hold another"
@@ -84,6 +95,9 @@ def parse(description: str, argv: Sequence[str] | None) -> tuple[Job, bool]:
         parser.add_argument(f"--{name}", type=float if name == "lr" else int, help="default: the config's")
     parser.add_argument(
         "--dtype", choices=sorted(checkpoint.DTYPES), help="of the result; default: the model's"
+    )
+    parser.add_argument(
+        "--force", type=int, choices=(0, 1), default=0, help="1: start although memory or disk look too small"
     )
     parser.add_argument(
         "--prepare", action="store_true", help="write everything, print the command, train nothing"
@@ -105,15 +119,26 @@ def job_of(args: argparse.Namespace) -> Job:
     eta = args.eta if args.eta is not None else DEFAULT_ETA if args.general else 1.0
     if not 0 < eta <= 1:
         raise InputError(f"--eta must be over 0 and at most 1, not {eta!r}")
+    if args.max_per_task < 0:
+        raise InputError(f"--max_per_task must be 0 or more, not {args.max_per_task}")
+    settings = CONFIGS[args.config]
+    if settings.method == "dpo" and args.general:
+        raise InputError(
+            f"--general: --config {settings.name} trains preference pairs, which general rows are not"
+        )
     model, output = Path(args.model_dir), Path(args.output_dir).resolve()
     checkpoint.weight_files(model)
-    settings = CONFIGS[args.config]
     window = storage.read_json(model / "config.json").get("max_position_embeddings") or settings.max_length
     if given.get("max_length", 0) > window:
         raise InputError(f"--max_length {given['max_length']} is over the model's window of {window} tokens")
     changes: dict[str, Any] = {"max_length": min(settings.max_length, window)} | given
     dtype = args.dtype or checkpoint.stored_dtype(model)
-    return Job(args.data, args.general, eta, model, output, replace(settings, **changes), dtype)
+    sources = {**settings.sources, **dict.fromkeys(given, "the command line")}
+    settings = replace(settings, **changes, sources=sources)
+    recipe = Recipe(
+        args.data, args.general, eta, settings.seed, args.max_per_task, args.long, settings.method == "dpo"
+    )
+    return Job(recipe, model, output, settings, dtype, bool(args.force))
 
 
 def is_done(job: Job, identity: str) -> bool:
@@ -133,6 +158,15 @@ def is_done(job: Job, identity: str) -> bool:
     raise InputError(f"--output_dir {job.output} holds something else: remove it or name another folder")
 
 
+def begun(job: Job, identity: str, devices: int) -> bool:
+    """Whether this very run has written its inputs."""
+    marker, wanted = job.partial / "inputs.json", {"inputs_sha256": identity, "devices": devices}
+    try:
+        return (job.folder / "config.py").is_file() and storage.read_json(marker) == wanted
+    except InputError:  # not there, or just being replaced
+        return False
+
+
 def open_work_folder(job: Job, identity: str, devices: int) -> None:
     """Keep the partial folder if this very run began it, else begin it anew."""
     marker, facts = job.partial / "inputs.json", {"inputs_sha256": identity, "devices": devices}
@@ -148,8 +182,19 @@ def open_work_folder(job: Job, identity: str, devices: int) -> None:
 
 
 def write_inputs(job: Job, corpus: Corpus, schedule: Schedule) -> None:
-    """train.jsonl, model/ and config.py, which names the other two relative to its own folder."""
-    storage.write_jsonl(job.folder / "train.jsonl", (training_row(messages) for messages in corpus.rows))
+    """train.jsonl with its manifest, model/ and config.py, which names the other two relative to its own folder."""
+    storage.write_jsonl(job.folder / "train.jsonl", corpus.rows)
+    recipe = asdict(job.recipe) | {"config": job.settings.name, "max_length": job.settings.max_length}
+    storage.write_manifest(
+        job.folder / "data.manifest.json",
+        "training data",
+        {name: value for name, value in recipe.items() if name not in ("data", "general")},
+        [*job.recipe.data, *job.recipe.general],
+        [job.folder / "train.jsonl"],
+        corpus.counts,
+        corpus.tokens,
+        0.0,
+    )
     checkpoint.stage(job.model, job.folder / "model")
     interval = max(1, min(10, schedule.iterations // 4))
     text = render(job.settings, "model", "train.jsonl", schedule.warmup_ratio, interval)

@@ -23,16 +23,20 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from mcts_utils.types import InputError
+from xtuner_config.machines import Machines
 
 XTUNER = "0.2.0"
 HERE = Path(__file__).resolve().parent
 PROBE = """
 import importlib.metadata as meta, json, torch
 known = {d.metadata["Name"].lower(): d.version for d in meta.distributions()}
-names = ("xtuner", "mmengine", "torch", "transformers", "deepspeed")
-print(json.dumps({"gpus": torch.cuda.device_count(), "versions": {n: known[n] for n in names if n in known}}))
+names = ("xtuner", "mmengine", "torch", "transformers", "deepspeed", "peft", "bitsandbytes")
+gpus = torch.cuda.device_count()
+memory = [torch.cuda.mem_get_info(i)[0] for i in range(gpus)]
+print(json.dumps({"gpus": gpus, "memory": memory, "versions": {n: known[n] for n in names if n in known}}))
 """
 ITERATION = re.compile(r"Iter\(train\)\s*\[\s*(\d+)/\d+\].*?\blr: (\S+).*?\bloss: (\S+)")
+LOGGED = ("step", "lr", "loss", "grad_norm", "reward_acc", "reward_margin")  # the last two are DPO's
 TAIL = 25  # lines of a log that a failure shows
 
 
@@ -47,45 +51,7 @@ class Trainer:
     python: str
     gpus: int
     versions: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Machines:
-    """Processes and nodes, under the names that XTuner's launcher gives them."""
-
-    per_node: int = 1  # NPROC_PER_NODE: GPUs used on each node
-    nodes: int = 1  # NNODES
-    rank: int = 0  # NODE_RANK: which of the nodes this is
-    address: str = ""  # ADDR: of node 0; needed for several nodes only
-    port: int = 29500  # PORT: on node 0
-
-    @property
-    def devices(self) -> int:
-        """Processes in all; each takes its own micro-batch."""
-        return self.per_node * self.nodes
-
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Machines:
-        """Read the variables.
-
-        Raises:
-            InputError: naming the one that is missing or no number.
-        """
-        numbers = []
-        for name, least, usual in (
-            ("NPROC_PER_NODE", 1, "1"),
-            ("NNODES", 1, "1"),
-            ("NODE_RANK", 0, "0"),
-            ("PORT", 1, "29500"),
-        ):
-            value = environ.get(name) or usual
-            if not value.isdecimal() or int(value) < least:
-                raise InputError(f"{name} must be a whole number from {least}, not {value!r}")
-            numbers.append(int(value))
-        per_node, nodes, rank, port = numbers
-        if nodes > 1 and not environ.get("ADDR"):
-            raise InputError(f"ADDR is not set: with NNODES={nodes} it names the host of node 0")
-        return cls(per_node, nodes, rank, environ.get("ADDR", ""), port)
+    memory: tuple[int, ...] = ()  # bytes free on each GPU
 
 
 def trainer_python(environ: Mapping[str, str]) -> str:
@@ -104,11 +70,20 @@ def trainer_python(environ: Mapping[str, str]) -> str:
 
 
 def find_trainer(python: str, environ: Mapping[str, str]) -> Trainer:
-    """Ask an interpreter what it has.
+    """Ask an interpreter what it has, once: importing torch takes seconds.
 
     Raises:
         InputError: if it is broken or has no XTuner 0.2.0.
     """
+    if python not in _found:
+        _found[python] = _probe(python, environ)
+    return _found[python]
+
+
+_found: dict[str, Trainer] = {}
+
+
+def _probe(python: str, environ: Mapping[str, str]) -> Trainer:
     try:
         probe = subprocess.run(
             [python, "-c", PROBE], capture_output=True, text=True, check=True, timeout=300, env=dict(environ)
@@ -120,7 +95,7 @@ def find_trainer(python: str, environ: Mapping[str, str]) -> Trainer:
         raise InputError(
             f"XTUNER_PYTHON: {python} has xtuner {found['versions'].get('xtuner')}, not {XTUNER}"
         )
-    return Trainer(python, found["gpus"], found["versions"])
+    return Trainer(python, found["gpus"], found["versions"], tuple(found.get("memory", ())))
 
 
 def train_command(
@@ -145,8 +120,8 @@ def _rendezvous(machines: Machines) -> list[str]:
     return ["--nnodes", str(machines.nodes), "--node_rank", str(machines.rank), *place]
 
 
-def convert_command(trainer: Trainer, checkpoint: str) -> list[str]:
-    """The conversion to a Hugging Face folder, in float32: without these flags it is float16 pickles."""
+def convert_command(trainer: Trainer, checkpoint: str, target: str) -> list[str]:
+    """The conversion to a Hugging Face folder (of a model or an adapter): without these flags it is float16 pickles."""
     module = "xtuner.tools.model_converters.pth_to_hf"
     return [
         trainer.python,
@@ -154,13 +129,13 @@ def convert_command(trainer: Trainer, checkpoint: str) -> list[str]:
         module,
         "config.py",
         checkpoint,
-        "converted",
+        target,
         "--fp32",
         "--safe-serialization",
     ]
 
 
-def trainer_environ(environ: Mapping[str, str], gpus: int) -> dict[str, str]:
+def trainer_environ(environ: Mapping[str, str], gpus: int, quantized: bool = False) -> dict[str, str]:
     """The environment of the trainer: nothing from the network, caches in its own folder, patches on CPU hosts."""
     result = dict(environ) | {
         "HF_HUB_OFFLINE": "1",
@@ -172,6 +147,7 @@ def trainer_environ(environ: Mapping[str, str], gpus: int) -> dict[str, str]:
     if not gpus:
         # Waiting threads sleep: small operations on busy cores lose most of their time to spinning otherwise.
         result = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"} | result
+        result |= {"AGENT_R_QUANTIZED": "1"} if quantized else {}
         result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE / "cpu"), environ.get("PYTHONPATH")]))
     return result
 
@@ -226,16 +202,17 @@ def run(
 
 
 def end(child: subprocess.Popen[str]) -> None:
-    """End the child and its workers, by the child's own id."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    """End the child and its workers, by the child's own id: first politely, then whoever of them is still there."""
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
         try:
-            os.killpg(child.pid, sign)
             child.wait(timeout=10)
-            return
-        except ProcessLookupError:
-            return
         except subprocess.TimeoutExpired:
-            continue
+            pass
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    except ProcessLookupError:
+        return
 
 
 class Progress:
@@ -279,9 +256,7 @@ def losses(run_folder: Path) -> list[dict[str, Any]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             if "loss" in row:
-                rows[row["step"]] = {
-                    name: row[name] for name in ("step", "lr", "loss", "grad_norm") if name in row
-                }
+                rows[row["step"]] = {name: row[name] for name in LOGGED if name in row}
     if not rows or not all(math.isfinite(row["loss"]) for row in rows.values()):
         raise TrainingFailed(f"{run_folder}: {'a loss is not finite' if rows else 'no loss was logged'}")
     return [rows[step] for step in sorted(rows)]

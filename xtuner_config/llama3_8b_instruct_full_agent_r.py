@@ -24,12 +24,12 @@ prompt_template = dict(
     SUFFIX="<|eot_id|>",
     SUFFIX_AS_EOS=True,
 )
-max_length = 8192
-max_epochs = 3
-batch_size = 1  # rows on each device
-accumulative_counts = 16
-lr = 2e-05
-warmup_ratio = 0.03
+max_length = 8192  # Appendix C.1 (8,196; 8192 is meant)
+max_epochs = 3  # Appendix C.1: 3 in iteration 1, then 1
+batch_size = 1  # Appendix C.1
+accumulative_counts = 16  # Appendix C.1; x 8 devices: 128 rows a step
+lr = 2e-05  # Appendix C.1
+warmup_ratio = 0.03  # Appendix C.1: 0.03; more where the rows are few
 torch_dtype = "torch.bfloat16"
 use_activation_checkpointing = True
 dist_backend = "nccl"
@@ -37,7 +37,7 @@ seed = 0
 log_interval = 10
 
 # Appendix C.1
-betas = (0.9, 0.999)
+betas = (0.9, 0.999)  # torch's default: the appendix names none
 weight_decay = 0
 max_norm = 1
 save_steps = 512  # a multiple of accumulative_counts: gradients gathered so far are not in a checkpoint

@@ -24,12 +24,12 @@ prompt_template = dict(
     SUFFIX="<|end|>",
     SUFFIX_AS_EOS=True,
 )
-max_length = 2048
-max_epochs = 3
-batch_size = 1  # rows on each device
-accumulative_counts = 8
-lr = 0.0005
-warmup_ratio = 0.03
+max_length = 2048  # the model's window
+max_epochs = 3  # Appendix C.1: 3 in iteration 1, then 1
+batch_size = 1  # Appendix C.1
+accumulative_counts = 8  # some 450 rows give 57 steps an epoch
+lr = 0.0005  # what results/ was measured with
+warmup_ratio = 0.03  # Appendix C.1: 0.03; more where the rows are few
 torch_dtype = "torch.float32"
 use_activation_checkpointing = False
 dist_backend = "gloo"
@@ -37,7 +37,7 @@ seed = 0
 log_interval = 10
 
 # Appendix C.1
-betas = (0.9, 0.999)
+betas = (0.9, 0.999)  # torch's default: the appendix names none
 weight_decay = 0
 max_norm = 1
 save_steps = 512  # a multiple of accumulative_counts: gradients gathered so far are not in a checkpoint

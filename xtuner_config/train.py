@@ -1,12 +1,13 @@
 """Stage 3: stage 2's records -> XTuner -> a model folder that `transformers` loads.
 
     .venv/bin/python xtuner_config/train.py --data A.jsonl [B.jsonl ...] --model_dir DIR --output_dir DIR
-        [--general sharegpt.jsonl --eta 0.2] [--config tiny_actor|llama3_8b_instruct_full_agent_r] [--epochs N]
-        [--lr X] [--accumulation N] [--batch N] [--max_length N] [--seed S] [--dtype float16] [--prepare]
+        [--general sharegpt.jsonl --eta 0.2] [--config NAME] [--max_per_task N] [--long cut|drop] [--epochs N] [--lr X]
+        [--accumulation N] [--batch N] [--max_length N] [--seed S] [--dtype bfloat16] [--force 1] [--prepare]
 
 Work happens in DIR.partial, which becomes DIR when all is done, with manifest.json. The same command again does
-nothing, or goes on from the last checkpoint. Environment: XTUNER_PYTHON, NPROC_PER_NODE, NNODES. Exit code: 0 done,
-1 training failed, 2 bad input, 130 interrupted.
+nothing, or goes on from the last checkpoint. Environment: XTUNER_PYTHON, NPROC_PER_NODE; several nodes run this very
+command, each with its NODE_RANK and all with NNODES, ADDR, PORT and a shared output folder, or in a Slurm step. Exit
+code: 0 done, 1 training failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -31,55 +32,93 @@ from transformers import AutoTokenizer  # noqa: E402
 
 from mcts_utils import storage  # noqa: E402
 from mcts_utils.types import InputError  # noqa: E402
-from xtuner_config import checkpoint, corpus, launch  # noqa: E402
-from xtuner_config.job import Job, is_done, open_work_folder, parse, write_inputs  # noqa: E402
-from xtuner_config.launch import Machines, Trainer, TrainingFailed  # noqa: E402
-from xtuner_config.settings import WARMUP_RATIO, Schedule, plan  # noqa: E402
+from xtuner_config import adapter, checkpoint, corpus, launch, preflight  # noqa: E402
+from xtuner_config.job import Job, begun, is_done, open_work_folder, parse, write_inputs  # noqa: E402
+from xtuner_config.launch import Trainer, TrainingFailed  # noqa: E402
+from xtuner_config.machines import Machines  # noqa: E402
+from xtuner_config.schedule import Schedule, plan  # noqa: E402
+from xtuner_config.screen import Screen  # noqa: E402
+
+SEVERAL = "deepspeed_zero2"  # what several processes use where the config names none: without it they fail
+NODE_0_SECONDS = 3600  # how long the other nodes wait for it to check and write the rows
 
 
 def stage3(job: Job, prepare: bool, environ: Mapping[str, str]) -> str:
-    """The whole stage; returns its summary line."""
+    """The whole stage, on one node of those that run it; returns its summary line."""
     started = time.monotonic()
     identity = job.identity()
     if is_done(job, identity):
         return f"{job.output} is there already, trained from the same inputs"
     machines, python = Machines.from_environ(environ), launch.trainer_python(environ)
-    rows = corpus.build(job.data, job.general, job.eta, job.settings.seed, job.settings.chat, screen_of(job))
-    schedule = plan(len(rows.rows), job.settings, machines.devices)
     trainer = launch.find_trainer(python, environ)
-    if not trainer.gpus:
-        job = replace(job, settings=replace(job.settings, backend="gloo"))
+    machines = machines.sized(min(trainer.gpus, job.settings.gpus))
+    job = suited(job, trainer, machines)
+    shape = preflight.Shape.of(job.model)
+    if not job.force:
+        preflight.check_devices(job.settings, shape, trainer, machines)
+    inner = launch.trainer_environ(environ, trainer.gpus, job.settings.quantized)
+    if machines.rank:
+        return follow_node_0(job, identity, trainer, machines, inner)
+    rows = corpus.build(job.recipe, screen_of(job))
+    schedule = plan(len(rows.rows), job.settings, machines.devices)
+    if not job.force:
+        preflight.check_disk(job.settings, shape, job.partial, schedule.iterations)
     open_work_folder(job, identity, machines.devices)
     write_inputs(job, rows, schedule)
-    command = training_left(job, trainer, machines, schedule)
-    if machines.nodes > 1 and command and not prepare:
-        raise InputError(f"NNODES is {machines.nodes}: start what --prepare prints on every node, then this")
-    notes = [*rows.notes, *schedule_notes(schedule)]
+    command = training_left(job, trainer, machines, final_checkpoint(schedule))
+    notes = [*rows.notes, *schedule.notes()]
     for note in notes:
         print(f"train.py: note: {note}", file=sys.stderr)
-    inner = launch.trainer_environ(environ, trainer.gpus)
     if prepare:
         return f"prepared: {launch.shell_line(job.folder, command, inner, environ)}"
     curve = train(job, trainer, command, schedule, inner)
     seconds = time.monotonic() - started
-    facts = {"model": str(job.model), "eta": job.eta, "dtype": job.dtype, "inputs_sha256": identity}
+    facts = {"model": str(job.model), "eta": job.recipe.eta, "dtype": job.dtype, "inputs_sha256": identity}
     facts |= {"trainer": trainer.versions, "gpus": trainer.gpus, "devices": machines.devices, "notes": notes}
     finish(job, rows, curve, asdict(job.settings) | asdict(schedule) | facts, seconds)
     return summary(job, rows, schedule, curve, seconds)
+
+
+def suited(job: Job, trainer: Trainer, machines: Machines) -> Job:
+    """The job as these machines can run it."""
+    settings = job.settings
+    if not trainer.gpus:
+        settings = replace(settings, backend="gloo")
+    if machines.devices > 1 and not settings.deepspeed:
+        settings = replace(settings, deepspeed=SEVERAL)
+    return replace(job, settings=settings)
+
+
+def follow_node_0(
+    job: Job, identity: str, trainer: Trainer, machines: Machines, environ: Mapping[str, str]
+) -> str:
+    """Train beside node 0, which writes what all read and converts the result; the nodes share the output folder.
+
+    An older run's files may still be there and about to be replaced: the launcher starts no worker before node 0's.
+    """
+    begins = time.monotonic()
+    while not begun(job, identity, machines.devices):
+        if time.monotonic() - begins > NODE_0_SECONDS:
+            raise TrainingFailed(f"node 0 wrote nothing to {job.folder} in {NODE_0_SECONDS} s")
+        time.sleep(0.5)
+    command = training_left(job, trainer, machines)
+    log = job.folder / f"train.node{machines.rank}.log"
+    launch.run(command, job.folder, environ, log)
+    return f"node {machines.rank} has trained; node 0 converts"
 
 
 def summary(
     job: Job, rows: corpus.Corpus, schedule: Schedule, curve: list[dict[str, Any]], seconds: float
 ) -> str:
     """What was done, in one line."""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in rows.counts.items())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in rows.counts["rows"].items())
     return (
         f"{len(rows.rows)} rows ({kinds}), {schedule.iterations} iterations, "
         f"loss {curve[0]['loss']:.3f} -> {curve[-1]['loss']:.3f}, {seconds:.0f} s: {job.output}"
     )
 
 
-def screen_of(job: Job) -> corpus.Screen:
+def screen_of(job: Job) -> Screen:
     """The model's tokenizer, ready to measure rows."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(job.model, local_files_only=True)
@@ -89,24 +128,18 @@ def screen_of(job: Job) -> corpus.Screen:
         ) from error
     if not tokenizer.chat_template:
         raise InputError(f"--model_dir {job.model}: the tokenizer has no chat template")
-    return corpus.Screen(tokenizer, job.settings.chat, job.settings.max_length)
+    return Screen(tokenizer, job.settings.chat, job.settings.max_length, job.recipe.long)
 
 
-def schedule_notes(schedule: Schedule) -> list[str]:
-    """Where the run had to differ from its config."""
-    if schedule.warmup_ratio == WARMUP_RATIO:
-        return []
-    return [f"{schedule.iterations} iterations are few: warm-up is {schedule.warmup} of them, not 3 %"]
-
-
-def training_left(job: Job, trainer: Trainer, machines: Machines, schedule: Schedule) -> list[str]:
+def training_left(job: Job, trainer: Trainer, machines: Machines, final: str = "") -> list[str]:
     """The command that begins the training, or goes on from the last checkpoint; empty if the last one is there."""
     newest = launch.last_checkpoint(job.folder / "run")
-    if newest == final_checkpoint(schedule):
+    if newest and newest == final:
         return []
-    if newest is None:
+    if newest is None and not machines.rank:
         shutil.rmtree(job.folder / "run", ignore_errors=True)
-        (job.folder / "train.log").unlink(missing_ok=True)
+        for log in job.folder.glob("train*.log"):
+            log.unlink()
     resume = f"run/{newest}" if newest else None
     return launch.train_command(trainer, machines, job.settings.deepspeed, resume)
 
@@ -133,10 +166,14 @@ def train(
         raise TrainingFailed(f"XTuner ended at checkpoint {newest}, not {final}; see {job.folder}/train.log")
     curve = launch.losses(run_folder)
     follow(curve, schedule, job.settings.lr)
-    shutil.rmtree(job.folder / "converted", ignore_errors=True)
+    for name in ("converted", "adapter"):
+        shutil.rmtree(job.folder / name, ignore_errors=True)
     log = job.folder / "convert.log"
     log.unlink(missing_ok=True)
-    launch.run(launch.convert_command(trainer, f"run/{final}"), job.folder, environ, log)
+    target = "adapter" if job.settings.lora else "converted"
+    launch.run(launch.convert_command(trainer, f"run/{final}", target), job.folder, environ, log)
+    if job.settings.lora:
+        adapter.merge(job.folder / "adapter", job.model, job.folder / "converted")
     return curve
 
 
@@ -156,17 +193,15 @@ def finish(
     """Put the model together, write the manifest, give the folder its name; only then is the work thrown away."""
     written = checkpoint.finish(job.folder / "converted", job.model, job.partial, job.dtype)
     storage.write_jsonl(job.folder / "loss.jsonl", curve)
+    kept = [job.folder / name for name in ("config.py", "train.jsonl", "data.manifest.json", "loss.jsonl")]
+    kept += sorted((job.folder / "adapter").glob("adapter_*"))
     storage.write_manifest(
         job.partial / "manifest.json",
         "train",
         settings,
-        [*job.data, *job.general, *checkpoint.weight_files(job.model)],
-        [*written, *(job.folder / name for name in ("config.py", "train.jsonl", "loss.jsonl"))],
-        {
-            "rows": rows.counts,
-            "dropped": rows.dropped,
-            "loss": {"first": curve[0]["loss"], "last": curve[-1]["loss"]},
-        },
+        [*job.recipe.data, *job.recipe.general, *checkpoint.weight_files(job.model)],
+        [*written, *kept],
+        rows.counts | {"loss": {"first": curve[0]["loss"], "last": curve[-1]["loss"]}},
         rows.tokens,
         seconds,
     )

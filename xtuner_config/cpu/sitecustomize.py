@@ -32,3 +32,10 @@ if not torch.cuda.is_available():
         import deepspeed.ops
 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # transformers 4.48 asks bitsandbytes for a GPU or Intel's extension; since 0.47 it computes 4 bits on any CPU.
+    if "AGENT_R_QUANTIZED" in os.environ and "xtuner.tools" in " ".join(sys.orig_argv):
+        import transformers.integrations.bitsandbytes
+
+        transformers.integrations.bitsandbytes._validate_bnb_multi_backend_availability = lambda *_, **__: (
+            True
+        )

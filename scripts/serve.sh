@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Serves a model folder as an OpenAI-compatible endpoint: with vLLM, or without a GPU with the local actor.
+#   MODEL_DIR=runs/x/model bash scripts/serve.sh [more flags of the server]
+# Waits until it answers, holds its chat template against what is trained (xtuner_config/served.py), prints the exports
+# to use, and stays; Ctrl-C or SIGTERM stops it and the server. Exit code 1: the server ended by itself, or serves other
+# tokens than are trained; 2: bad input.
+# PORT (8000), HOST (127.0.0.1), MODEL_NAME (the folder's name), SERVE=vllm|local (vllm where there are vllm and a GPU),
+# SERVE_TIMEOUT (1800 s), SERVE_LOG (runs/serve_PORT.log); TENSOR_PARALLEL: GPUs for one copy of the model.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+die() { echo "serve.sh: $1" >&2; exit "${2:-2}"; }
+[ -x "$(command -v "$python")" ] || die "$python is missing: run bash scripts/setup.sh"
+model=${MODEL_DIR:-}
+[ -f "$model/config.json" ] || die "MODEL_DIR is no model folder: '$model'"
+name=${MODEL_NAME:-$(basename "$(cd "$model" && pwd)")}
+host=${HOST:-127.0.0.1} port=${PORT:-8000} limit=${SERVE_TIMEOUT:-1800}
+log=${SERVE_LOG:-runs/serve_$port.log}
+mode=${SERVE:-}
+if [ -z "$mode" ]; then
+  mode=local
+  if command -v vllm >/dev/null && nvidia-smi >/dev/null 2>&1; then mode=vllm; fi
+fi
+case $mode in
+  # The template is the folder's own. Sampling defaults of generation_config.json (top_p 0.9 in Llama 3.1's) would bend
+  # what the search samples.
+  vllm)
+    command=(vllm serve "$model" --served-model-name "$name" --host "$host" --port "$port" --enable-prefix-caching
+      --generation-config vllm --chat-template-content-format string)
+    [ -z "${TENSOR_PARALLEL:-}" ] || command+=(--tensor-parallel-size "$TENSOR_PARALLEL")
+    ;;
+  local) command=("$python" -m mcts_utils.serving --model_dir "$model" --name "$name" --host "$host" --port "$port") ;;
+  *) die "SERVE must be vllm or local: '$mode'" ;;
+esac
+answers() { # whether something answers GET /health at $url
+  "$python" -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1] + "/health", timeout=5)' "$url" 2>/dev/null
+}
+url=http://$host:$port
+if [ "$port" != 0 ] && answers; then die "PORT=$port: something answers there already"; fi
+mkdir -p "$(dirname "$log")"
+"${command[@]}" "$@" >"$log" 2>&1 &
+pid=$!
+stop() {
+  trap - EXIT
+  kill "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || true
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+deadline=$((SECONDS + limit))
+until [ "$port" != 0 ] && answers; do
+  kill -0 "$pid" 2>/dev/null || die "the server ended: $(tail -n 1 "$log") (log: $log)" 1
+  [ "$SECONDS" -lt "$deadline" ] || die "no answer at $url in $limit s (log: $log)" 1
+  if [ "$port" = 0 ]; then # the local actor takes a free one and names it
+    found=$(sed -nE 's/^.* on (http[^ ]+)$/\1/p' "$log" | head -n 1)
+    if [ -n "$found" ]; then url=$found port=${found##*:} && continue; fi
+  fi
+  sleep 0.5 &
+  wait $! # a signal ends this wait at once
+done
+checked=0
+"$python" xtuner_config/served.py --model_dir "$model" --base_url "$url" || checked=$?
+[ "$checked" != 1 ] || die "$url serves another chat template than the one that is trained" 1
+echo "export OPENAI_BASE_URL=$url/v1"
+echo "export MODEL_NAME=$name"
+echo "serve.sh: $mode serves $model, process $pid, log $log; Ctrl-C ends it" >&2
+wait "$pid" || true
+die "the server ended: $(tail -n 1 "$log") (log: $log)" 1

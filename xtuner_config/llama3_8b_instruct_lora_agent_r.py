@@ -1,0 +1,138 @@
+# llama3_8b_instruct_lora_agent_r: an XTuner 0.2.0 config.
+# Rendered by xtuner_config/render.py from base.py.in: change that, not this.
+# XTuner's config files hold literals only (their imports are lazy), so whatever differs between runs is filled in.
+# ruff: noqa: C408, E501
+from datasets import load_dataset
+from mmengine.dataset import DefaultSampler
+from mmengine.hooks import CheckpointHook, DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from peft import LoraConfig
+from torch.optim import AdamW
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from xtuner.dataset import process_hf_dataset
+from xtuner.dataset.collate_fns import default_collate_fn
+from xtuner.dataset.map_fns import openai_map_fn, template_map_fn_factory
+from xtuner.engine.hooks import DatasetInfoHook
+from xtuner.engine.runner import TrainLoop
+from xtuner.model import SupervisedFinetune
+
+# What differs between runs
+pretrained_model_name_or_path = "meta-llama/Llama-3.1-8B-Instruct"
+data_path = "train.jsonl"
+prompt_template = dict(
+    SYSTEM="<|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>",
+    INSTRUCTION="<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    SUFFIX="<|eot_id|>",
+    SUFFIX_AS_EOS=True,
+)
+max_length = 8192  # Appendix C.1 (8,196; 8192 is meant)
+max_epochs = 3  # Appendix C.1: 3 in iteration 1, then 1
+batch_size = 1  # Appendix C.1
+accumulative_counts = 128  # the 128 rows a step of Appendix C.1, on one device
+lr = 0.0002  # XTuner's llama3_8b_instruct_qlora_alpaca_e3
+warmup_ratio = 0.03  # Appendix C.1: 0.03; more where the rows are few
+torch_dtype = "torch.bfloat16"
+use_activation_checkpointing = True
+dist_backend = "nccl"
+seed = 0
+log_interval = 10
+
+# Appendix C.1
+betas = (0.9, 0.999)  # torch's default: the appendix names none
+weight_decay = 0
+max_norm = 1
+save_steps = 512  # a multiple of accumulative_counts: gradients gathered so far are not in a checkpoint
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    pretrained_model_name_or_path=pretrained_model_name_or_path,
+    padding_side="right",
+)
+model = dict(
+    type=SupervisedFinetune,
+    use_varlen_attn=False,
+    use_activation_checkpointing=use_activation_checkpointing,
+    llm=dict(
+        type=AutoModelForCausalLM.from_pretrained,
+        pretrained_model_name_or_path=pretrained_model_name_or_path,
+        torch_dtype=torch_dtype,
+    ),
+    # rank, alpha, dropout: XTuner's llama3_8b_instruct_qlora_alpaca_e3
+    lora=dict(
+        type=LoraConfig,
+        r=64,
+        lora_alpha=16,
+        lora_dropout=0.1,
+        bias="none",
+        task_type="CAUSAL_LM",
+    ),
+)
+
+# Never packed: packing lets one conversation attend to another. map_num_proc=None: 32 processes by default.
+train_dataset = dict(
+    type=process_hf_dataset,
+    dataset=dict(type=load_dataset, path="json", data_files=data_path),
+    tokenizer=tokenizer,
+    max_length=max_length,
+    dataset_map_fn=openai_map_fn,
+    template_map_fn=dict(type=template_map_fn_factory, template=prompt_template),
+    remove_unused_columns=True,
+    shuffle_before_pack=False,
+    pack_to_max_length=False,
+    use_varlen_attn=False,
+    map_num_proc=None,
+)
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=0,
+    dataset=train_dataset,
+    sampler=dict(type=DefaultSampler, shuffle=True),
+    collate_fn=dict(type=default_collate_fn, use_varlen_attn=False),
+)
+
+# AmpOptimWrapper asserts a GPU; --deepspeed puts its own wrapper, with bfloat16, in this one's place.
+optim_wrapper = dict(
+    type=OptimWrapper,
+    optimizer=dict(type=AdamW, lr=lr, betas=betas, weight_decay=weight_decay),
+    clip_grad=dict(max_norm=max_norm, error_if_nonfinite=False),
+    accumulative_counts=accumulative_counts,
+)
+param_scheduler = [
+    dict(
+        type=LinearLR,
+        start_factor=1e-5,
+        by_epoch=True,
+        begin=0,
+        end=warmup_ratio * max_epochs,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type=CosineAnnealingLR,
+        eta_min=0.0,
+        by_epoch=True,
+        begin=warmup_ratio * max_epochs,
+        end=max_epochs,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(type=TrainLoop, max_epochs=max_epochs)
+
+custom_hooks = [dict(type=DatasetInfoHook, tokenizer=tokenizer)]
+default_hooks = dict(
+    timer=dict(type=IterTimerHook),
+    logger=dict(type=LoggerHook, log_metric_by_epoch=False, interval=log_interval),
+    param_scheduler=dict(type=ParamSchedulerHook),
+    checkpoint=dict(type=CheckpointHook, by_epoch=False, interval=save_steps, max_keep_ckpts=1),
+    sampler_seed=dict(type=DistSamplerSeedHook),
+)
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend=dist_backend),
+)
+visualizer = None
+log_level = "INFO"
+load_from = None
+resume = False
+randomness = dict(seed=seed, deterministic=False)
+log_processor = dict(by_epoch=False)

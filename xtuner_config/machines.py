@@ -1,0 +1,90 @@
+"""How many processes on how many nodes: from NPROC_PER_NODE, NNODES, NODE_RANK, ADDR and PORT, or from Slurm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mcts_utils.types import InputError
+
+PORT = 29500
+SLURM_PORTS = (20000, 10000)  # first, and how many: two jobs that share a node should not meet
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """Processes and nodes, under the names that XTuner's launcher gives them."""
+
+    per_node: int = 0  # NPROC_PER_NODE: devices used on each node; 0: not said
+    nodes: int = 1  # NNODES
+    rank: int = 0  # NODE_RANK: which of the nodes this is
+    address: str = ""  # ADDR: of node 0; needed for several nodes only
+    port: int = PORT  # PORT: on node 0
+
+    @property
+    def devices(self) -> int:
+        """Processes in all; each takes its own micro-batch."""
+        return self.per_node * self.nodes
+
+    def sized(self, usual: int) -> Machines:
+        """With `usual` devices a node where nothing was said."""
+        return self if self.per_node else replace(self, per_node=max(1, usual))
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Machines:
+        """Read the variables; in a step of a Slurm job what they do not say is Slurm's.
+
+        Raises:
+            InputError: naming the one that is missing or no number.
+        """
+        told = {} if environ.get("NNODES") else slurm(environ)
+        environ = told | {name: value for name, value in environ.items() if value}
+        nodes = _number(environ, "NNODES", 1, 1)
+        rank = _number(environ, "NODE_RANK", 0, 0)
+        if rank >= nodes:
+            raise InputError(f"NODE_RANK must be below NNODES={nodes}, not {rank}")
+        if nodes > 1 and not environ.get("ADDR"):
+            raise InputError(f"ADDR is not set: with NNODES={nodes} it names the host of node 0")
+        per_node = _number(environ, "NPROC_PER_NODE", 1, 0)
+        return cls(per_node, nodes, rank, environ.get("ADDR", ""), _number(environ, "PORT", 1, PORT))
+
+
+def slurm(environ: Mapping[str, str]) -> dict[str, str]:
+    """NNODES and its like from SLURM_*, empty outside of Slurm. One task a node: it starts its own processes.
+
+    Raises:
+        InputError: if the job's tasks are not one on each node.
+    """
+    nodes = environ.get("SLURM_STEP_NUM_NODES")
+    if not nodes:
+        if int(environ.get("SLURM_JOB_NUM_NODES") or 1) > 1:
+            raise InputError("SLURM_JOB_NUM_NODES is over 1: start this with srun --ntasks-per-node=1")
+        return {}
+    if environ.get("SLURM_STEP_NUM_TASKS", nodes) != nodes:
+        tasks = environ["SLURM_STEP_NUM_TASKS"]
+        raise InputError(f"SLURM_STEP_NUM_TASKS is {tasks} on {nodes} nodes: use srun --ntasks-per-node=1")
+    first, count = SLURM_PORTS
+    found = {
+        "NNODES": nodes,
+        "NODE_RANK": environ.get("SLURM_NODEID", "0"),
+        "ADDR": first_host(environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")),
+        "PORT": str(first + int(environ.get("SLURM_JOB_ID") or 0) % count),
+        "NPROC_PER_NODE": environ.get("SLURM_GPUS_ON_NODE", ""),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a Slurm node list: "gpu-[03-05,9],x1" begins with gpu-03."""
+    first = re.split(r",(?![^\[]*\])", nodes)[0]
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)
+
+
+def _number(environ: Mapping[str, str], name: str, least: int, usual: int) -> int:
+    value = environ.get(name) or ""
+    if not value:
+        return usual
+    if not value.isdecimal() or int(value) < least:
+        raise InputError(f"{name} must be a whole number from {least}, not {value!r}")
+    return int(value)

@@ -1,0 +1,114 @@
+# tiny_actor_dpo: an XTuner 0.2.0 config.
+# Rendered by xtuner_config/render.py from base.py.in: change that, not this.
+# XTuner's config files hold literals only (their imports are lazy), so whatever differs between runs is filled in.
+# ruff: noqa: C408, E501
+from mmengine.dataset import DefaultSampler
+from mmengine.hooks import CheckpointHook, DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from torch.optim import AdamW
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from xtuner.dataset.collate_fns.preference_collate_fn import preference_collate_fn
+from xtuner.dataset.preference_dataset import load_jsonl_dataset
+from xtuner.engine.hooks import DatasetInfoHook
+from xtuner.engine.runner import TrainLoop
+from xtuner.model.dpo import DPO
+
+# What differs between runs
+pretrained_model_name_or_path = "models/tiny_actor"
+data_path = "train.jsonl"
+beta = 0.1  # ETO's run_eto.sh, iteration 1
+max_length = 2048  # the model's window
+max_epochs = 3  # ETO's run_eto.sh, iteration 1
+batch_size = 1  # Appendix C.1
+accumulative_counts = 4  # few pairs
+lr = 5e-05  # a tenth of tiny_actor's
+warmup_ratio = 0.03  # Appendix C.1: 0.03; more where the rows are few
+torch_dtype = "torch.float32"
+use_activation_checkpointing = False
+dist_backend = "gloo"
+seed = 0
+log_interval = 10
+
+# Appendix C.1
+betas = (0.9, 0.999)  # torch's default: the appendix names none
+weight_decay = 0
+max_norm = 1
+save_steps = 512  # a multiple of accumulative_counts: gradients gathered so far are not in a checkpoint
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    pretrained_model_name_or_path=pretrained_model_name_or_path,
+    padding_side="right",
+)
+# The reference is a frozen copy of the model as it was loaded.
+model = dict(
+    type=DPO,
+    loss_type="sigmoid",
+    beta=beta,
+    label_smoothing=0.0,
+    use_varlen_attn=False,
+    use_activation_checkpointing=use_activation_checkpointing,
+    llm=dict(
+        type=AutoModelForCausalLM.from_pretrained,
+        pretrained_model_name_or_path=pretrained_model_name_or_path,
+        torch_dtype=torch_dtype,
+    ),
+)
+
+# Pairs in tokens, written by train.py with their labels: XTuner's own tokenizing of pairs gives loss to whatever
+# follows the prompt, the observations among it.
+train_dataset = dict(type=load_jsonl_dataset, data_files=data_path)
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=0,
+    dataset=train_dataset,
+    sampler=dict(type=DefaultSampler, shuffle=True),
+    collate_fn=dict(type=preference_collate_fn, use_varlen_attn=False),
+)
+
+# AmpOptimWrapper asserts a GPU; --deepspeed puts its own wrapper, with bfloat16, in this one's place.
+optim_wrapper = dict(
+    type=OptimWrapper,
+    optimizer=dict(type=AdamW, lr=lr, betas=betas, weight_decay=weight_decay),
+    clip_grad=dict(max_norm=max_norm, error_if_nonfinite=False),
+    accumulative_counts=accumulative_counts,
+)
+param_scheduler = [
+    dict(
+        type=LinearLR,
+        start_factor=1e-5,
+        by_epoch=True,
+        begin=0,
+        end=warmup_ratio * max_epochs,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type=CosineAnnealingLR,
+        eta_min=0.0,
+        by_epoch=True,
+        begin=warmup_ratio * max_epochs,
+        end=max_epochs,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(type=TrainLoop, max_epochs=max_epochs)
+
+custom_hooks = [dict(type=DatasetInfoHook, tokenizer=tokenizer)]
+default_hooks = dict(
+    timer=dict(type=IterTimerHook),
+    logger=dict(type=LoggerHook, log_metric_by_epoch=False, interval=log_interval),
+    param_scheduler=dict(type=ParamSchedulerHook),
+    checkpoint=dict(type=CheckpointHook, by_epoch=False, interval=save_steps, max_keep_ckpts=1),
+    sampler_seed=dict(type=DistSamplerSeedHook),
+)
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend=dist_backend),
+)
+visualizer = None
+log_level = "INFO"
+load_from = None
+resume = False
+randomness = dict(seed=seed, deterministic=False)
+log_processor = dict(by_epoch=False)
