@@ -1,15 +1,16 @@
 """Leaving out what a path does not need, wherever its replay earns the same. Pure: the replay is an argument.
 
-Knows how an environment refuses an action and which actions only look; decides nothing about rewards or pairs.
+How an environment refuses an action and which actions only look, its contract says. Decides nothing about rewards or
+pairs.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mcts_utils.conversation import WAIT_ACTION, action_of
+from mcts_utils.contracts import contract
+from mcts_utils.conversation import action_of, is_signal_step
 from mcts_utils.types import Step
 
 Replay = Callable[
@@ -17,40 +18,21 @@ Replay = Callable[
 ]  # replies -> the steps that came back, from a reset, up to done
 
 EPSILON = 1e-6  # rewards nearer than this are equal
-# How an observation begins that refuses its action. WebShop refuses by showing the same page, which a page with a
-# clicked option does too: its text cannot tell, so nothing of it counts as refused.
-REFUSALS = {
-    "textcraft": re.compile(r"Could not |Wrong item format"),
-    "sciworld": re.compile(
-        r"No known action matches|Ambiguous request|.{0,80}\bis not open\b|You can't", re.I
-    ),
-    "webshop": re.compile(r"(?!)"),
-}
-ANY_REFUSAL = re.compile(
-    r"could not|cannot|can't|you can't|invalid|unknown|error|no known action|nothing happens", re.IGNORECASE
-)
-# Actions that read the state and change nothing.
-LOOKS = {
-    "textcraft": re.compile(r"inventory"),
-    "sciworld": re.compile(r"look\b|inventory\b|task\b|examine\b"),
-    "webshop": re.compile(r"(?!)"),
-}
-ANY_LOOK = re.compile(r"look\b|inventory\b|check valid", re.I)
 
 
 def refuses(env: str, observation: str) -> bool:
     """True for an observation that refuses the action it answers, as far as its text tells."""
-    return bool(REFUSALS.get(env, ANY_REFUSAL).match(observation.lstrip()))
+    return bool(contract(env).refusal.match(observation.lstrip()))
 
 
 def is_refused(env: str, step: Step) -> bool:
     """True if the environment did not carry the step's action out; a revision signal has none."""
-    return step.action != WAIT_ACTION and refuses(env, step.observation)
+    return not is_signal_step(step) and refuses(env, step.observation)
 
 
 def is_look(env: str, step: Step) -> bool:
     """True if the action only reads the state."""
-    return bool(LOOKS.get(env, ANY_LOOK).match(step.action))
+    return bool(contract(env).look.match(step.action))
 
 
 def is_idle(env: str, step: Step) -> bool:

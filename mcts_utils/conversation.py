@@ -5,25 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from mcts_utils.contracts import contract
 from mcts_utils.types import Label, Message, Step, Task
 
-# PROMPT=full: for a model that was never trained on these environments (zero-shot).
-FULL_PROMPTS = {
-    "textcraft": (
-        "You are playing a crafting game. You get a list of crafting commands and a goal item to make.\n"
-        "In every turn reply with exactly two lines:\n"
-        "Thought: one short sentence on what to do next and why\n"
-        "Action: one command\n"
-        "The commands are:\n"
-        "get <number> <item> - take raw items that no listed command makes, for example: get 2 oak log\n"
-        "craft <number> <item> using <number> <item>, <number> <item> - one listed command, with items that you hold; "
-        "a plural class such as planks, logs or coals stands for any one member, which you must name\n"
-        "inventory - see what you hold\n"
-        "Items must be in the inventory before you craft with them. The game answers each command with its result."
-    ),
-}
-# PROMPT=brief: for models trained on these conversations; the environment's own text says the rest.
-BRIEF_PROMPTS = {"textcraft": "Craft the goal."}
 FULL_JUDGE = (
     "You review single steps of an agent that acts in an environment. You read the task, the steps taken so far and "
     "one current step with the observation that answered it. Decide whether the current step is\n"
@@ -34,7 +18,6 @@ FULL_JUDGE = (
     "Judgment: Bad or Judgment: Uncertain."
 )
 BRIEF_JUDGE = "Judge the current step."
-PROMPTS = {"full": FULL_PROMPTS, "brief": BRIEF_PROMPTS}
 JUDGES = {"full": FULL_JUDGE, "brief": BRIEF_JUDGE}
 
 # Appendix A: the revision signal is one of ten short thoughts; these are our own sentences.
@@ -81,9 +64,35 @@ def action_of(reply: str) -> str:
     return parse_reply(reply)[1]
 
 
+def is_signal(reply: str, env_waits: bool = False) -> bool:
+    """True for a revision signal: `Action: wait`, which is answered `ok.` and is no step in the environment.
+
+    Args:
+        env_waits: the environment has a command `wait` of its own (ScienceWorld: ten moments pass); there only a `wait`
+            behind one of REVISION_THOUGHTS is a signal.
+    """
+    thought, action = parse_reply(reply)
+    return action == WAIT_ACTION and (not env_waits or thought in REVISION_THOUGHTS)
+
+
+def is_signal_step(step: Step) -> bool:
+    """True for an executed revision signal; the environment's own `wait` is answered otherwise."""
+    return step.action == WAIT_ACTION and step.observation == WAIT_OBSERVATION
+
+
+def system_prompt(env: str, prompt: str) -> str:
+    """The agent's system turn in an environment; `prompt` is "full" (zero-shot) or "brief" (for a trained model).
+
+    Raises:
+        InputError: unknown environment.
+    """
+    found = contract(env)
+    return {"full": found.full_prompt, "brief": found.brief_prompt}[prompt]
+
+
 def opening_messages(task: Task, prompt: str) -> list[Message]:
-    """System turn and the environment's opening text. `prompt` is a key of PROMPTS."""
-    return [Message("system", PROMPTS[prompt][task.env]), Message("user", task.opening)]
+    """System turn and the environment's opening text. `prompt` is a key of JUDGES."""
+    return [Message("system", system_prompt(task.env, prompt)), Message("user", task.opening)]
 
 
 def step_messages(steps: Sequence[Step], loss: bool = False) -> list[Message]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mcts_utils.cleaning import earned
-from mcts_utils.conversation import JUDGES, PROMPTS, action_of, opening_messages
+from mcts_utils.conversation import JUDGES, action_of, opening_messages, system_prompt
 from mcts_utils.revision import Pair, Path, conversation, trained_from
 from mcts_utils.types import Message, Step, Task
 
@@ -22,7 +22,7 @@ class Source:
 
     name: str
     sha256: str
-    prompt: str  # key of conversation.PROMPTS
+    prompt: str  # key of conversation.JUDGES
     seed: int
 
 
@@ -102,7 +102,7 @@ def _lineage(record: Record, task: Task, source: Source) -> dict[str, Any]:
 
 def prompt_sha256(prompt: str, env: str) -> str:
     """Hex digest of the two system texts that a record depends on: the agent's and the judge's."""
-    return hashlib.sha256(f"{PROMPTS[prompt].get(env, '')}\n{JUDGES[prompt]}".encode()).hexdigest()
+    return hashlib.sha256(f"{system_prompt(env, prompt)}\n{JUDGES[prompt]}".encode()).hexdigest()
 
 
 def _plain(messages: Iterable[Message]) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ class StepResult:
     reward: float  # score of the episode so far, in [0, 1]
     done: bool
     disaster: bool = False  # the score went negative: the episode is lost, reward 0
+    executed: str = ""  # what was executed where the action itself was not understood (grounding.py)
 
 
 @dataclass(frozen=True, slots=True)

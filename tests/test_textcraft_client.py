@@ -4,176 +4,76 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from faulty_server import (
+    Fault,
+    FaultyServer,
+    Handler,
+    body,
+    connected,
+    drop,
+    drop_unheard,
+    serving,
+    slow,
+    status,
+)
 
 from mcts_utils.envs import http as env_http
 from mcts_utils.envs import make_environment, task_id
 from mcts_utils.envs.http import RESENDS, ConnectionLost, HttpSession
-from mcts_utils.envs.textcraft import RECOVERIES, TextCraft
+from mcts_utils.envs.session import RECOVERIES, AgentGym
 from mcts_utils.servers.textcraft.sessions import Sessions
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.types import EnvError, InputError
 
 STICK = load_world().goals.index("stick")
 EMPTY = "Inventory: You are not carrying anything."
-# A fault is what the server does with one request instead of answering: a function of the handler and the answer.
-Fault = Callable[["Handler", Any], None]
 
 
-class FaultyServer(ThreadingHTTPServer):
-    """The real sessions behind a handler that can be told to fail."""
+class Bundled:
+    """The bundled server's sessions, whose ids begin with 0 again after a restart."""
 
-    daemon_threads = True
+    id_field = "id"
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.sessions = Sessions(load_world(), idle_seconds=3600, clock=lambda: 0.0)
-        self.requests: list[tuple[str, Any]] = []  # (path, body), in order of arrival
-        self.connections = 0
-        self.sockets: list[socket.socket] = []
-        self.keep_alive = True
-        self.faults: dict[str, list[Fault | None]] = {}  # by path: for its next requests
-        self.heard = threading.Semaphore(0)  # counts the slow answers begun
-        self.released = threading.Event()  # set at the end: lets the slow answers go
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def paths(self) -> list[str]:
-        return [path for path, _ in self.requests]
-
-    def forget(self) -> None:
-        """Close all sessions, as idle ones are closed."""
-        for number in range(99):
-            self.sessions.close(number)
-
-    def restart(self) -> None:
-        """All connections break, and the next session has the id 0 again."""
-        self.sessions = Sessions(load_world(), idle_seconds=3600, clock=lambda: 0.0)
-        while self.sockets:
-            try:
-                self.sockets.pop().shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # closed already
-
-    def act(self, path: str, body: Any) -> Any:
+    def act(self, path: str, body: Any) -> tuple[int, Any]:
         calls: dict[str, Callable[[], Any]] = {
             "/": lambda: "This is environment TextCraft.",
             "/create": self.sessions.create,
             "/reset": lambda: self.sessions.reset(body["id"], body["data_idx"]),
             "/step": lambda: self.sessions.step(body["id"], body["action"]),
             "/close": lambda: self.sessions.close(body["id"]),
+            "/fork": lambda: self.sessions.fork(body["id"]),
+            "/about": lambda: {"kind": "agentgym", "extensions": ["fork"]},
             "/observation": lambda: self.sessions.detail(body["id"])["observation"],
         }
+        if path not in calls:
+            return 404, {"detail": "Not Found"}
         try:
-            return calls[path]()
+            return 200, calls[path]()
         except LookupError as error:
-            return {"error": str(error)}
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: FaultyServer
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections += 1
-        self.server.sockets.append(self.connection)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        if not self.server.keep_alive:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self) -> None:
-        path, _, query = self.path.partition("?")
-        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        body = {"id": int(query.removeprefix("id="))} if query else json.loads(sent or "null")
-        self.server.requests.append((path, body))
-        waiting = self.server.faults.get(path, [])
-        fault = waiting.pop(0) if waiting else None
-        if fault is drop_unheard:
-            self.close_connection = True
-            return
-        result = self.server.act(path, body)
-        if fault:
-            fault(self, result)
-        else:
-            self.answer(200, json.dumps(result).encode())
-
-    do_GET = do_POST
-
-
-def drop(handler: Handler, result: Any) -> None:
-    """The action was executed, its answer is lost."""
-    handler.close_connection = True
-
-
-def drop_unheard(handler: Handler, result: Any) -> None:
-    """The connection is closed before anything is executed."""
-
-
-def slow(handler: Handler, result: Any) -> None:
-    """No answer until the test is over."""
-    handler.server.heard.release()
-    handler.server.released.wait()
-    handler.close_connection = True
-
-
-def status(code: int) -> Fault:
-    def fault(handler: Handler, result: Any) -> None:
-        handler.answer(code, b"Internal Server Error")
-        handler.close_connection = code >= 500  # as uvicorn: after a 500 only
-
-    return fault
-
-
-def body(text: str) -> Fault:
-    return lambda handler, result: handler.answer(200, text.encode())
-
-
-@contextmanager
-def serving() -> Iterator[FaultyServer]:
-    server = FaultyServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.released.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+            return 200, {"error": str(error)}
 
 
 @pytest.fixture
 def server() -> Iterator[FaultyServer]:
-    with serving() as running:
+    with serving(Bundled) as running:
         yield running
 
 
 @pytest.fixture
-def env(server: FaultyServer) -> Iterator[TextCraft]:
-    client = TextCraft(HttpSession(server.url, timeout=30, backoff=0))
+def env(server: FaultyServer) -> Iterator[AgentGym]:
+    client = connected(server, "textcraft")
     yield client
     client.close()
 
 
-def test_an_episode_uses_one_connection_and_one_session(server: FaultyServer, env: TextCraft) -> None:
+def test_an_episode_uses_one_connection_and_one_session(server: FaultyServer, env: AgentGym) -> None:
     task = env.reset(STICK)
     assert (task.env, task.index) == ("textcraft", STICK)
     assert task.opening == load_world().opening("stick")
@@ -185,7 +85,7 @@ def test_an_episode_uses_one_connection_and_one_session(server: FaultyServer, en
 
 
 def test_reward_and_done_come_on_the_last_step_and_nothing_is_sent_after(
-    server: FaultyServer, env: TextCraft
+    server: FaultyServer, env: AgentGym
 ) -> None:
     env.reset(STICK)
     got = env.step("get 2 bamboo")
@@ -198,14 +98,14 @@ def test_reward_and_done_come_on_the_last_step_and_nothing_is_sent_after(
     assert len(server.requests) == sent
 
 
-def test_a_step_before_any_reset_is_an_error(env: TextCraft) -> None:
+def test_a_step_before_any_reset_is_an_error(env: AgentGym) -> None:
     with pytest.raises(EnvError, match="reset first"):
         env.step("inventory")
 
 
 @pytest.mark.parametrize("lost", [drop, drop_unheard])
 def test_a_step_whose_connection_breaks_is_replayed_and_never_resent(
-    server: FaultyServer, env: TextCraft, lost: Fault
+    server: FaultyServer, env: AgentGym, lost: Fault
 ) -> None:
     env.reset(STICK)
     env.step("get 1 bamboo")
@@ -227,7 +127,7 @@ def test_a_step_whose_connection_breaks_is_replayed_and_never_resent(
 
 @pytest.mark.parametrize("loses", [FaultyServer.forget, FaultyServer.restart])
 def test_a_session_that_the_server_forgot_is_replayed(
-    server: FaultyServer, env: TextCraft, loses: Callable[[FaultyServer], None]
+    server: FaultyServer, env: AgentGym, loses: Callable[[FaultyServer], None]
 ) -> None:
     env.reset(STICK)
     env.step("get 1 bamboo")
@@ -253,12 +153,12 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.mark.parametrize("slow_actor", [False, True])
 def test_after_a_restart_nobody_plays_in_a_session_that_got_the_same_id(
-    server: FaultyServer, env: TextCraft, later: Callable[[], None], slow_actor: bool
+    server: FaultyServer, env: AgentGym, later: Callable[[], None], slow_actor: bool
 ) -> None:
     env.reset(STICK)
     env.step("get 1 bamboo")
     server.restart()
-    other = TextCraft(HttpSession(server.url, timeout=30, backoff=0))
+    other = connected(server, "textcraft")
     other.reset(0)
     assert other.step("get 5 bamboo").observation == "Got 5 bamboo"
     assert server.requests[-1][1]["id"] == 0, "the id that the first client still has"
@@ -273,8 +173,28 @@ def test_after_a_restart_nobody_plays_in_a_session_that_got_the_same_id(
     assert env.step("inventory").observation == EMPTY
 
 
+def test_after_a_restart_a_fork_plays_in_no_session_that_got_its_id(
+    server: FaultyServer, env: AgentGym
+) -> None:
+    env.reset(STICK)
+    env.step("get 1 bamboo")
+    fork = env.fork()  # has the id 1, and a connection that was never used
+    server.restart()
+    others = [connected(server, "textcraft") for _ in range(2)]
+    for other in others:
+        other.reset(0)
+        other.step("get 5 bamboo")
+    assert server.requests[-1][1]["id"] == 1
+    assert fork.step("get 1 bamboo").observation == "Got 1 bamboo"
+    assert fork.step("inventory").observation == "Inventory: [bamboo] (2) ", "its own history, played again"
+    for other in others:
+        assert other.step("inventory").observation == "Inventory: [bamboo] (5) "
+        other.close()
+    fork.close()
+
+
 def test_a_slow_actor_goes_on_in_its_session_over_a_new_connection(
-    server: FaultyServer, env: TextCraft, later: Callable[[], None]
+    server: FaultyServer, env: AgentGym, later: Callable[[], None]
 ) -> None:
     env.reset(STICK)
     later()
@@ -290,7 +210,7 @@ def test_a_slow_actor_goes_on_in_its_session_over_a_new_connection(
     assert server.requests[-1] == ("/close", {"id": 0})
 
 
-def test_a_server_that_keeps_no_connections_can_be_used(server: FaultyServer, env: TextCraft) -> None:
+def test_a_server_that_keeps_no_connections_can_be_used(server: FaultyServer, env: AgentGym) -> None:
     server.keep_alive = False
     env.reset(STICK)
     env.step("get 1 bamboo")
@@ -300,7 +220,7 @@ def test_a_server_that_keeps_no_connections_can_be_used(server: FaultyServer, en
     assert server.requests[-1] == ("/close", {"id": 0})
 
 
-def test_replays_are_bounded_and_the_next_reset_starts_anew(server: FaultyServer, env: TextCraft) -> None:
+def test_replays_are_bounded_and_the_next_reset_starts_anew(server: FaultyServer, env: AgentGym) -> None:
     env.reset(STICK)
     env.step("get 1 bamboo")
     server.faults["/step"] = [drop] * 20
@@ -314,7 +234,7 @@ def test_replays_are_bounded_and_the_next_reset_starts_anew(server: FaultyServer
     assert env.step("inventory").observation == EMPTY
 
 
-def test_a_replay_that_answers_otherwise_is_an_error(server: FaultyServer, env: TextCraft) -> None:
+def test_a_replay_that_answers_otherwise_is_an_error(server: FaultyServer, env: AgentGym) -> None:
     env.reset(STICK)
     env.step("get 1 bamboo")
     other = body('{"observation": "Got 7 bamboo", "reward": 0, "done": false}')
@@ -326,7 +246,7 @@ def test_a_replay_that_answers_otherwise_is_an_error(server: FaultyServer, env: 
     assert server.requests[-1] == ("/close", {"id": 1}), "the session of the failed replay is not left behind"
 
 
-def test_a_replay_that_finds_another_goal_is_an_error(server: FaultyServer, env: TextCraft) -> None:
+def test_a_replay_that_finds_another_goal_is_an_error(server: FaultyServer, env: AgentGym) -> None:
     env.reset(STICK)
     elsewhere = json.dumps(
         {"id": 1, "observation": load_world().opening("ladder"), "done": False, "reward": 0}
@@ -336,7 +256,7 @@ def test_a_replay_that_finds_another_goal_is_an_error(server: FaultyServer, env:
         env.step("inventory")
 
 
-def test_other_listed_commands_after_a_restart_do_not_matter(server: FaultyServer, env: TextCraft) -> None:
+def test_other_listed_commands_after_a_restart_do_not_matter(server: FaultyServer, env: AgentGym) -> None:
     env.reset(STICK)
     server.faults = {"/step": [drop], "/reset": [reshuffled]}
     assert env.step("inventory").observation == EMPTY
@@ -365,7 +285,7 @@ def reshuffled(handler: Handler, result: Any) -> None:
     ],
 )
 def test_a_bad_answer_is_an_error_at_once_and_the_next_reset_gets_a_new_session(
-    server: FaultyServer, env: TextCraft, fault: Fault, message: str
+    server: FaultyServer, env: AgentGym, fault: Fault, message: str
 ) -> None:
     env.reset(STICK)
     server.faults["/step"] = [fault]
@@ -397,7 +317,7 @@ def test_a_slow_answer_ends_in_an_error_and_is_not_asked_for_again(server: Fault
     assert server.paths() == ["/create", "/step", "/"]
 
 
-def test_a_reset_whose_connection_breaks_gets_a_new_session(server: FaultyServer, env: TextCraft) -> None:
+def test_a_reset_whose_connection_breaks_gets_a_new_session(server: FaultyServer, env: AgentGym) -> None:
     server.faults = {"/reset": [drop], "/create": [None, drop_unheard]}
     assert env.reset(STICK).opening == load_world().opening("stick")
     assert server.paths() == ["/create", "/reset", "/create", "/create", "/reset"]
@@ -430,7 +350,7 @@ def test_resends_are_bounded(server: FaultyServer) -> None:
     "fault", [status(404), status(500), drop, body('{"error": "x"}'), body("false"), None]
 )
 def test_close_never_fails_and_a_closed_environment_can_be_reset(
-    server: FaultyServer, env: TextCraft, fault: Fault | None
+    server: FaultyServer, env: AgentGym, fault: Fault | None
 ) -> None:
     env.reset(STICK)
     server.faults["/close"] = [fault]
@@ -442,20 +362,20 @@ def test_close_never_fails_and_a_closed_environment_can_be_reset(
 
 
 def test_closing_when_the_server_is_gone_is_quiet() -> None:
-    with serving() as server:
-        env = TextCraft(HttpSession(server.url, timeout=30, backoff=0))
+    with serving(Bundled) as server:
+        env = connected(server, "textcraft")
         env.reset(STICK)
     env.close()
     with pytest.raises(ConnectionLost, match="/create"):
         env.reset(STICK)
 
 
-def test_half_a_character_from_a_model_can_be_sent(env: TextCraft) -> None:
+def test_half_a_character_from_a_model_can_be_sent(env: AgentGym) -> None:
     env.reset(STICK)
     assert env.step("get \ud83d bamboo").observation == "Could not execute get ? bamboo"
 
 
-def test_an_opening_without_a_goal_is_an_error(server: FaultyServer, env: TextCraft) -> None:
+def test_an_opening_without_a_goal_is_an_error(server: FaultyServer, env: AgentGym) -> None:
     server.faults["/reset"] = [body('{"id": 0, "observation": "hello", "done": false, "reward": 0}')]
     with pytest.raises(EnvError, match="no line 'Goal: craft"):
         env.reset(STICK)
@@ -498,7 +418,7 @@ def test_what_is_no_url_is_bad_input(url: str) -> None:
 
 
 def test_an_unknown_task_is_bad_input(server: FaultyServer) -> None:
-    with pytest.raises(InputError, match="'chess' is unknown; known: textcraft"):
+    with pytest.raises(InputError, match="'chess' is unknown; known: babyai, sciworld, textcraft, webshop"):
         make_environment("chess", server.url)
 
 

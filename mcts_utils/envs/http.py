@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from mcts_utils.types import EnvError, InputError
+from mcts_utils.wire import Transport
 
 TIMEOUT = 60.0  # seconds for an answer; a public server builds an index inside its first requests
 CONNECT_TIMEOUT = 5.0  # seconds
@@ -30,6 +31,8 @@ UNSENT = (httpx.ConnectError, httpx.ConnectTimeout)  # the request cannot have r
 class ConnectionLost(EnvError):
     """The connection broke or no answer came in time: whether the request was executed is unknown."""
 
+    slow = False  # no answer came in time: the request may still be executed
+
 
 class NotConnected(ConnectionLost):
     """The kept-alive connection is gone and the request was not sent; `expected`: unused for long, or not kept."""
@@ -41,6 +44,14 @@ class NotConnected(ConnectionLost):
 
 class EnvAnswer(EnvError):
     """The server answered 200 with {"error": text}."""
+
+
+class EnvStatus(EnvError):
+    """The server answered with another status than 200."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @lru_cache(maxsize=1)
@@ -70,12 +81,22 @@ class HttpSession:
 
     def __init__(self, base_url: str, timeout: float = TIMEOUT, backoff: float = BACKOFF) -> None:
         self.base_url = checked_url(base_url)
+        self._arguments = (timeout, backoff)
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
         self._backoff = backoff
         self._jitter = random.Random()  # no result depends on it: waiting times only
         self._client: httpx.Client | None = None
         self._used = -math.inf  # when the last answer came, seconds of the monotonic clock
         self._one_request = False  # the last answer announced the connection's end
+
+    @property
+    def is_open(self) -> bool:
+        """True if a connection may be open."""
+        return self._client is not None
+
+    def another(self) -> HttpSession:
+        """A session with the same server and settings, over a connection of its own."""
+        return HttpSession(self.base_url, *self._arguments)
 
     def get(self, path: str, params: dict[str, Any] | None = None) -> Any:
         """The JSON answer of a GET, sent again (RESENDS times) when the connection fails.
@@ -98,7 +119,8 @@ class HttpSession:
             NotConnected: `reconnect` is False and that connection is gone.
             ConnectionLost: the connection failed.
             EnvAnswer: {"error": ...} in a 200 answer.
-            EnvError: any other status, or no JSON.
+            EnvStatus: any other status.
+            EnvError: no JSON.
         """
         content: dict[str, Any] = {"json": body}
         if timeout is not None:
@@ -129,7 +151,8 @@ class HttpSession:
         if response.status_code != 200:
             if response.status_code >= 500:
                 self.close()  # the server closes the socket after it
-            raise EnvError(f"{where}: HTTP {response.status_code}: {shown(response.text)}")
+            code = response.status_code
+            raise EnvStatus(f"{where}: HTTP {code}: {shown(response.text)}", code)
         try:
             answer = response.json()
         except ValueError:
@@ -157,17 +180,17 @@ class HttpSession:
                     or attempt == RESENDS
                 ):
                     reason = str(error) or type(error).__name__
-                    raise ConnectionLost(f"{method} {self.base_url}{path}: {reason}") from error
+                    lost = ConnectionLost(f"{method} {self.base_url}{path}: {reason}")
+                    lost.slow = isinstance(error, httpx.ReadTimeout)
+                    raise lost from error
             self.pause(attempt)
         raise AssertionError("unreachable")
 
     def _connected(self) -> httpx.Client:
         if self._client is None:
             # trust_env off: a proxy of the machine has no business between us and the environment server.
-            limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE)
-            self._client = httpx.Client(
-                timeout=self._timeout, limits=limits, verify=ssl_context(), trust_env=False
-            )
+            transport: Any = Transport(httpx, KEEP_ALIVE, ssl_context())
+            self._client = httpx.Client(timeout=self._timeout, transport=transport, trust_env=False)
         return self._client
 
 

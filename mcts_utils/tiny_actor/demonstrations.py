@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mcts_utils.conversation import BRIEF_JUDGE, BRIEF_PROMPTS, judge_messages, reply_text
+from mcts_utils.conversation import BRIEF_JUDGE, judge_messages, reply_text, system_prompt
 from mcts_utils.servers.textcraft.planner import CRAFT, Action, NoPlan, Planner
 from mcts_utils.servers.textcraft.world import Session, World, text
 from mcts_utils.types import Step, Task
@@ -19,7 +19,7 @@ from mcts_utils.types import Step, Task
 USER_WEIGHT = 0.1  # some loss on observations starts the learning faster; none on the system turn
 REFUSED = ("Could not", "Wrong item")
 MAX_TURNS = 24
-SYSTEM = BRIEF_PROMPTS["textcraft"]
+SYSTEM = system_prompt("textcraft", "brief")
 # Words that carry meaning beyond naming an item, so they keep it when names are permuted: the grammar, and the
 # tags whose members are raw (an agent must know that "oak logs" asks for "oak log").
 FIXED_WORDS = set(

@@ -1,0 +1,31 @@
+"""The bundled ScienceWorld server in a process of its own, for tests of the clients. No test by itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+NO_JAVA = "ScienceWorld's simulator needs Java 11 or newer, and there is no java on this machine"
+
+
+@contextmanager
+def running_sciworld(jvms: int = 1) -> Iterator[str]:
+    """Its base URL; the test is skipped where there is no Java."""
+    if shutil.which("java") is None:
+        pytest.skip(NO_JAVA)
+    command = [sys.executable, "-m", "mcts_utils.servers.sciworld", "--port", "0", "--jvms", str(jvms)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("ScienceWorld server on http://"), line
+        yield line.split()[-1]
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        process.stdout.close()
