@@ -1,0 +1,56 @@
+"""Run the bundled ScienceWorld server until SIGTERM or SIGINT. It needs Java 11 or later and the scienceworld package.
+
+python -m mcts_utils.servers.sciworld --port 26002
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mcts_utils.servers import host
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Flags of the command line."""
+    flags = host.parser("sciworld", 26002, __doc__)
+    flags.add_argument("--jvms", type=int, default=4, help="Java processes at most")
+    flags.add_argument(
+        "--heap", default="384m", help="memory of each for its objects, as Java's -Xmx takes it"
+    )
+    flags.add_argument("--java", default="java", help="the program")
+    flags.add_argument(
+        "--reproducible",
+        action="store_true",
+        help="the same actions always give the same texts; a step takes 1.5 times as long",
+    )
+    return flags.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve; the exit code. What is missing is told in one line, before anything starts."""
+    args = parse_args(argv)
+    if args.jvms < 1:
+        print(f"--jvms must be at least 1, not {args.jvms}", file=sys.stderr)
+        return 2
+    try:
+        # The package brings py4j along, so nothing that needs it is imported before this.
+        from mcts_utils.servers.sciworld import app, jvm, pool
+    except ModuleNotFoundError as error:
+        print(f"scienceworld: {error.name} is not installed; pip install scienceworld", file=sys.stderr)
+        return 2
+    try:
+        setup = jvm.Setup(args.java, args.heap, args.reproducible)
+        jar = jvm.check(setup)
+    except jvm.Missing as error:
+        print(error, file=sys.stderr)
+        return 2
+    return host.serve(
+        args,
+        lambda: app.create_app(pool.Pool(args.jvms, setup, jar), args.idle_seconds),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""ScienceWorld over HTTP, in AgentGym's contract: routes, fields, statuses and error texts of its public server.
+
+What is answered is made in sessions.py. Ours alone: GET /split, /about, /gold and POST /replay. Handlers run in
+threads: a step waits for a Java process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel
+
+from mcts_utils.servers.host import IDLE_SECONDS
+from mcts_utils.servers.sciworld.games import games, split
+from mcts_utils.servers.sciworld.pool import Pool
+from mcts_utils.servers.sciworld.sessions import NotOpen, Sessions
+
+# The ids are those of AgentGym's server. The simulator cannot be copied, so there is no fork.
+ABOUT = {"env": "sciworld", "kind": "agentgym", "goals": len(games()), "extensions": ["replay"]}
+
+
+class IdBody(BaseModel):
+    """Body of /close."""
+
+    id: int
+
+
+class ResetBody(IdBody):
+    """Body of /reset."""
+
+    data_idx: int
+
+
+class StepBody(IdBody):
+    """Body of /step and /step_visual."""
+
+    action: str
+
+
+class ReplayBody(ResetBody):
+    """Body of /replay."""
+
+    actions: list[str]
+
+
+def answered(call: Callable[..., Any], *args: Any) -> Response:
+    """The call's result as JSON; what goes wrong inside it is, by contract, a 200 with {"error": text}."""
+    try:
+        return JSONResponse(call(*args))
+    except (LookupError, TypeError, ValueError, OSError) as error:
+        return JSONResponse({"error": str(error)})
+
+
+def create_app(
+    pool: Pool, idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic
+) -> FastAPI:
+    """The server as an ASGI app. Its shutdown ends the pool's processes."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            pool.close()
+
+    app = FastAPI(title="ScienceWorld", lifespan=lifespan)
+    sessions = Sessions(pool, idle_seconds, clock)
+    add_contract(app, sessions)
+    add_looks(app, sessions)
+    add_ours(app, sessions)
+    return app
+
+
+def add_contract(app: FastAPI, sessions: Sessions) -> None:
+    """The routes that a player needs."""
+
+    @app.get("/")
+    async def hello() -> Response:
+        return JSONResponse("This is environment ScienceWorld.")
+
+    @app.post("/create")
+    def create() -> Response:
+        return answered(sessions.create)
+
+    @app.post("/reset")
+    def reset(body: ResetBody) -> Response:
+        return answered(sessions.reset, body.id, body.data_idx)
+
+    @app.post("/step")
+    def step(body: StepBody) -> Response:
+        return answered(sessions.step, body.id, body.action)
+
+    @app.post("/step_visual")
+    def step_visual(body: StepBody) -> Response:
+        return answered(sessions.step_visual, body.id, body.action)
+
+    @app.post("/close")
+    def close(body: IdBody) -> Response:
+        try:
+            return JSONResponse(sessions.close(body.id))
+        except NotOpen:
+            return PlainTextResponse("Internal Server Error", status_code=500)
+
+
+def add_looks(app: FastAPI, sessions: Sessions) -> None:
+    """The routes that show the state and change nothing."""
+
+    @app.get("/observation")
+    def observation(id: int) -> Response:
+        return answered(sessions.observation, id)
+
+    @app.get("/detail")
+    def detail(id: int) -> Response:
+        return answered(sessions.detail, id)
+
+    @app.get("/action_hint")
+    def action_hint(id: int) -> Response:
+        return answered(sessions.action_hint, id)
+
+    @app.get("/goals")
+    def goals(id: int) -> Response:
+        return answered(sessions.show, id, "goals", "getGoalProgressStr")
+
+    @app.get("/task_description")
+    def task_description(id: int) -> Response:
+        return answered(sessions.show, id, "task_description", "getTaskDescription")
+
+    @app.get("/object_tree")
+    def object_tree(id: int) -> Response:
+        return answered(sessions.object_tree, id)
+
+    @app.get("/state")
+    def state(id: int) -> Response:
+        return answered(sessions.state, id)
+
+
+def add_ours(app: FastAPI, sessions: Sessions) -> None:
+    """The routes that public servers do not have."""
+
+    @app.get("/split")
+    async def train_test_split() -> Response:
+        return JSONResponse(split())
+
+    @app.get("/about")
+    async def about() -> Response:
+        return JSONResponse(ABOUT)
+
+    @app.get("/gold")
+    def gold(data_idx: int) -> Response:
+        return answered(sessions.gold, data_idx)
+
+    @app.post("/replay")
+    def replay(body: ReplayBody) -> Response:
+        return answered(sessions.replay, body.id, body.data_idx, body.actions)

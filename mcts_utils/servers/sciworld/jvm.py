@@ -1,0 +1,140 @@
+"""One Java process with the ScienceWorld simulator in it, and the check that Java and the package are there.
+
+The process ends when its standard input closes, so it cannot outlive this one, however that ends. It prints nothing:
+the simulator's own chatter is switched off. What a simulator does is in simulator.py.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from py4j.java_gateway import find_jar_path
+
+from mcts_utils.servers.sciworld.wire import Ref, Wire, call, forget, new, static
+
+MINIMUM_JAVA = 11
+START_SECONDS = 120  # for one answer of a starting process, far more than it takes
+STOP_SECONDS = 10
+# Every object gets the same identity hash, so that the simulator's sets iterate in insertion order: the same actions
+# give the same texts, in any process and beside any other session. Without it listings and a few outcomes vary, as on
+# the public server. Not the default, because a step then takes 1.5 times as long.
+REPRODUCIBLE = ("-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
+VERSION = re.compile(r'version "(?:1\.)?(\d+)[^"]*"')
+
+
+class Missing(Exception):
+    """Java or the scienceworld package is not there, or is too old; the text is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How to start a process."""
+
+    java: str = "java"  # the program
+    heap: str = "384m"  # for objects, as -Xmx takes it
+    reproducible: bool = False
+
+
+def options(setup: Setup) -> list[str]:
+    """Java's flags. A process that runs out of memory ends: a simulator that goes on after that answers nonsense."""
+    fixed = REPRODUCIBLE if setup.reproducible else ()
+    return [
+        f"-Xmx{setup.heap}",
+        "-XX:+UseSerialGC",
+        "-XX:+ExitOnOutOfMemoryError",
+        *fixed,
+    ]
+
+
+def check(setup: Setup) -> Path:
+    """The simulator's jar, once Java has been seen to start with this heap.
+
+    Raises:
+        Missing: naming what is missing and what was found.
+    """
+    found = shutil.which(setup.java)
+    if found is None:
+        raise Missing(
+            f"java: no program '{setup.java}' found; ScienceWorld needs Java {MINIMUM_JAVA} or later"
+        )
+    said = subprocess.run(
+        [found, *options(setup), "-version"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    lines = [line.strip() for line in (said.stderr + said.stdout).splitlines() if line.strip()]
+    version = VERSION.search(said.stderr + said.stdout)
+    if version is not None and int(version[1]) < MINIMUM_JAVA:
+        raise Missing(f"java: {found} is version {version[1]}; ScienceWorld needs {MINIMUM_JAVA} or later")
+    if said.returncode or version is None:
+        told = [line for line in lines if not line.startswith("Picked up")]
+        raise Missing(
+            f"java: {found} does not start with --heap {setup.heap}: {told[0] if told else 'no output'}"
+        )
+    package = importlib.util.find_spec("scienceworld")
+    if package is None or package.origin is None:
+        raise Missing("scienceworld: the Python package is not installed; pip install scienceworld")
+    jar = Path(package.origin).with_name("scienceworld.jar")
+    if not jar.is_file():
+        raise Missing(f"scienceworld: the package has no {jar.name} in {jar.parent}")
+    return jar
+
+
+class Jvm:
+    """A running process. `lock` must be held to talk to it: the simulator's counters are shared by all in it."""
+
+    def __init__(self, setup: Setup, jar: Path) -> None:
+        self.lock = threading.RLock()
+        self.simulators = 0  # kept by the pool
+        self.dead = False
+        self.process = subprocess.Popen(
+            [
+                *(setup.java, *options(setup)),
+                *("-classpath", os.pathsep.join((find_jar_path(), str(jar)))),
+                *("py4j.GatewayServer", "--die-on-broken-pipe", "--enable-auth", "0"),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for the server, which then ends this process itself
+        )
+        try:
+            self.wire = self._connect()
+            nowhere = self.wire.ask(call("java.io.OutputStream", "nullOutputStream"))[0]
+            silent = self.wire.ask(new("java.io.PrintStream", nowhere))[0]
+            self.wire.ask(call("java.lang.System", "setOut", silent), forget(silent), forget(nowhere))
+            self.random: Ref = self.wire.ask(static("scala.util.Random$", "MODULE$"))[0]
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> Wire:
+        assert self.process.stdout is not None
+        port, token = self.process.stdout.readline(), self.process.stdout.readline()
+        if not port.strip().isdigit():
+            raise OSError(f"java ended with exit code {self.process.wait(STOP_SECONDS)} while starting")
+        return Wire(int(port), token.decode().strip(), START_SECONDS)
+
+    def running(self) -> bool:
+        """Whether it can be used."""
+        return not self.dead and self.process.poll() is None
+
+    def close(self) -> None:
+        """End the process and wait for it. Closing its input is enough; one that does not react is killed."""
+        self.dead = True
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        if hasattr(self, "wire"):
+            self.wire.close()
