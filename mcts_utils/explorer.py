@@ -7,42 +7,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from threading import Event
 
 from mcts_utils.config import Settings
-from mcts_utils.conversation import ACTION_LINE, WAIT_ACTION, acting_messages, action_of
-from mcts_utils.rollout import Meter, SessionPool, Stopped, derive_seed, ending, replay, take_step
-from mcts_utils.types import Actor, ContextOverflow, EnvError, Environment, Step, Task
+from mcts_utils.conversation import ACTION_LINE, acting_messages, action_of
+from mcts_utils.forks import Forks, Place
+from mcts_utils.rollout import Meter, SessionPool, Stopped, derive_seed, ending, extensions
+from mcts_utils.travel import Diverged, LoneWalk, Travel, Walk
+from mcts_utils.tree import Node, Tree, step_of
+from mcts_utils.types import Actor, ContextOverflow, Environment, Step, Task
 
-REPLAYS = 3  # attempts to bring a session to a node; only ScienceWorld needs more than one
 EXPANSION = -1  # the "rollout number" of an expansion's seed
-
-
-class Diverged(EnvError):
-    """A replay did not come back as recorded."""
+PASSING = (
+    "in_flight",
+    "replayed_steps",
+)  # counts that depend on the threads' timing: the run's, not the tree's
 
 
 class Explorer:
     """One iteration's access to the actor and the environment, for search.Explorer.
 
-    The session that executed the chosen child goes on as the first rollout; the others reset and replay.
+    The session that executed the chosen child goes on as the first rollout. The others start from copies of it where
+    the server makes copies; elsewhere they reset and replay.
     """
 
-    def __init__(self, owner: TaskSimulator, iteration: int, stack: ExitStack) -> None:
-        self._owner, self._iteration, self._stack = owner, iteration, stack
-        self._env: Environment | None = None
-        self._at: list[Step] = []  # where the held session stands
+    def __init__(self, owner: TaskSimulator, iteration: int) -> None:
+        self._owner, self._iteration = owner, iteration
         self._failed = Event()
         self._meter = Meter(owner.meter)
+        self._travel = Travel(
+            owner.task, owner.pool, self._meter, lambda: self._failed.is_set() or owner.stopped()
+        )
+        self._env: Environment | None = None
+        self._at: list[Step] = []  # where the held session stands
 
     def counts(self) -> Mapping[str, int]:
         """See search.Explorer."""
-        return {name: count for name, count in self._meter.counts().items() if name != "in_flight"}
+        return {name: count for name, count in self._meter.counts().items() if name not in PASSING}
 
     def sample(self, path: Sequence[Step], n: int, rollout: int = EXPANSION) -> list[tuple[str, str]]:
         """See search.Explorer."""
-        self._check()
+        self._travel.check()
         owner = self._owner
         messages = acting_messages(owner.task, path, owner.settings.prompt)
         seed = derive_seed(owner.settings.seed, owner.task.index, self._iteration, rollout, len(path))
@@ -68,9 +74,9 @@ class Explorer:
             EnvError: if the server fails, or if the path does not replay as recorded.
         """
         if self._env is None or self._at != list(path):
-            self._env = self._env or self._stack.enter_context(self._owner.pool.session())
-            self._go_to(self._env, path)
-        step = self._step(self._env, reply, path)
+            self._env = self._env or self._travel.take()
+            self._travel.go_to(self._env, path)
+        step = self._travel.step(self._env, reply, path)
         self._at = [*path, step]
         return step
 
@@ -78,10 +84,35 @@ class Explorer:
         """See search.Explorer."""
         held = self._env if self._at == list(path) else None
         self._env = None
-        futures = [
-            self._owner.executor.submit(self._guarded, path, number, held if number == 0 else None)
-            for number in range(k)
-        ]
+        if not self._owner.forks():
+            return self._run([self._lone(path, held if i == 0 else None) for i in range(k)], path)
+        forks = Forks(self._travel, self._owner.root.find(path), held, k)
+        try:
+            return self._run([forks.walk] * k, path)
+        finally:
+            forks.close()
+
+    def release(self, usable: bool) -> None:
+        """Give the sessions back at the end of the iteration, closed where it failed."""
+        self._travel.release(usable)
+
+    def _lone(self, path: Sequence[Step], held: Environment | None) -> Callable[[], Walk]:
+        """Where a rollout with a session to itself begins."""
+
+        def begin() -> Walk:
+            env = held or self._travel.take()
+            if env is not held:
+                self._travel.go_to(env, path)
+            return LoneWalk(self._travel, env)
+
+        return begin
+
+    def _run(
+        self, begins: Sequence[Callable[[], Walk]], path: Sequence[Step]
+    ) -> list[tuple[Step, ...] | None]:
+        """All rollouts at once; the first failure stops the others, and is raised when they have ended."""
+        submit = self._owner.executor.submit
+        futures = [submit(self._rollout, begin, path, number) for number, begin in enumerate(begins)]
         wait(futures, return_when=FIRST_EXCEPTION)
         if any(future.done() and future.exception() for future in futures):
             self._failed.set()
@@ -91,49 +122,21 @@ class Explorer:
             raise error
         return [future.result() for future in futures]
 
-    def _guarded(
-        self, path: Sequence[Step], number: int, held: Environment | None
+    def _rollout(
+        self, begin: Callable[[], Walk], path: Sequence[Step], number: int
     ) -> tuple[Step, ...] | None:
         try:
-            if held is not None:
-                return self._rollout(held, path, number)
-            with self._owner.pool.session() as env:
-                self._go_to(env, path)
-                return self._rollout(env, path, number)
+            walk = begin()
+            steps = list(path)
+            while len(steps) < self._owner.settings.max_depth and not ending(steps):
+                drawn = self.sample(steps, 1, number)
+                if not drawn:
+                    break
+                steps.append(walk.advance(drawn[0][0], steps))
+            walk.end()
         except Diverged:
             return None
-
-    def _rollout(self, env: Environment, path: Sequence[Step], number: int) -> tuple[Step, ...]:
-        steps = list(path)
-        while len(steps) < self._owner.settings.max_depth and not ending(steps):
-            drawn = self.sample(steps, 1, number)
-            if not drawn:
-                break
-            steps.append(self._step(env, drawn[0][0], steps))
         return tuple(steps[len(path) :])
-
-    def _step(self, env: Environment, reply: str, before: Sequence[Step]) -> Step:
-        self._check()
-        step = take_step(env, reply, before[-1].reward if before else 0.0)
-        self._meter.add(env_steps=step.action != WAIT_ACTION)
-        return step
-
-    def _go_to(self, env: Environment, path: Sequence[Step]) -> None:
-        """Bring a session to the end of the path."""
-        for _ in range(REPLAYS):
-            self._check()
-            task, steps = replay(env, self._owner.task.index, [step.reply for step in path])
-            self._meter.add(env_resets=1, env_steps=sum(step.action != WAIT_ACTION for step in steps))
-            if task.id != self._owner.task.id:
-                raise EnvError(f"index {task.index} was {self._owner.task.id} and is now {task.id}")
-            # Observations may vary (ScienceWorld); the score and the end may not.
-            if [(s.reward, s.done) for s in steps] == [(s.reward, s.done) for s in path]:
-                return
-        raise Diverged(f"index {self._owner.task.index}: {len(path)} steps do not replay as recorded")
-
-    def _check(self) -> None:
-        if self._failed.is_set() or self._owner.stopped():
-            raise Stopped
 
 
 class TaskSimulator:
@@ -152,9 +155,30 @@ class TaskSimulator:
         """`executor` runs the rollouts; it must not be the one whose thread runs the search."""
         self.task, self.settings, self.actor, self.pool = task, settings, actor, pool
         self.executor, self.meter, self.stopped = executor, meter, stopped
+        self.root = Place()  # what was executed on this task so far
+        self._forks: bool | None = None
+
+    def know(self, tree: Tree) -> None:
+        """A tree that is gone on with: what is in it need not be executed again."""
+        stack: list[tuple[Node, Place]] = [(tree.root, self.root)]
+        while stack:
+            node, place = stack.pop()
+            stack += [(child, place.find([step_of(child)])) for child in node.children if child.executed]
+
+    def forks(self) -> bool:
+        """True if the server can copy sessions."""
+        if self._forks is None:
+            with self.pool.session() as env:
+                self._forks = "fork" in extensions(env)
+        return self._forks
 
     @contextmanager
     def iteration(self, number: int) -> Iterator[Explorer]:
         """See search.Simulator."""
-        with ExitStack() as stack:
-            yield Explorer(self, number, stack)
+        explorer = Explorer(self, number)
+        usable = False
+        try:
+            yield explorer
+            usable = True
+        finally:
+            explorer.release(usable)

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
-from mcts_utils.conversation import WAIT_ACTION, WAIT_OBSERVATION, acting_messages, action_of
-from mcts_utils.types import Actor, ContextOverflow, Environment, Episode, Step, Task
+from mcts_utils.conversation import WAIT_OBSERVATION, acting_messages, action_of, is_signal
+from mcts_utils.types import Actor, ContextOverflow, Environment, Episode, Step, StepResult, Task
 
 
 class Stopped(Exception):
@@ -37,14 +38,22 @@ class SessionPool:
     @contextmanager
     def session(self) -> Iterator[Environment]:
         """A session for one user at a time; reset it first."""
-        with self._lock:
-            env = self._idle.pop() if self._idle else None
-        env = env or self._factory()
+        env = self.take()
         try:
             yield env
         except BaseException:
             env.close()
             raise
+        self.give(env)
+
+    def take(self) -> Environment:
+        """A session for one user, who gives it back or closes it; reset it first."""
+        with self._lock:
+            env = self._idle.pop() if self._idle else None
+        return env or self._factory()
+
+    def give(self, env: Environment) -> None:
+        """Take a session back that works."""
         with self._lock:
             keep = not self._closed
             if keep:
@@ -82,11 +91,15 @@ class Meter:
 
 
 def take_step(env: Environment, reply: str, score: float) -> Step:
-    """Execute a reply's action. `wait`, the revision signal's action, is no environment step and keeps `score`."""
+    """Execute a reply's action. A revision signal is no environment step and keeps `score`."""
     action = action_of(reply)
-    if action == WAIT_ACTION:
+    if is_signal(reply, waits(env)):
         return Step(reply, action, WAIT_OBSERVATION, score)
-    result = env.step(action)
+    return step_of(reply, action, env.step(action))
+
+
+def step_of(reply: str, action: str, result: StepResult) -> Step:
+    """A reply and what the environment answered to its action."""
     reward = 0.0 if result.disaster else result.reward
     return Step(reply, action, result.observation, reward, result.done, result.disaster)
 
@@ -94,14 +107,46 @@ def take_step(env: Environment, reply: str, score: float) -> Step:
 def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, list[Step]]:
     """Reset and execute the replies in order, up to the first that ends the episode.
 
+    One request where the server announces "replay".
+
     Raises:
         EnvError: if the server cannot be used.
     """
+    if replies and "replay" in extensions(env):
+        return _replay_at_once(env, index, replies)
     task = env.reset(index)
     steps: list[Step] = []
     for reply in replies:
         steps.append(take_step(env, reply, steps[-1].reward if steps else 0.0))
-        if steps[-1].done or steps[-1].disaster:
+        if ending(steps):
+            break
+    return task, steps
+
+
+def extensions(env: Environment) -> frozenset[str]:
+    """What the session's server offers beside AgentGym's contract; nothing for an environment without a server."""
+    return getattr(env, "extensions", frozenset())
+
+
+def waits(env: Environment) -> bool:
+    """True if `wait` is a command of the environment, too."""
+    return bool(getattr(env, "waits", False))
+
+
+def _replay_at_once(env: Any, index: int, replies: Sequence[str]) -> tuple[Task, list[Step]]:
+    signals = [is_signal(reply, waits(env)) for reply in replies]
+    actions = [action_of(reply) for reply in replies]
+    sent = [action for action, signal in zip(actions, signals, strict=True) if not signal]
+    task, results = env.replay(index, sent)
+    steps: list[Step] = []
+    left = iter(results)
+    for reply, action, signal in zip(replies, actions, signals, strict=True):
+        if signal:
+            score = steps[-1].reward if steps else 0.0
+            steps.append(Step(reply, action, WAIT_OBSERVATION, score))
+        elif (result := next(left, None)) is not None:
+            steps.append(step_of(reply, action, result))
+        if ending(steps):
             break
     return task, steps
 

@@ -14,7 +14,7 @@ from typing import Any
 from mcts_utils.types import InputError, Step, Task
 
 FORMAT = "agent-r-tree"
-VERSION = 1
+VERSION = 2  # 1 had an object for every node
 STATUSES = ("partial", "done", "failed")
 STATS = (
     "iterations",  # finished ones
@@ -155,7 +155,7 @@ def load_tree(data: Any, env: str = "", index: int = -1) -> Tree:
 
 
 def tree_to_dict(tree: Tree) -> dict[str, Any]:
-    """Plain JSON types. Nodes are a flat list and name their parent, so each text is there once (linear size)."""
+    """Plain JSON types. Nodes are columns of one length and name their parent, so each text is there once."""
     task = tree.task
     return {
         "format": FORMAT,
@@ -167,44 +167,50 @@ def tree_to_dict(tree: Tree) -> dict[str, Any]:
         "seed": tree.seed,
         "settings": dict(tree.settings),
         "stats": dict(tree.stats),
-        "nodes": [_node_to_dict(node) for node in nodes(tree)],
+        "nodes": _columns(tree),
     }
 
 
-def _node_to_dict(node: Node) -> dict[str, Any]:
-    root = node.parent is None
-    return {
-        "id": node.id,
-        "parent": None if node.parent is None else node.parent.id,
-        "depth": node.depth,
-        "llm_response": node.reply,
-        "action": node.action,
-        "obs": "" if root else node.obs,  # the root's is the task's opening
-        "env_score": node.reward,
-        "is_terminal": node.is_terminal,
-        "done": node.done,
-        "disaster": node.disaster,
-        "executed": node.executed,
-        "samples": node.samples,
-        "visits": node.visits,
-        "value": node.value,
-    }
+FLAGS = ("is_terminal", "done", "disaster", "executed")
+FIELDS = {  # name in the file -> attribute of Node
+    "id": "id",
+    "depth": "depth",
+    "llm_response": "reply",
+    "action": "action",
+    "obs": "obs",
+    "env_score": "reward",
+    "samples": "samples",
+    "visits": "visits",
+    "value": "value",
+    **{name: name for name in FLAGS},
+}
+
+
+def _columns(tree: Tree) -> dict[str, list[Any]]:
+    """One list for every field, all of them in the nodes' order: field names are there once, flags as 0 and 1."""
+    rows = list(nodes(tree))
+    columns: dict[str, list[Any]] = {"parent": [row.parent.id if row.parent else None for row in rows]}
+    for name, attribute in FIELDS.items():
+        values = [getattr(row, attribute) for row in rows]
+        columns[name] = [int(value) for value in values] if name in FLAGS else values
+    columns["obs"][0] = ""  # the root's is the task's opening
+    return columns
 
 
 def tree_from_dict(data: Mapping[str, Any]) -> Tree:
-    """The inverse of `tree_to_dict`.
+    """The inverse of `tree_to_dict`; it also reads version 1.
 
     Raises:
         InputError: naming the field or node that is wrong.
     """
-    if data.get("format") != FORMAT or data.get("version") != VERSION:
+    if data.get("format") != FORMAT or data.get("version") not in (1, VERSION):
         raise InputError(f"not a version {VERSION} {FORMAT}: {data.get('format')!r} {data.get('version')!r}")
     if data.get("status") not in STATUSES:
         raise InputError(f"status must be one of {', '.join(STATUSES)}: {data.get('status')!r}")
     try:
         task = Task(**data["task"])
         by_id: dict[int, Node] = {}
-        for row in data["nodes"]:
+        for row in _rows(data["nodes"]):
             parent = None if row["parent"] is None else by_id[row["parent"]]
             if row["id"] in by_id or (parent is None) != (not by_id):
                 raise InputError(f"node {row['id']}: it must be new, and the first node alone is the root")
@@ -225,8 +231,20 @@ def tree_from_dict(data: Mapping[str, Any]) -> Tree:
             data["status"],
             data["error"],
         )
-    except (KeyError, TypeError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"a field or node of the tree is missing or wrong: {error!r}") from error
+
+
+def _rows(nodes: Any) -> Iterator[Mapping[str, Any]]:
+    """A node's fields by name, from columns or from version 1's objects."""
+    if isinstance(nodes, list):
+        yield from nodes
+        return
+    names = ("parent", *FIELDS)
+    for values in zip(*(nodes[name] for name in names), strict=True):
+        yield dict(zip(names, values, strict=True))
 
 
 def _node_from_dict(row: Mapping[str, Any], parent: Node | None) -> Node:
@@ -238,12 +256,12 @@ def _node_from_dict(row: Mapping[str, Any], parent: Node | None) -> Node:
         obs=row["obs"],
         reward=row["env_score"],
         depth=row["depth"],
-        is_terminal=row["is_terminal"],
-        done=row["done"],
-        disaster=row["disaster"],
+        is_terminal=bool(row["is_terminal"]),
+        done=bool(row["done"]),
+        disaster=bool(row["disaster"]),
         visits=row["visits"],
         value=row["value"],
-        executed=row["executed"],
+        executed=bool(row["executed"]),
         samples=row["samples"],
     )
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from mcts_utils.actor import ATTEMPTS, EndpointActor, ScriptedActor, make_actor, retry_after
+from mcts_utils.actor import ScriptedActor, make_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.conversation import acting_messages, action_of, judge_messages, parse_verdict
+from mcts_utils.endpoint import ATTEMPTS, EndpointActor, retry_after
 from mcts_utils.servers.chat import MODEL, Behaviour, ChatServer, running_chat
 from mcts_utils.servers.textcraft.world import Session, load_world
 from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Step, Task

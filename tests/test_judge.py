@@ -38,6 +38,20 @@ def test_first_bad_step_ends_the_walk_and_asks_nothing_far_behind_it(tmp_path: F
     judge.close()
 
 
+def test_a_whole_path_can_be_asked_about_at_once(tmp_path: FilePath) -> None:
+    actor = Scripted(strict_judge)
+    path = path_of(["Got 1 a", "Could not find d", "Got 1 c", "Got 1 e", "Got 1 f", "Got 1 g"])
+    cuts = []
+    for wave, asked in ((0, 5), (4, 4)):  # from step 1 on
+        judge = Judge(actor, "brief", wave=wave)
+        actor.asked.clear()
+        cuts.append(judge.first_bad(TASK, path, 1, cache_at(tmp_path / str(wave))))
+        assert len(actor.asked) == asked
+        judge.close()
+    assert cuts[0] == cuts[1]
+    assert cuts[0].step == 1
+
+
 def test_a_step_is_asked_once_for_all_pairs_and_all_runs(tmp_path: FilePath) -> None:
     actor = Scripted(strict_judge)
     judge = Judge(actor, "brief", wave=1)

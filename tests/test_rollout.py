@@ -11,8 +11,9 @@ import pytest
 from noisy_player import NoisyPlayer
 
 from mcts_utils.config import Settings
-from mcts_utils.conversation import reply_text
+from mcts_utils.conversation import REVISION_THOUGHTS, is_signal_step, reply_text
 from mcts_utils.envs import make_environment
+from mcts_utils.execution import Replayer
 from mcts_utils.explorer import Diverged, TaskSimulator
 from mcts_utils.rollout import Meter, SessionPool, Stopped, derive_seed, replay, run_episode, take_step
 from mcts_utils.types import ActorError, ContextOverflow, EnvError, Message, Sample, Step, StepResult, Task
@@ -116,6 +117,28 @@ def test_wait_is_no_environment_step_and_keeps_the_score():
         False,
     )
     assert found.reward == 1
+
+
+class Sands(Stairs):
+    """Stairs in a world with a command `wait` of its own, as ScienceWorld's."""
+
+    waits = True
+
+
+def test_where_wait_is_a_command_only_a_revision_signal_is_kept_from_the_world():
+    replies = [
+        reply_text("Time must pass.", "wait"),
+        reply_text(REVISION_THOUGHTS[3], "wait"),
+        reply_text("Up.", "up"),
+    ]
+    env = Sands()
+    _, steps = replay(env, 0, replies)
+    assert env.steps == 2
+    assert [is_signal_step(step) for step in steps] == [False, True, False]
+    assert steps[0].observation != "ok."
+    # Two paths that differ in nothing else are two paths.
+    run = Replayer(SessionPool(Sands), 0, "stairs:0")
+    assert run(replies[:1])[0].observation != run(replies[1:2])[0].observation
 
 
 def test_the_prefix_is_replayed_and_comes_back_as_it_is_now():

@@ -195,12 +195,28 @@ def test_a_damaged_tree_is_refused():
     for field in ("task", "nodes", "stats", "status", "seed", "prompt", "settings", "version"):
         with pytest.raises(InputError):
             tree_from_dict({k: v for k, v in whole.items() if k != field})
-    for field in whole["nodes"][0]:
-        rows = [dict(row) for row in whole["nodes"]]
-        del rows[rng.randrange(len(rows))][field]
+    columns = whole["nodes"]
+    for field in columns:
+        short = list(columns[field])
+        del short[rng.randrange(len(short))]
+        for bad in (
+            {**columns, field: short},
+            {name: values for name, values in columns.items() if name != field},
+        ):
+            with pytest.raises(InputError):
+                tree_from_dict({**whole, "nodes": bad})
+    for cut in (lambda v: v[1:], lambda v: [*v, v[-1]], lambda v: []):
         with pytest.raises(InputError):
-            tree_from_dict({**whole, "nodes": rows})
-    rows = whole["nodes"]
-    for bad in (rows[1:], [*rows, rows[-1]], [], [{**rows[0], "parent": 7}]):
-        with pytest.raises(InputError):
-            tree_from_dict({**whole, "nodes": bad})
+            tree_from_dict({**whole, "nodes": {name: cut(values) for name, values in columns.items()}})
+    with pytest.raises(InputError):
+        tree_from_dict({**whole, "nodes": {**columns, "parent": [7, *columns["parent"][1:]]}})
+
+
+def test_trees_of_version_1_are_read():
+    whole = json.loads(json.dumps(tree_to_dict(toy_tree(Toy(), 2))))
+    names = list(whole["nodes"])
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*whole["nodes"].values(), strict=True)]
+    for row in rows:
+        for flag in ("is_terminal", "done", "disaster", "executed"):
+            row[flag] = bool(row[flag])
+    assert tree_to_dict(load_tree({**whole, "version": 1, "nodes": rows})) == whole

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 import re
+from functools import lru_cache
 
-from mcts_utils.servers.textcraft.planner import NoPlan, Planner
+from mcts_utils.servers.textcraft.planner import Action, NoPlan, Planner
 from mcts_utils.servers.textcraft.world import load_world, text
 
 OPENING = re.compile(
@@ -26,12 +27,11 @@ Turn = tuple[str, str]  # action, observation
 
 def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
     """The reply to a conversation; with probability `noise` a slip, or a wrong verdict to the judge's question."""
-    opening = next(
-        (m["content"] for m in messages if m["role"] == "user" and OPENING.search(m["content"])), None
-    )
+    found = (OPENING.search(m["content"]) for m in messages if m["role"] == "user")
+    opening = next((match for match in found if match), None)
     if opening is None:
         return "Thought: I do not see a goal.\nAction: inventory"
-    current = CURRENT.search(opening)
+    current = CURRENT.search(opening.string, opening.end())
     if current:
         return _verdict(opening, (current[1], current[2]), rng, noise)
     return _move(opening, _turns(messages), rng, noise)
@@ -47,10 +47,28 @@ def _turns(messages: list[dict]) -> list[Turn]:
     return pairs
 
 
-def _planner(opening: str) -> Planner:
-    found = OPENING.search(opening)
+@lru_cache(maxsize=1 << 16)
+def _plan(task: str, held: tuple[tuple[str, int], ...]) -> tuple[Action, ...] | None:
+    """The plan from an inventory, None without one. Kept: a search comes to the same place again and again.
+
+    `task` is the opening's own part of the text, so that the judge's questions about one task share it.
+    """
+    found = OPENING.match(task)
     assert found is not None
-    return Planner(load_world(), found["goal"].replace(" ", "_"), found["commands"].split("\n"))
+    planner = Planner(load_world(), goal_of(found), found["commands"].split("\n"))
+    try:
+        return tuple(planner.plan(dict(held)))
+    except NoPlan:
+        return None
+
+
+def goal_of(opening: re.Match[str]) -> str:
+    """The goal item as the world names it."""
+    return opening["goal"].replace(" ", "_")
+
+
+def _plan_after(opening: re.Match[str], turns: list[Turn]) -> tuple[Action, ...] | None:
+    return _plan(opening[0], tuple(sorted(inventory_after(turns).items())))
 
 
 def inventory_after(turns: list[Turn]) -> dict[str, int]:
@@ -69,19 +87,9 @@ def inventory_after(turns: list[Turn]) -> dict[str, int]:
     return {item: count for item, count in held.items() if count > 0}
 
 
-def _left(planner: Planner, turns: list[Turn]) -> int | None:
-    """Actions still to do, or None without a plan."""
-    try:
-        return len(planner.plan(inventory_after(turns)))
-    except NoPlan:
-        return None
-
-
-def _move(opening: str, turns: list[Turn], rng: random.Random, noise: float) -> str:
-    planner = _planner(opening)
-    try:
-        plan = planner.plan(inventory_after(turns))
-    except NoPlan:
+def _move(opening: re.Match[str], turns: list[Turn], rng: random.Random, noise: float) -> str:
+    plan = _plan_after(opening, turns)
+    if plan is None:
         return "Thought: No listed command leads to the goal.\nAction: inventory"
     if not plan:
         return "Thought: The goal should be done.\nAction: inventory"
@@ -92,21 +100,19 @@ def _move(opening: str, turns: list[Turn], rng: random.Random, noise: float) -> 
         slip = rng.choice([*refused, *crafts[-1:], *uncrafted[:1], "inventory"])
         return f"Thought: I will try this now.\nAction: {slip}"
     step = plan[0]
-    reason = f"I need {text(step.item)} for {text(step.purpose or planner.goal)}."
+    reason = f"I need {text(step.item)} for {text(step.purpose or goal_of(opening))}."
     return f"Thought: {reason}\nAction: {step.command}"
 
 
-def _verdict(opening: str, current: Turn, rng: random.Random, noise: float) -> str:
+def _verdict(opening: re.Match[str], current: Turn, rng: random.Random, noise: float) -> str:
     """Bad if refused or further from the goal, good if nearer, else uncertain."""
-    before = LOGGED.findall(opening.split("\n\nLog:\n", 1)[-1])
-    planner = _planner(opening)
-    ahead, behind = _left(planner, before), _left(planner, [*before, current])
-    goal_made = any(
-        o.endswith(f" minecraft:{planner.goal}") and o.startswith("Crafted") for o in [current[1]]
-    )
+    before = LOGGED.findall(opening.string.split("\n\nLog:\n", 1)[-1])
+    now, then = _plan_after(opening, before), _plan_after(opening, [*before, current])
+    ahead, behind = (None if plan is None else len(plan) for plan in (now, then))  # actions still to do
+    made = current[1].startswith("Crafted") and current[1].endswith(f" minecraft:{goal_of(opening)}")
     if current[1].startswith(("Could not", "Wrong item format")):
         label, reason = "Bad", "The game refused this action."
-    elif goal_made or (ahead is not None and behind is not None and behind < ahead):
+    elif made or (ahead is not None and behind is not None and behind < ahead):
         label, reason = "Good", "This brings the goal nearer."
     elif ahead is not None and (behind is None or behind > ahead):
         label, reason = "Bad", "After this the goal is further away."

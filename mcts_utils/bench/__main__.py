@@ -1,0 +1,109 @@
+"""Measure searches and their revision against a stub endpoint, and write a table and summary.json.
+
+python -m mcts_utils.bench --tasks 64 --output_dir runs/bench
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from mcts_utils.bench import parts
+from mcts_utils.bench.parts import Figures, Load, Size
+from mcts_utils.bench.table import summary, table
+from mcts_utils.scheduler import sigterm_as_interrupt
+from mcts_utils.storage import code_revision, write_json
+from mcts_utils.types import ActorError, EnvError, InputError
+
+PARTS = ("slots_16", "slots_64", "auto", "revision", "public", "descent", "serial", "serial_reference")
+SERIAL_ITERA = 4  # iterations of the reference's setting
+
+
+def flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m mcts_utils.bench", description=__doc__)
+    add = parser.add_argument
+    add("--tasks", type=int, default=64, help="trees of the measured searches")
+    add("--serial_tasks", type=int, default=4, help="trees of the serial way")
+    add("--itera", type=int, default=4, help="iterations of a tree, with 8 rollouts each")
+    add("--noise", type=float, default=0.65, help="share of the expert's slips")
+    add("--descent_noise", type=float, default=0.9, help="the same for N_ROLLOUT=0 and the serial way")
+    add("--latency_16", type=float, default=0.05, help="seconds of a request at the endpoint of 16 slots")
+    add("--latency_64", type=float, default=0.5, help="and at that of 64 slots")
+    add("--concurrency_16", default="24", help="requests in flight, or auto")
+    add("--concurrency_64", default="80")
+    add("--parts", default=",".join(PARTS), help="which of them to measure, between commas")
+    add("--output_dir", default="runs/bench")
+    args = parser.parse_args(argv)
+    args.parts = args.parts.split(",")
+    for name in args.parts:
+        if name not in PARTS:
+            raise InputError(f"--parts: {name!r} is none of {', '.join(PARTS)}")
+    for name in ("tasks", "serial_tasks", "itera"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name} must be at least 1: {getattr(args, name)}")
+    return args
+
+
+def plan(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], Figures]]:
+    """What measures each part."""
+    small = Load(16, args.latency_16, args.concurrency_16, args.noise)
+    large = Load(64, args.latency_64, args.concurrency_64, args.noise)
+    auto = Load(16, args.latency_16, "auto", args.noise)
+    descending = Load(16, args.latency_16, args.concurrency_16, args.descent_noise)
+    size = Size(args.tasks, args.itera, 8)
+    few = Size(min(16, args.tasks), args.itera, 8)
+    descent, serial = (Size(tasks, SERIAL_ITERA, 0) for tasks in (args.tasks, args.serial_tasks))
+    alone = Load(16, args.latency_16, "1", args.descent_noise)
+    trees = root / "slots_16" / "mcts_result"
+    return {
+        "slots_16": partial(parts.search, small, size, root / "slots_16"),
+        "slots_64": partial(parts.search, large, size, root / "slots_64"),
+        "auto": partial(parts.search, auto, size, root / "auto"),
+        "revision": partial(parts.revision, small, trees, root / "revision"),
+        "public": partial(parts.public, small, few, root / "public"),
+        "descent": partial(parts.search, descending, descent, root / "descent"),
+        "serial": partial(parts.serial, alone, serial, root / "serial", False),
+        "serial_reference": partial(parts.serial, alone, serial, root / "serial_reference", True),
+    }
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    root = Path(args.output_dir).resolve()
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    before, found = os.getloadavg(), dict[str, Figures]()
+    for name, measure in plan(args, root).items():
+        if name in args.parts:
+            print(f"bench: {name} ...", file=sys.stderr, flush=True)
+            found[name] = measure()
+    machine = {"cpus": os.cpu_count(), "load_before": before, "load_after": os.getloadavg()}
+    settings = {**vars(args), "output_dir": Path(args.output_dir).name}
+    result = {**summary(found), "machine": machine, "settings": settings, "code_revision": code_revision()}
+    write_json(root / "summary.json", {**result, "parts": found})
+    print(table(found, result))
+    print(f"{args.output_dir}/summary.json; load of the machine {before[0]:.1f} to {os.getloadavg()[0]:.1f}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code."""
+    sigterm_as_interrupt()
+    try:
+        run(flags(argv))
+    except (InputError, EnvError, ActorError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

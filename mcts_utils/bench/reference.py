@@ -1,0 +1,39 @@
+"""What trees would weigh in the public reference's format: nested nodes, each with its whole conversation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mcts_utils.conversation import acting_messages
+from mcts_utils.tree import Node, Tree, path_steps
+
+
+def reference_bytes(tree: Tree) -> int:
+    """Bytes of the tree in the reference's shape, as json.dump writes it.
+
+    Only nodes that were executed: the reference executes every candidate, so it has no others. Its `recent_actions` are
+    left empty, which favours it.
+    """
+    return len(json.dumps(_nested(tree, tree.root)).encode())
+
+
+def _nested(tree: Tree, node: Node) -> dict[str, Any]:
+    steps = path_steps(node)
+    turns = [{"role": m.role, "content": m.content} for m in acting_messages(tree.task, steps, tree.prompt)]
+    return {
+        "visits": node.visits,
+        "value": node.value,
+        "prior": 1.0,
+        "puct_value": 0,
+        "obs": node.obs,
+        "llm_response": node.reply or "ROOT",
+        "depth": node.depth,
+        "is_terminal": node.is_terminal,
+        "recent_actions": [],
+        "action": node.action,
+        "env_score": node.reward,
+        "disaster": node.disaster,
+        "state": turns,
+        "children": [_nested(tree, child) for child in node.children if child.executed],
+    }

@@ -1,0 +1,70 @@
+"""The benchmark's figures as the summary's fields and as a table for people. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Figures = dict[str, Any]
+# Summary field -> part and figure.
+FIELDS = {
+    "slot_utilisation_16": ("slots_16", "utilisation"),
+    "slot_utilisation_64": ("slots_64", "utilisation"),
+    "slot_utilisation_auto": ("auto", "utilisation"),
+    "steps_per_node": ("slots_16", "steps_per_node"),
+    "steps_per_node_public": ("public", "steps_per_node"),
+    "verdicts_per_judged_step": ("revision", "verdicts_per_judged_step"),
+    "cpu_ms_per_call": ("slots_16", "cpu_ms_per_call"),
+    "prompt_shared_share": ("slots_16", "prompt_shared_share"),
+    "bytes_per_node": ("slots_16", "bytes_per_node"),
+    "reference_bytes_per_node": ("slots_16", "reference_bytes_per_node"),
+}
+TARGETS = {
+    "slot_utilisation_16": ">= 0.85",
+    "slot_utilisation_64": ">= 0.95",
+    "steps_per_node": "<= 1.2",
+    "steps_per_node_public": "<= 3",
+    "speedup_vs_serial": ">= 18",
+    "cpu_ms_per_call": "<= 3",
+    "bytes_vs_reference": "<= 1/15 = 0.067",
+    "peak_rss_mb": "< 500",
+}
+ROWS = (
+    *("trees", "nodes", "answers", "wall_s", "answers_per_s", "utilisation", "in_flight", "concurrency"),
+    *("cpu_ms_per_call", "chat_cpu_ms_per_call", "env_cpu_ms_per_call", "peak_rss_mb"),
+    *("executed_nodes", "env_steps", "replayed_steps", "steps_per_node", "prompt_shared_share"),
+    *("calls_per_tree", "prompt_tokens_per_tree", "completion_tokens_per_tree"),
+    *("bytes_per_node", "reference_bytes_per_node"),
+    *("records", "judged_steps", "requests", "verdicts_per_judged_step", "trees_per_s"),
+)
+
+
+def summary(found: dict[str, Figures]) -> Figures:
+    """The fields of summary.json; None where the part was not measured."""
+    fields: Figures = {name: found.get(part, {}).get(figure) for name, (part, figure) in FIELDS.items()}
+    fields["bytes_vs_reference"] = _ratio(fields["bytes_per_node"], fields["reference_bytes_per_node"], 4)
+    peaks = [figures["peak_rss_mb"] for figures in found.values() if "peak_rss_mb" in figures]
+    fields["peak_rss_mb"] = max(peaks, default=None)
+    speed = found.get("descent", {}).get("trees_per_s")
+    fields["speedup_vs_serial"] = _ratio(speed, found.get("serial", {}).get("trees_per_s"), 1)
+    fields["speedup_vs_reference"] = _ratio(speed, found.get("serial_reference", {}).get("trees_per_s"), 1)
+    return fields
+
+
+def _ratio(part: float | None, whole: float | None, digits: int) -> float | None:
+    return round(part / whole, digits) if part is not None and whole else None
+
+
+def table(found: dict[str, Figures], fields: Figures) -> str:
+    """The summary with its targets, then all figures by part."""
+    lines = [f"{'figure':28}{'measured':>12}   target"]
+    for name in (*FIELDS, "bytes_vs_reference", "peak_rss_mb", "speedup_vs_serial", "speedup_vs_reference"):
+        lines.append(f"{name:28}{_shown(fields[name]):>12}   {TARGETS.get(name, '')}".rstrip())
+    lines += ["", f"{'by part':28}" + "".join(f"{name:>18}" for name in found)]
+    for row in ROWS:
+        if any(row in figures for figures in found.values()):
+            lines.append(f"{row:28}" + "".join(f"{_shown(f.get(row)):>18}" for f in found.values()))
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

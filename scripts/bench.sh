@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# How fast the pipeline is against an endpoint of known speed: prints a table and writes runs/bench/summary.json.
+#   bash scripts/bench.sh
+#   BENCH_TASKS=4 BENCH_SERIAL_TASKS=1 BENCH_ITERA=1 BENCH_DIR=runs/bench_small bash scripts/bench.sh    (a small one)
+# BENCH_PARTS      slots_16,slots_64,auto,revision,public,descent,serial,serial_reference (default: all)
+# BENCH_FLAGS      more flags of `python -m mcts_utils.bench`, such as "--latency_64 0.1"
+# The endpoint is a stub that plays by plan with slips; it and the environment server run in processes of their own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+if [ ! -x "$(command -v "$python")" ]; then
+  echo "bench.sh: $python is missing: run bash scripts/setup.sh" >&2
+  exit 2
+fi
+# shellcheck disable=SC2086 # flags are words
+exec "$python" -m mcts_utils.bench --tasks "${BENCH_TASKS:-64}" --serial_tasks "${BENCH_SERIAL_TASKS:-4}" \
+  --itera "${BENCH_ITERA:-4}" --output_dir "${BENCH_DIR:-runs/bench}" ${BENCH_PARTS:+--parts "$BENCH_PARTS"} ${BENCH_FLAGS:-}
