@@ -18,11 +18,12 @@ from pathlib import Path
 
 from mcts_utils.actor import make_actor
 from mcts_utils.config import Settings, settings_from_env
-from mcts_utils.envs import make_environment
+from mcts_utils.envs import make_environment, server_about
 from mcts_utils.evaluation import Evaluation, protocol_of
-from mcts_utils.panel import Start, choose_ids, cut_failures, load_panel, save_panel
+from mcts_utils.panel import Start, cut_failures, load_panel, save_panel
 from mcts_utils.scheduler import sigterm_as_interrupt
 from mcts_utils.scorecard import compare, describe, describe_comparison, episodes_of
+from mcts_utils.selection import choose_ids
 from mcts_utils.types import ActorError, EnvError, InputError
 
 REVISE_STEPS = 50  # Table 3: at most 50 rounds after the cut
@@ -47,20 +48,26 @@ def flags(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def choose_starts(args: argparse.Namespace, settings: Settings) -> list[Start]:
-    """Where the episodes begin."""
+def choose_starts(args: argparse.Namespace, settings: Settings, goals: str) -> list[Start]:
+    """Where the episodes begin, on a server of the kind `goals`."""
     if args.mode == "main":
         return [Start(i) for i in choose_ids(settings.task, settings.env_server_base, args.task_ids)]
     if args.panel and Path(args.panel).exists():
-        return load_panel(args.panel, settings.task)
+        return load_panel(args.panel, settings.task, goals)
     if not args.source:
         raise InputError("--mode revise needs --from RUN_DIR, or --panel with a file that exists")
-    starts, left_out = cut_failures(episodes_of(args.source), settings.seed)
+    episodes = list(episodes_of(args.source))
+    if other := {episode["settings"].get("goals", goals) for episode in episodes} - {goals}:
+        raise InputError(
+            f"--from {args.source}: played on a server of kind {other.pop()}, this one is {goals}"
+        )
+    starts, left_out = cut_failures(episodes, settings.seed)
     print(f"{len(starts)} failed episodes cut; left out: {left_out}", file=sys.stderr)
     if not starts:
         raise InputError(f"--from {args.source}: no failed episode is left to cut ({left_out})")
     if args.panel:
-        save_panel(args.panel, settings.task, starts, {"run": Path(args.source).name, "seed": settings.seed})
+        source = {"run": Path(args.source).name, "seed": settings.seed}
+        save_panel(args.panel, settings.task, goals, starts, source)
     return starts
 
 
@@ -75,10 +82,13 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.max_steps is not None and args.max_steps < 1:
         raise InputError(f"--max_steps must be at least 1: {args.max_steps}")
     max_steps = args.max_steps or (MAIN_STEPS if args.mode == "main" else REVISE_STEPS)
-    protocol = protocol_of(settings, args.mode, args.temperature, max_steps)
-    starts = choose_starts(args, settings)
+    goals = server_about(settings.env_server_base)["kind"]
+    protocol = protocol_of(settings, args.mode, args.temperature, max_steps, goals)
+    starts = choose_starts(args, settings, goals)
     evaluation = Evaluation(settings, protocol, starts, args.output_dir)
-    environment = partial(make_environment, settings.task, settings.env_server_base)
+    environment = partial(
+        make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
+    )
     summary = evaluation.run(partial(make_actor, settings), environment, bool(args.overwrite))
     print(describe(summary))
     print(evaluation.folder / "summary.json")

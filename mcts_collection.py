@@ -13,14 +13,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from mcts_utils.actor import make_actor
 from mcts_utils.collection import Collection, describe
 from mcts_utils.config import Settings, settings_from_env
-from mcts_utils.envs import make_environment
-from mcts_utils.panel import choose_ids
+from mcts_utils.envs import make_environment, server_about
+from mcts_utils.held_out import look_up
 from mcts_utils.scheduler import sigterm_as_interrupt
+from mcts_utils.selection import split_ids, training_list, training_range, training_variations
 from mcts_utils.types import ActorError, EnvError, InputError
 
 
@@ -33,44 +33,32 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--task_ids", help="train (default), a list such as 0,3,5-9, or a file with a list")
     add("--min", type=int, help="with --max: indices min..max-1 of the server, test ids left out")
     add("--max", type=int)
-    add("--task_num", type=int, help="sciworld: task number")
-    add("--task_iteration", type=int, help="sciworld: variations of each task")
+    add("--task_num", type=int, help="sciworld: number of a task, from 0 by the alphabet")
+    add("--task_iteration", type=int, help="sciworld: so many variations of it, from the first (default 5)")
     add("--output_dir", default="mcts_result")
     add("--allow_test", action="store_true", help="search test ids too: never train on them")
     return parser.parse_args(argv)
 
 
-def chosen_ids(args: argparse.Namespace, settings: Settings) -> list[int]:
+def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int]) -> list[int]:
     """Indices to search.
 
     Raises:
-        InputError: a test id was asked for by name, or nothing is left.
+        InputError: flags that do not go together, a test id asked for by name, or nothing left.
     """
-    if (args.task_num, args.task_iteration) != (None, None) and settings.task != "sciworld":
-        raise InputError(f"--task_num and --task_iteration are for TASK=sciworld, not {settings.task}")
-    ids = partial(choose_ids, settings.task, settings.env_server_base)
-    test = set() if args.allow_test else set(ids("test"))
-    if (args.min, args.max) == (None, None):
-        asked = ids(listed(args.task_ids or "train"))
-        if named := sorted(test.intersection(asked)):
-            raise InputError(
-                f"--task_ids: {named[0]} is a test id ({len(named)} in all); --allow_test overrides"
-            )
-        return asked
-    low, high = args.min or 0, 500 if args.max is None else args.max
-    if args.task_ids or not 0 <= low < high:
-        raise InputError(f"--min {low} --max {high}: must be 0 <= min < max, and without --task_ids")
-    left = [index for index in range(low, high) if index not in test]
-    if not left:
-        raise InputError(f"--min {low} --max {high}: all are test ids; --allow_test overrides")
-    return left
-
-
-def listed(wanted: str) -> str:
-    """The ids as given, or those that a file of that name holds, between commas, blanks or lines."""
-    if not Path(wanted).is_file():
-        return wanted
-    return ",".join(Path(wanted).read_text(encoding="utf-8").strip(" \n[]").replace(",", " ").split())
+    ways = {
+        "--task_ids": args.task_ids is not None,
+        "--min/--max": (args.min, args.max) != (None, None),
+        "--task_num/--task_iteration": (args.task_num, args.task_iteration) != (None, None),
+    }
+    given = [name for name, used in ways.items() if used]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} do not go together")
+    if ways["--task_num/--task_iteration"]:
+        return training_variations(settings.task, args.task_num, args.task_iteration, test)
+    if ways["--min/--max"]:
+        return training_range(args.min, args.max, test)
+    return training_list(settings.task, settings.env_server_base, args.task_ids or "train", test)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,8 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             env_server_base=args.env_server_base, model_name=args.model_name
         )
         settings.require("env_server_base", "model_name")
-        collection = Collection(settings, chosen_ids(args, settings), args.output_dir)
-        environment = partial(make_environment, settings.task, settings.env_server_base)
+        environment = partial(
+            make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
+        )
+        test = set() if args.allow_test else set(split_ids(settings.task, settings.env_server_base, "test"))
+        ids = chosen_ids(args, settings, test)
+        held_out = look_up(settings.task, test, environment)
+        kind = server_about(settings.env_server_base)["kind"]
+        collection = Collection(settings, ids, args.output_dir, kind, held_out)
         totals = collection.run(partial(make_actor, settings), environment)
         print(describe(totals, collection.manifest.parent))
         return 1 if totals["failed"] else 0

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from mcts_utils.actor import make_actor
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.conversion import Conversion, reasons, verify_file
-from mcts_utils.envs import make_environment
+from mcts_utils.envs import make_environment, server_about
+from mcts_utils.held_out import HeldOut, look_up
 from mcts_utils.records import KINDS, Options
 from mcts_utils.revision import PairRule
 from mcts_utils.scheduler import sigterm_as_interrupt
-from mcts_utils.types import ActorError, EnvError, InputError
+from mcts_utils.selection import split_ids
+from mcts_utils.types import ActorError, EnvError, Environment, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4}  # rows a task may give; 8 for the kinds made of pairs
 
@@ -58,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repair", type=int, choices=(0, 1), default=0, help="1: the actor continues where a splice breaks")
     add("--max_per_task", type=int, help="rows of one task at most (default: 8 for pairs, 4 for good paths)")
     add("--reference_fields", type=int, choices=(0, 1), default=0, help="1: also write revise_log")
+    add("--allow_test", action="store_true", help="take trees of test tasks too: never train on them")
     add("--seed", type=int, help="(SEED)")
     add(
         "--verify", metavar="FILE", help="execute the rows of a records file again and report; writes nothing"
@@ -89,6 +93,12 @@ def options_of(args: argparse.Namespace, settings: Settings) -> Options:
     )
 
 
+def look(settings: Settings, environment: Callable[[], Environment]) -> tuple[str, HeldOut]:
+    """The server's kind, and its test tasks."""
+    test = split_ids(settings.task, settings.env_server_base, "test")
+    return server_about(settings.env_server_base)["kind"], look_up(settings.task, test, environment)
+
+
 def run(args: argparse.Namespace) -> int:
     """Do what the flags say; returns the exit code."""
     given = ("env_server_base", "model_name", "alpha", "beta", "seed")
@@ -97,7 +107,9 @@ def run(args: argparse.Namespace) -> int:
         if not 0 <= getattr(settings, name) <= 1:
             raise InputError(f"--{name} must be between 0 and 1: {getattr(settings, name)}")
     settings.require("env_server_base")
-    environment = partial(make_environment, settings.task, settings.env_server_base)
+    environment = partial(
+        make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
+    )
     if args.verify:
         found = verify_file(args.verify, environment)
         print(f"{args.verify}: " + ", ".join(f"{name} {count}" for name, count in found.items()))
@@ -108,7 +120,15 @@ def run(args: argparse.Namespace) -> int:
     judged = args.data_type == "centric" and args.revise == 1
     if judged or options.repair:
         settings.require("model_name")
-    conversion = Conversion(settings, options, args.input_dir, args.output_dir, judged=judged)
+    conversion = Conversion(
+        settings,
+        options,
+        args.input_dir,
+        args.output_dir,
+        judged=judged,
+        allow_test=args.allow_test,
+        look=partial(look, settings, environment),
+    )
     actor = partial(make_actor, settings) if judged or options.repair else None
     counts = conversion.run(actor, environment)
     for line in conversion.failures:

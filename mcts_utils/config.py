@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ ENDPOINT_CONCURRENCY = 16  # requests in flight
 LOCAL_CONCURRENCY = 64  # a local model answers them in batches
 AUTO_MOST = 128  # CONCURRENCY=auto: requests in flight at most
 PROMPT_KEYS = ("full", "brief")
+EXECUTORS = ("threads", "ray")
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,19 @@ class Settings:
     alpha: float = 0.5  # a good trajectory's reward is above it, Eq. 4
     beta: float = 0.2  # least gap between good and bad rewards, Eq. 4
     uct_c: float = 0.25
+    judge_wave: int = 4  # verdicts of one path asked for at once; 0: the whole path
     prompt: str = "full"
     seed: int = 0
     grounding: bool = True  # sciworld: a refused action is mapped to the nearest valid one
     concurrency: int = ENDPOINT_CONCURRENCY  # requests in flight; 0: as many as the endpoint gets faster with
     workers: int = 6  # trees (or test tasks) at once
+    executor: str = "threads"  # of this process, or "ray": worker processes all over a cluster
+    ray_address: str = (
+        ""  # host:port of the head node; empty: "auto", the cluster that this machine belongs to
+    )
+    ray_workers: int = 0  # processes; 0: one per node, or one per share of a GPU
+    ray_cpus_per_worker: float = 1.0  # cores that Ray sets aside
+    ray_gpus_per_worker: float = 0.0  # GPUs, may be a share
 
     @property
     def local(self) -> bool:
@@ -115,19 +125,36 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         alpha=read.number("ALPHA", 0.5, 0.0, 1.0),
         beta=read.number("BETA", 0.2, 0.0, 1.0),
         uct_c=read.number("UCT_C", 0.25, 0.0, 1e6),
+        judge_wave=read.integer("JUDGE_WAVE", 4, 0),
         prompt=read.choice("PROMPT", _model_prompt(model_dir), PROMPT_KEYS),
         seed=read.integer("SEED", 0, 0),
         grounding=read.choice("ACTION_GROUNDING", "1", ("0", "1")) == "1",
         concurrency=concurrency,
         workers=read.integer("WORKERS", default_workers(concurrency or AUTO_MOST, n_rollout, local), 1),
+        executor=read.choice("EXECUTOR", "threads", EXECUTORS),
+        ray_address=_ray_address(read),
+        ray_workers=read.integer("RAY_WORKERS", 0, 0),
+        ray_cpus_per_worker=read.number("RAY_CPUS_PER_WORKER", 1.0, 0.01, 1e4),
+        ray_gpus_per_worker=read.number("RAY_GPUS_PER_WORKER", 0.0, 0.0, 1e4),
     )
+
+
+def _ray_address(read: _Reader) -> str:
+    """ "auto", "local" or host:port. Ray's own variable: looked at only where it is used."""
+    address = read.text("RAY_ADDRESS")
+    wrong = address not in ("", "auto", "local") and not re.fullmatch(r"[^:/\s]+:\d+", address)
+    if wrong and read.text("EXECUTOR") == "ray":
+        raise InputError(f"RAY_ADDRESS must be host:port, auto or local: {address!r}")
+    return address
 
 
 def _concurrency(read: _Reader, local: bool) -> int:
     """Requests in flight; 0 for "auto", which a local model (it takes whatever comes as one batch) has no use for."""
     if read.text("CONCURRENCY") == "auto":
         if local:
-            raise InputError("CONCURRENCY 'auto' is for an endpoint: a local model (MODEL_DIR) wants a number")
+            raise InputError(
+                "CONCURRENCY 'auto' is for an endpoint: a local model (MODEL_DIR) wants a number"
+            )
         return 0
     return read.integer("CONCURRENCY", LOCAL_CONCURRENCY if local else ENDPOINT_CONCURRENCY, 1)
 

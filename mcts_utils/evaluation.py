@@ -7,9 +7,10 @@ nothing itself (scorecard.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,13 +19,13 @@ from tqdm import tqdm
 
 from mcts_utils import metrics
 from mcts_utils.actor import ClosableActor
+from mcts_utils.cluster import carried_out, nothing
 from mcts_utils.config import Settings
 from mcts_utils.panel import Start
 from mcts_utils.rollout import SessionPool, derive_seed, run_episode
-from mcts_utils.scheduler import run_tasks
 from mcts_utils.scorecard import differences, summarise
 from mcts_utils.storage import fingerprint, one_line, read_json, test_path, write_json, write_manifest
-from mcts_utils.types import Actor, EnvError, Environment, Episode, InputError, Step
+from mcts_utils.types import Actor, EnvError, Environment, InputError, Step
 
 RECORD_VERSION = 1
 HOPELESS = 3  # failures without one finished episode: the server or the endpoint is at fault, not the tasks
@@ -41,13 +42,24 @@ class Protocol:
     prompt: str
     max_token_length: int
     seed: int | None  # None: greedy, no randomness
+    goals: str  # kind of the server: what an index means there
+    grounding: bool  # refused actions are mapped to the nearest valid one, where the environment lists them
 
 
-def protocol_of(settings: Settings, mode: str, temperature: float, max_steps: int) -> Protocol:
-    """The protocol of a run with these settings."""
-    seed = settings.seed if temperature > 0 else None
+def protocol_of(
+    settings: Settings, mode: str, temperature: float, max_steps: int, goals: str = ""
+) -> Protocol:
+    """The protocol of a run with these settings, on a server of the kind `goals` (envs.server_about)."""
     return Protocol(
-        settings.task, mode, temperature, max_steps, settings.prompt, settings.max_token_length, seed
+        settings.task,
+        mode,
+        temperature,
+        max_steps,
+        settings.prompt,
+        settings.max_token_length,
+        settings.seed if temperature > 0 else None,
+        goals,
+        settings.grounding,
     )
 
 
@@ -55,9 +67,18 @@ class Evaluation:
     """One model on one panel under one protocol; its folder is a function of task, model and MODEL_TYPE."""
 
     def __init__(
-        self, settings: Settings, protocol: Protocol, starts: Sequence[Start], output_dir: str | Path
+        self,
+        settings: Settings,
+        protocol: Protocol,
+        starts: Sequence[Start],
+        output_dir: str | Path,
+        weights: str | None = None,
     ) -> None:
+        """`weights`: what storage.fingerprint says of MODEL_DIR, where that is known."""
         self.settings = settings
+        self.goals, self.stop = protocol.goals, Event()
+        self.usage: dict[str, Any] = {}  # of this run
+        self._root = Path(output_dir)
         self.protocol = protocol
         self.starts = list(starts)
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
@@ -66,8 +87,23 @@ class Evaluation:
         self._how = {
             **asdict(protocol),
             "model": settings.model_name,
-            "weights": fingerprint(settings.model_dir if settings.local else ""),
+            "weights": fingerprint(settings.model_dir if settings.local else "")
+            if weights is None
+            else weights,
         }
+
+    @property
+    def roots(self) -> Mapping[str, Path]:
+        """See cluster.Stage."""
+        return {"out": self._root}
+
+    def files(self, job: Start) -> list[Path]:
+        """See cluster.Stage: an episode begins at its start."""
+        return []
+
+    def elsewhere(self) -> Callable[[Path], Evaluation]:
+        """See cluster.Stage."""
+        return partial(_in_folder, self.settings, self.protocol, self._how["weights"])
 
     def run(
         self,
@@ -83,22 +119,33 @@ class Evaluation:
         """
         began = time.monotonic()
         todo = [start for start in self.starts if not self._finished(start, overwrite)]
-        tokens: Mapping[str, Any] = {}
         if todo:
-            actor = make_actor()
-            pool = SessionPool(make_environment)
-            for name in (
-                "summary.json",
-                "manifest.json",
-            ):  # they would speak of files that are about to change
-                (self.folder / name).unlink(missing_ok=True)
-            try:
-                self._roll_out(todo, actor, pool)
-            finally:
-                pool.close()
-                tokens = actor.stats()
-                actor.close()
-        return self._conclude(bool(todo), tokens, time.monotonic() - began)
+            self._roll_out(todo, make_actor, make_environment)
+        return self._conclude(bool(todo), self.usage, time.monotonic() - began)
+
+    @contextmanager
+    def working(
+        self,
+        make_actor: Callable[[], Any] | None,
+        make_environment: Callable[[], Environment],
+        saved: Callable[[Path], None] = nothing,
+    ) -> Iterator[Callable[[Start], float]]:
+        """See cluster.Stage: one episode, and its reward."""
+        assert make_actor is not None
+        actor = make_actor()
+        pool = SessionPool(make_environment)
+
+        def work(start: Start) -> float:
+            reward = self._episode(start, actor, pool)
+            saved(self._path(start.index))
+            return reward
+
+        try:
+            yield work
+        finally:
+            pool.close()
+            self.usage = actor.stats()
+            actor.close()
 
     def _finished(self, start: Start, overwrite: bool) -> bool:
         """True if the episode is on disk and made in the same way."""
@@ -123,36 +170,44 @@ class Evaluation:
             )
         return True
 
-    def _roll_out(self, todo: Sequence[Start], actor: Actor, pool: SessionPool) -> None:
+    def _roll_out(
+        self,
+        todo: Sequence[Start],
+        make_actor: Callable[[], ClosableActor],
+        make_environment: Callable[[], Environment],
+    ) -> None:
         missing = {start.index for start in todo}
         kept = [read_json(self._path(s.index))["reward"] for s in self.starts if s.index not in missing]
-        wins, done, failed = sum(metrics.is_success(r) for r in kept), len(kept), 0
-
-        stop = Event()
-
-        def work(start: Start) -> Episode:
-            return self._episode(start, actor, pool, stop)
-
-        bar = tqdm(
-            total=len(self.starts), initial=len(kept), desc=self.protocol.mode, unit="task", mininterval=1
+        make_bar = partial(
+            tqdm,
+            total=len(self.starts),
+            initial=len(kept),
+            desc=self.protocol.mode,
+            unit="task",
+            mininterval=1,
         )
-        running = run_tasks(todo, work, self.settings.in_flight, bar, stop)
-        with bar, closing(running):
-            for start, result in running:
-                if isinstance(result, InputError):
-                    raise result
-                if isinstance(result, Exception):
-                    failed += 1
-                    self._record_failure(start, result)
-                    if failed >= HOPELESS and not done:
-                        raise InputError(
-                            f"{failed} tasks failed and none worked; the last: {one_line(result)}"
-                        )
-                else:
-                    done, wins = done + 1, wins + metrics.is_success(result.reward)
-                bar.set_postfix(success=f"{wins / done:.1%}" if done else "-", failed=failed, refresh=False)
+        slots = self.settings.in_flight
+        with carried_out(self, todo, slots, make_actor, make_environment, make_bar) as (results, bar):
+            for name in ("summary.json", "manifest.json"):  # they speak of files that are about to change
+                (self.folder / name).unlink(missing_ok=True)
+            self._settle(results, kept, bar)
 
-    def _episode(self, start: Start, actor: Actor, pool: SessionPool, stop: Event) -> Episode:
+    def _settle(self, results: Iterable[tuple[Start, Any]], kept: Sequence[float], bar: Any) -> None:
+        """Take the results as they come. `kept`: rewards of earlier runs."""
+        wins, done, failed = sum(metrics.is_success(reward) for reward in kept), len(kept), 0
+        for start, result in results:
+            if isinstance(result, InputError):
+                raise result
+            if isinstance(result, Exception):
+                failed += 1
+                self._record_failure(start, result)
+                if failed >= HOPELESS and not done:
+                    raise InputError(f"{failed} tasks failed and none worked; the last: {one_line(result)}")
+            else:
+                done, wins = done + 1, wins + metrics.is_success(result)
+            bar.set_postfix(success=f"{wins / done:.1%}" if done else "-", failed=failed, refresh=False)
+
+    def _episode(self, start: Start, actor: Actor, pool: SessionPool) -> float:
         began = time.monotonic()
         with pool.session() as env:
             episode = run_episode(
@@ -164,7 +219,7 @@ class Evaluation:
                 temperature=self.protocol.temperature,
                 seed=derive_seed(self.settings.seed, start.index),
                 prefix=start.prefix,
-                stopped=stop.is_set,
+                stopped=self.stop.is_set,
             )
         if start.task_id and episode.task.id != start.task_id:
             raise EnvError(
@@ -181,7 +236,7 @@ class Evaluation:
             "settings": {**self._how, "prefix": start.digest()},
         }
         write_json(self._path(start.index), record)
-        return episode
+        return episode.reward
 
     def _record_failure(self, start: Start, error: Exception) -> None:
         """A failed task is data: it says why, counts in no score, and the next run tries it again."""
@@ -222,3 +277,8 @@ def _same_answers(prefix: Sequence[Step], steps: Sequence[Step]) -> bool:
     return [(s.observation, s.reward) for s in prefix] == [
         (s.observation, s.reward) for s in steps[: len(prefix)]
     ]
+
+
+def _in_folder(settings: Settings, protocol: Protocol, weights: str, folder: Path) -> Evaluation:
+    """A worker process's own: single episodes are played with it."""
+    return Evaluation(settings, protocol, (), folder / "out", weights)

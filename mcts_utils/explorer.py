@@ -82,8 +82,10 @@ class Explorer:
 
     def rollouts(self, path: Sequence[Step], k: int) -> list[tuple[Step, ...] | None]:
         """See search.Explorer."""
-        held = self._env if self._at == list(path) else None
-        self._env = None
+        held, self._env = self._env, None
+        if held is not None and self._at != list(path):
+            self._travel.give(held)
+            held = None
         if not self._owner.forks():
             return self._run([self._lone(path, held if i == 0 else None) for i in range(k)], path)
         forks = Forks(self._travel, self._owner.root.find(path), held, k)
@@ -168,8 +170,10 @@ class TaskSimulator:
     def forks(self) -> bool:
         """True if the server can copy sessions."""
         if self._forks is None:
-            with self.pool.session() as env:
-                self._forks = "fork" in extensions(env)
+            self._forks = False
+            if self.pool.shared:
+                with self.pool.session() as env:
+                    self._forks = "fork" in extensions(env)
         return self._forks
 
     @contextmanager

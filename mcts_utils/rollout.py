@@ -9,11 +9,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
+from threading import Condition, Lock
 from typing import Any
 
 from mcts_utils.conversation import WAIT_OBSERVATION, acting_messages, action_of, is_signal
-from mcts_utils.types import Actor, ContextOverflow, Environment, Episode, Step, StepResult, Task
+from mcts_utils.types import Actor, ContextOverflow, EnvError, Environment, Episode, Step, StepResult, Task
 
 
 class Stopped(Exception):
@@ -29,6 +29,8 @@ def derive_seed(*parts: int) -> int:
 class SessionPool:
     """Environment sessions that are used again and again; one that raised is dropped. Safe for threads."""
 
+    shared = True  # as many sessions as are asked for
+
     def __init__(self, factory: Callable[[], Environment]) -> None:
         self._factory = factory
         self._idle: list[Environment] = []
@@ -42,12 +44,12 @@ class SessionPool:
         try:
             yield env
         except BaseException:
-            env.close()
+            self.drop(env)
             raise
         self.give(env)
 
-    def take(self) -> Environment:
-        """A session for one user, who gives it back or closes it; reset it first."""
+    def take(self, stopped: Callable[[], bool] = lambda: False) -> Environment:
+        """A session for one user, who gives it back or drops it; reset it first. `stopped` ends a wait for it."""
         with self._lock:
             env = self._idle.pop() if self._idle else None
         return env or self._factory()
@@ -61,12 +63,69 @@ class SessionPool:
         if not keep:
             env.close()
 
+    def drop(self, env: Environment) -> None:
+        """Close a session that failed."""
+        env.close()
+
     def close(self) -> None:
         """Close the idle sessions; those in use are closed when they come back."""
         with self._lock:
             self._closed, idle, self._idle = True, self._idle, []
         for env in idle:
             env.close()
+
+
+WAKE = 0.1  # seconds between two looks whether a wait is over
+
+
+class LoneSession(SessionPool):
+    """One session for all users, one after the other: where another session would be another task.
+
+    A public WebShop draws the price limits of its goals with each session, so all of a tree happens in one.
+    """
+
+    shared = False
+
+    def __init__(self, pool: SessionPool, env: Environment) -> None:
+        """`env` was taken from `pool`, and goes back there at the end."""
+        self._pool = pool
+        self._env: Environment | None = env
+        self._free = True
+        self._turn = Condition()
+
+    def take(self, stopped: Callable[[], bool] = lambda: False) -> Environment:
+        """The session, once it is free.
+
+        Raises:
+            EnvError: it failed.
+            Stopped: `stopped` said so while it was in use.
+        """
+        with self._turn:
+            while not self._turn.wait_for(lambda: self._free, WAKE):
+                if stopped():  # whoever has it may have ended without giving it back
+                    raise Stopped
+            if self._env is None:
+                raise EnvError("the session of this tree failed, and another one has other goals")
+            self._free = False
+            return self._env
+
+    def give(self, env: Environment) -> None:
+        """The next one may have it."""
+        with self._turn:
+            self._free = True
+            self._turn.notify()
+
+    def drop(self, env: Environment) -> None:
+        """Close it; there is no other."""
+        env.close()
+        with self._turn:
+            self._env, self._free = None, True
+            self._turn.notify_all()
+
+    def close(self) -> None:
+        """Give the session back to where it came from."""
+        if self._env is not None:
+            self._pool.give(self._env)
 
 
 class Meter:
@@ -126,6 +185,11 @@ def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, 
 def extensions(env: Environment) -> frozenset[str]:
     """What the session's server offers beside AgentGym's contract; nothing for an environment without a server."""
     return getattr(env, "extensions", frozenset())
+
+
+def own_goals(env: Environment) -> bool:
+    """True if another session of the server would show other goals."""
+    return bool(getattr(env, "own_goals", False))
 
 
 def waits(env: Environment) -> bool:

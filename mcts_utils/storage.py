@@ -234,13 +234,13 @@ def _brief(error: Exception) -> str:
     return str(error) if isinstance(error, json.JSONDecodeError) else "nested too deep"
 
 
-def _write(path: Path, parts: Iterable[str]) -> None:
+def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
     """Temp file in the same folder, fsync, os.replace: a reader never sees half a file."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        # A lone surrogate in a model's reply becomes its JSON escape instead of an error.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        with os.fdopen(handle, "wb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
@@ -249,3 +249,8 @@ def _write(path: Path, parts: Iterable[str]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _write(path: Path, parts: Iterable[str]) -> None:
+    """UTF-8; a lone surrogate in a model's reply becomes its JSON escape instead of an error."""
+    write_bytes(path, (part.encode("utf-8", "backslashreplace") for part in parts))

@@ -46,7 +46,7 @@ class Travel:
 
     def take(self) -> Environment:
         """A session from the pool, anywhere."""
-        env = self._pool.take()
+        env = self._pool.take(self._stopped)
         with self._lock:
             self._taken += 1
             self._live.append(env)
@@ -74,7 +74,7 @@ class Travel:
         with self._lock:
             self._live.remove(env)
             self._taken = min(self._taken, len(self._live))
-        env.close()
+        self._pool.drop(env)
 
     def release(self, usable: bool) -> None:
         """Give all that is left; close it where the iteration failed. Only when nobody uses a session any more."""

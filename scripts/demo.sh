@@ -2,6 +2,7 @@
 # From a fresh clone to an agent that got better: one round of Agent-R on the bundled TextCraft and the bundled actor.
 #
 #   bash scripts/demo.sh
+#   TASK=sciworld bash scripts/demo.sh     (or webshop, or multi) the stages on other worlds: see demo_scripted.sh
 #
 # Makes the environments where they are missing, starts the server, evaluates the actor on held-out goals, searches,
 # builds verified revisions, trains with XTuner, evaluates again, prints one table and stops the server. Under 15
@@ -10,6 +11,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
+case ${TASK:-textcraft} in
+  textcraft) ;;
+  sciworld | webshop | multi) exec bash scripts/demo_scripted.sh ;;
+  *) echo "demo.sh: TASK must be textcraft, sciworld, webshop or multi: '$TASK'" >&2; exit 2 ;;
+esac
 python=.venv/bin/python
 run=${RUN_DIR:-runs/demo}
 mkdir -p "$run"
@@ -21,16 +27,8 @@ export MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=4 N_ROLLOUT=${N_ROLLOU
 export TRAIN_CONFIG=tiny_actor TRAIN_FLAGS=${TRAIN_FLAGS:-}
 base=models/tiny_actor
 
-"$python" -m mcts_utils.servers.textcraft --port 0 >"$run/server.log" 2>&1 &
-server=$!
-trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true' EXIT
-for _ in $(seq 150); do
-  url=$(sed -n 's/^TextCraft server on //p' "$run/server.log")
-  [ -n "$url" ] && break
-  kill -0 "$server" 2>/dev/null || { echo "demo.sh: the server did not start: $(tail -n 1 "$run/server.log")" >&2; exit 1; }
-  sleep 0.2
-done
-[ -n "$url" ] || { echo "demo.sh: the server said nothing for 30 s, see $run/server.log" >&2; exit 1; }
+. scripts/processes.sh
+start "$run/server.log" "$python" -m mcts_utils.servers.textcraft --port 0
 export ENV_SERVER_BASE=$url
 
 # Every second training goal, of all depths: what fits into the time.

@@ -145,7 +145,7 @@ def live(client: httpx.Client) -> Exchange:
         sent = {"params": content} if method == "GET" else {"json": content}
         if isinstance(content, bytes):
             sent = {"content": content}
-        response = client.request(method, path, **(sent if content is not None else {}))  # type: ignore[arg-type]
+        response = client.request(method, path, **(sent if content is not None else {}))
         try:
             return response.status_code, response.json()
         except ValueError:

@@ -166,7 +166,7 @@ def test_a_slow_actor_goes_on_in_its_session(
 def test_a_session_that_the_server_lost_is_replayed(
     env_name: str, loses: Callable[[FaultyServer], None]
 ) -> None:
-    worlds = {**WORLDS, "webshop": lambda: Shop(fixed_price=40)}
+    worlds: dict[str, Any] = {**WORLDS, "webshop": lambda: Shop(fixed_price=40)}
     with serving(worlds[env_name]) as server:
         env = connected(server, env_name)
         env.reset(GOAL)
@@ -554,7 +554,12 @@ def test_a_fork_of_a_lost_session_is_replayed_first() -> None:
 def test_forks_use_connections_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[HttpSession] = []
     another = HttpSession.another
-    monkeypatch.setattr(HttpSession, "another", lambda self: opened.append(another(self)) or opened[-1])
+
+    def counted(self: HttpSession) -> HttpSession:
+        opened.append(another(self))
+        return opened[-1]
+
+    monkeypatch.setattr(HttpSession, "another", counted)
     with running_textcraft() as base_url:
         env = make_environment("textcraft", base_url)
         env.reset(GOAL)

@@ -248,8 +248,8 @@ class EnvFailing:
         self.goal = goal
 
     def wrap(self, make):
-        def made(*args):
-            env = make(*args)
+        def made(*args, **options):
+            env = make(*args, **options)
             step = env.step
 
             def failing(action):

@@ -19,7 +19,11 @@ from mcts_utils.servers.textcraft.app import create_app
 from mcts_utils.servers.textcraft.app import running_server as running_textcraft
 from mcts_utils.servers.webshop.app import running_server as running_webshop
 
-RUNNING = {"textcraft": running_textcraft, "sciworld": running_sciworld, "webshop": running_webshop}
+RUNNING: dict[str, Any] = {
+    "textcraft": running_textcraft,
+    "sciworld": running_sciworld,
+    "webshop": running_webshop,
+}
 
 
 @pytest.fixture(scope="module", params=sorted(RUNNING))

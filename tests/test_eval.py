@@ -6,12 +6,9 @@ import json
 import re
 import threading
 from collections.abc import Callable, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import eval as stage
 from mcts_utils import panel
@@ -19,7 +16,7 @@ from mcts_utils.conversation import reply_text
 from mcts_utils.servers.textcraft.planner import Planner
 from mcts_utils.servers.textcraft.world import Session, load_world
 from mcts_utils.storage import fingerprint
-from mcts_utils.types import ActorError, InputError, Message, Sample
+from mcts_utils.types import ActorError, Message, Sample
 
 WORLD = load_world()
 TEST_IDS = WORLD.split()["test"]
@@ -288,6 +285,20 @@ def test_revision_starts_from_cut_failures(run, monkeypatch):
     assert stage.main(["compare", str(folder("bad", "_revise")), str(folder("good", "_revise"))]) == 0
 
 
+def test_ids_of_one_kind_of_server_are_not_played_on_another(run, capsys, monkeypatch):
+    assert run(Player(half), "--task_ids", IDS, "--max_steps", "9") == 0
+    revise = ["--mode", "revise", "--from", str(folder()), "--seed", "3", "--max_steps", "3"]
+    assert run(Player(), *revise, "--panel", "panel.json", model="good") == 0
+    monkeypatch.setattr(stage, "server_about", lambda url: {"kind": "agentgym", "extensions": []})
+    capsys.readouterr()
+    assert run(Player(), *revise, model="other") == 2
+    assert "--from" in (said := capsys.readouterr().err) and "this one is agentgym" in said
+    assert run(Player(), *revise, "--panel", "panel.json", model="other") == 2
+    assert "--panel panel.json: its server was of kind agent-r-textcraft-" in capsys.readouterr().err
+    assert run(Player(half), "--task_ids", IDS, "--max_steps", "9") == 2  # nor resumed
+    assert "goals" in capsys.readouterr().err
+
+
 def test_cuts_depend_on_the_seed_and_leave_something_to_change():
     steps = [
         {"reply": f"Action: {i}", "action": str(i), "observation": "o", "reward": 0.0} for i in range(40)
@@ -319,58 +330,6 @@ def test_comparison_is_paired_and_refuses_what_differs(run, capsys):
     error = capsys.readouterr().err
     assert "max_steps 12 -> 5" in error
     assert "panel" in error
-
-
-def test_public_servers_get_the_public_ids():
-    class Public(BaseHTTPRequestHandler):
-        """A server of AgentGym's has no /split."""
-
-        def do_GET(self) -> None:
-            self.send_response(404)
-            self.end_headers()
-
-        def log_message(self, *args) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Public) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        sizes = {
-            (task, name): len(set(panel.choose_ids(task, url, name)))
-            for task, name in [
-                ("textcraft", "test"),
-                ("textcraft", "train"),
-                ("webshop", "test"),
-                ("sciworld", "test"),
-            ]
-        }
-        both = set(panel.choose_ids("webshop", url, "test")) & set(panel.choose_ids("webshop", url, "train"))
-        with pytest.raises(InputError, match="sciworld"):
-            panel.choose_ids("sciworld", url, "train")
-        server.shutdown()
-        thread.join()
-    assert sizes == {
-        ("textcraft", "test"): 100,  # Section 4.1: 200 / 200 / 100
-        ("textcraft", "train"): 374,
-        ("webshop", "test"): 200,
-        ("sciworld", "test"): 200,
-    }
-    assert not both
-
-
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 6)), min_size=1, max_size=6))
-def test_id_lists_read_back(ranges):
-    text = ",".join(f"{a}-{a + k}" if k else str(a) for a, k in ranges)
-    ids = panel.parse_ids(text)
-    assert set(ids) == {i for a, k in ranges for i in range(a, a + k + 1)}
-    assert len(ids) == len(set(ids))
-
-
-@pytest.mark.parametrize("text", ["", "3-1", "a", "1,,2", "-4", "1-2-3"])
-def test_bad_id_lists_are_refused(text):
-    with pytest.raises(InputError, match="task_ids"):
-        panel.parse_ids(text)
 
 
 def test_a_retrained_model_is_another_model(tmp_path):

@@ -16,13 +16,28 @@ PACKAGE = "mcts_utils"
 ORDER = [
     *("types", "config", "contracts", "grounding", "tree", "conversation", "search"),
     *("cleaning", "revision", "rows", "dataset", "metrics"),  # up to here: what pure modules are made of
-    *("storage", "kv_cache", "batching", "local_model", "actor", "envs"),
-    *("rollout", "explorer", "scheduler"),
+    *(
+        "storage",
+        "kv_cache",
+        "batching",
+        "local_model",
+        "pacing",
+        "gate",
+        "wire",
+        "endpoint",
+        "actor",
+        "envs",
+    ),
+    *("rollout", "travel", "forks", "explorer", "scheduler", "selection", "held_out"),
     *("judge", "execution", "records", "panel", "scorecard"),
+    "cluster",
     *("evaluation", "collection", "conversion", "report"),  # one per stage
-    *("servers", "tiny_actor", "bench"),
+    *("servers", "serving", "tiny_actor", "bench"),
 ]
-PURE = ("tree", "conversation", "search", "cleaning", "revision", "rows", "dataset", "metrics")
+PURE = (
+    *("contracts", "grounding", "tree", "conversation", "search"),
+    *("cleaning", "revision", "rows", "dataset", "metrics", "pacing"),
+)
 PURE_VENDORS = {"metrics": {"numpy", "scipy"}}  # statistics come from libraries
 IMPURE = {
     *("os", "io", "pathlib", "shutil", "tempfile", "glob", "sys", "subprocess", "signal"),
@@ -194,4 +209,4 @@ def test_the_example_names_every_variable():
     read = re.findall(r"read\.\w+\(\s*\"([A-Z_]+)\"", (ROOT / PACKAGE / "config.py").read_text())
     named = re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
     assert len(read) > 15
-    assert sorted(named) == sorted(read)
+    assert sorted(named) == sorted(set(read))

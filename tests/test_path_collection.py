@@ -29,6 +29,7 @@ from mcts_utils.conversion import Conversion, manifest_path, records_path
 from mcts_utils.judge import verdicts_path
 from mcts_utils.records import Options
 from mcts_utils.revision import PairRule
+from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage import read_json, read_jsonl, sha256_file, write_json
 from mcts_utils.tree import Node, Tree, tree_to_dict
 from mcts_utils.types import ActorError
@@ -88,13 +89,12 @@ def actor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scripted:
 
 @pytest.fixture
 def stage(trees: Path, textcraft_url: str, actor: Scripted) -> Callable[..., int]:
-    """Runs the entry script over the trees; flags are given as keywords."""
+    """Runs the entry script over the trees (one is of a test task); flags are given as keywords."""
 
-    def run(**flags: object) -> int:
+    def run(allow_test: bool = True, **flags: object) -> int:
         given = {"input_dir": trees, "output_dir": "out", "env_server_base": textcraft_url, **flags}
-        return path_collection.main(
-            [part for name, value in given.items() for part in (f"--{name}", str(value))]
-        )
+        named = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+        return path_collection.main([*named, *["--allow_test"] * allow_test])
 
     return run
 
@@ -105,6 +105,35 @@ def rows_of(data_type: str = "centric") -> list[dict[str, Any]]:
 
 def manifest_of(data_type: str = "centric") -> dict[str, Any]:
     return read_json(manifest_path("out", "textcraft", data_type))
+
+
+def test_trees_of_test_tasks_become_no_records(
+    stage: Callable[..., int], trees: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 5 in load_world().split()["test"]
+    door = read_json(trees / f"search_results_{DOOR}.json")
+    hidden = read_json(trees / "search_results_5.json")
+    door["task"]["id"] = hidden["task"]["id"]  # as if the server numbered a test goal otherwise
+    write_json(trees / f"search_results_{DOOR}.json", door)
+    assert stage(allow_test=False) == 2
+    said = capsys.readouterr().err
+    assert "search_results_5.json: index 5 is a test id" in said
+    assert f"search_results_{DOOR}.json: index {DOOR} shows the goal of a test task" in said
+    assert {row["task_num"] for row in rows_of()} <= {0}
+
+
+def test_trees_of_another_kind_of_server_are_refused(
+    stage: Callable[..., int], trees: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = read_json(trees / "search_results_5.json")
+    tree["settings"]["goals"] = "agentgym"
+    write_json(trees / "search_results_5.json", tree)
+    assert stage() == 2
+    said = capsys.readouterr().err
+    assert (
+        "search_results_5.json: searched on a server of kind agentgym, this one is agent-r-textcraft-" in said
+    )
+    assert {row["task_num"] for row in rows_of()} == {DOOR}
 
 
 def test_records_and_manifest_of_a_folder_of_trees(

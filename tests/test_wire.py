@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -81,7 +82,8 @@ def peer(*answers: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
 def client(keep_alive: float = 60.0) -> Iterator[tuple[httpx.Client, list[str]]]:
     """A client, and what its transport told about connections."""
     told: list[str] = []
-    with httpx.Client(transport=Transport(httpx, keep_alive), timeout=30, trust_env=False) as found:
+    transport: Any = Transport(httpx, keep_alive)
+    with httpx.Client(transport=transport, timeout=30, trust_env=False) as found:
         send = found.request
 
         def traced(*args, **options):

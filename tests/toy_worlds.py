@@ -87,7 +87,7 @@ class Science(Worlds):
     """Open the door, look, take the pot, boil it: 20, 60, 100. Focusing on anything but water is a disaster."""
 
     greeting = "This is environment ScienceWorld."
-    valid = (
+    valid: tuple[str, ...] = (
         "boil water in metal pot",
         "close door to kitchen",
         "focus on stove",

@@ -44,6 +44,7 @@ class Contract:
     listing = ""
     lost = ("is not valid", "has been deleted")  # texts of {"error"}: the session is not there any more
     finished = "has finished"  # text of {"error"}: the episode of that session is done
+    own_goals = False  # a public server's goals differ between sessions, so a tree must stay in one
     waits = False  # `wait` is a command of the environment, not only the action of a revision signal
     by_index = False  # an index is the same task on every server, so task_id needs no opening
     fixed_opening = True  # two resets of a goal show the same text

@@ -38,6 +38,7 @@ class WebShop(Contract):
     brief_prompt = "Buy what is asked for."
     # A refused action and a clicked option show the same page: its text cannot tell, so nothing counts as refused.
     id_field, index_field = "env_idx", "session_id"
+    own_goals = True
     hello = listing = "/list_envs"
 
     def greets(self, answer: Any) -> bool:

@@ -44,6 +44,15 @@ class AgentGym:
         return self._contract.waits
 
     @property
+    def own_goals(self) -> bool:
+        """True if another session would show other goals: a server (a public WebShop) that cannot copy this one.
+
+        Raises:
+            EnvError: as `extensions`.
+        """
+        return self._contract.own_goals and "fork" not in self.extensions
+
+    @property
     def extensions(self) -> frozenset[str]:
         """What the server offers beside AgentGym's contract ("fork", "replay"); asked for once a session.
 

@@ -74,13 +74,12 @@ def records(run: Path) -> tuple[dict[str, Any], dict[str, float], dict[str, Any]
 
 def replay_check(run: Path) -> float | None:
     """Share of the written rows that a second execution found exact, as `path_collection.py --verify` reported."""
-    path = run / "verified.txt"
-    if not path.is_file():
-        return None
     rows = exact = 0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        found = dict(part.rsplit(" ", 1) for part in line.split(": ", 1)[1].split(", "))
-        rows, exact = rows + int(found.get("rows", 0)), exact + int(found.get("exact", 0))
+    for path in sorted(run.glob("verified*.txt")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            counts = line.rpartition(": ")[2]
+            found = dict(part.rsplit(" ", 1) for part in counts.split(", ") if " " in part)
+            rows, exact = rows + int(found.get("rows", 0)), exact + int(found.get("exact", 0))
     return exact / rows if rows else None
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ class Jvm:
         self.lock = threading.RLock()
         self.simulators = 0  # kept by the pool
         self.dead = False
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.process = subprocess.Popen(
             [
                 *(setup.java, *options(setup)),
@@ -101,6 +103,7 @@ class Jvm:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            cwd=self._folder.name,  # the simulator writes a table of object types to where it runs
             process_group=0,  # Ctrl-C is for the server, which then ends this process itself
         )
         try:
@@ -138,3 +141,4 @@ class Jvm:
             self.process.stdout.close()
         if hasattr(self, "wire"):
             self.wire.close()
+        self._folder.cleanup()

@@ -1,0 +1,46 @@
+"""Some tasks of a bundled server that its scripted player can solve: prints training ids, then test ids.
+
+python -m mcts_utils.servers.demo_tasks webshop --train 24 --test 24
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mcts_utils.servers.chat import ENVS
+from mcts_utils.servers.sciworld.expert import demo_ids
+from mcts_utils.servers.textcraft.world import load_world
+from mcts_utils.servers.webshop.shop import bundled_shop
+
+
+def tasks(env: str, split: str, count: int) -> list[int]:
+    """`count` indices, spread evenly over the server's split; in ScienceWorld over those with known solutions."""
+    if env == "sciworld":
+        known = list(demo_ids(split))
+    else:
+        known = (load_world() if env == "textcraft" else bundled_shop()).split()[split]
+    count = min(count, len(known))
+    return [known[place * len(known) // count] for place in range(count)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("env", choices=ENVS)
+    add("--train", type=int, default=24, help="number of training ids, in the first line")
+    add("--test", type=int, default=24, help="number of test ids, in the second line")
+    args = parser.parse_args(argv)
+    for split in ("train", "test"):
+        count = getattr(args, split)
+        if count < 1:
+            print(f"--{split} must be at least 1: {count}", file=sys.stderr)
+            return 2
+        print(",".join(map(str, tasks(args.env, split, count))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
