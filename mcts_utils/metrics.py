@@ -102,9 +102,9 @@ def _is_loop(block: list[str]) -> bool:
     return any(size % k == 0 and block == block[:k] * (size // k) for k in range(1, size))
 
 
-def refused_share(episodes: Sequence[Sequence[Step]], refused: Callable[[Step], bool]) -> float | None:
-    """Share of all actions that the environment refused; None without actions."""
-    answers = [refused(step) for steps in episodes for step in steps]
+def action_share(episodes: Sequence[Sequence[Step]], counts: Callable[[Step], bool]) -> float | None:
+    """Share of the actions that count; None without actions."""
+    answers = [counts(step) for steps in episodes for step in steps]
     return sum(answers) / len(answers) if answers else None
 
 
@@ -128,7 +128,8 @@ def behaviour(episodes: Sequence[Sequence[Step]], refused: Callable[[Step], bool
         "steps": {"mean": float(np.mean(steps)), "median": float(np.median(steps)), "total": sum(steps)}
         if n
         else None,
-        "invalid_action_share": refused_share(episodes, refused),
+        "invalid_action_share": action_share(episodes, refused),
+        "grounded_action_share": action_share(episodes, lambda step: bool(step.executed)),
         "repeated_action_share": repeats / follow_ups if follow_ups else None,
         "repeated_sequences": loops,  # mean count per episode, by length (Figure 4)
     }

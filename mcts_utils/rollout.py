@@ -160,7 +160,7 @@ def take_step(env: Environment, reply: str, score: float) -> Step:
 def step_of(reply: str, action: str, result: StepResult) -> Step:
     """A reply and what the environment answered to its action."""
     reward = 0.0 if result.disaster else result.reward
-    return Step(reply, action, result.observation, reward, result.done, result.disaster)
+    return Step(reply, action, result.observation, reward, result.done, result.disaster, result.executed)
 
 
 def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, list[Step]]:

@@ -40,6 +40,7 @@ class Step:
     reward: float  # score after the step, in [0, 1]
     done: bool = False
     disaster: bool = False
+    executed: str = ""  # what was executed in the action's place (grounding.py); empty: the action itself
 
 
 @dataclass(frozen=True, slots=True)

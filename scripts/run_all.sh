@@ -40,7 +40,7 @@ TASKS=${TASKS:-textcraft sciworld webshop} ITERATIONS=${ITERATIONS:-3} EVAL_BASE
 PLAYER=${PLAYER:-model} NOISE=${NOISE:-0.3} N_TRAIN=${N_TRAIN:-24} N_TEST=${N_TEST:-24} EVAL_TASKS=${EVAL_TASKS:-0}
 EVAL_PLAYER=${EVAL_PLAYER:-0} VERIFY=${VERIFY:-0} SAMPLE=${SAMPLE:-2} SERVE_PORT=${SERVE_PORT:-8000}
 SEED=$(setting SEED 0) MODEL_DIR=$(setting MODEL_DIR) TRAIN_CONFIG=${TRAIN_CONFIG:-tiny_actor}
-endpoint=$(setting OPENAI_BASE_URL) base_name=$(setting MODEL_NAME) depth=$(setting MAX_DEPTH) prompt=$(setting PROMPT)
+endpoint=$(setting OPENAI_BASE_URL) base_name=$(setting MODEL_NAME) depth=$(setting MAX_DEPTH)
 run=${RUN_DIR:-runs/run_all}
 read -r -a alphas <<<"${ALPHAS:-0.5 0.7 1.0}"
 read -r -a epochs <<<"${EPOCHS:-3 1 1}"
@@ -82,11 +82,11 @@ for task in "${tasks[@]}"; do
       || die "$given must be train, test, a file or a list such as 0-9,31: '$ids'"
   done
 done
-if [ -z "$prompt" ]; then # what the model was trained with
-  prompt=full
-  [ "$model_here" = 0 ] || prompt=$(MODEL_DIR=$MODEL_DIR "$python" -c 'from mcts_utils import config; print(config.settings_from_env().prompt)') \
-    || exit 2
-fi
+# What the stages read by themselves is checked here as well; the prompt is the one that the model was trained with.
+prompt=$(MODEL_DIR=$([ "$model_here" = 0 ] || echo "$MODEL_DIR") "$python" -c 'import sys
+from mcts_utils import config, types
+try: print(config.settings_from_env().prompt)
+except types.InputError as error: sys.exit(f"run_all.sh: {error}")') || exit 2
 
 # --- who and where
 depth_of() { echo "${depth:-$([ "$1" = sciworld ] && echo 50 || echo 20)}"; }
@@ -154,17 +154,17 @@ verify() { # FOLDER TASK
   done
 }
 evaluate() { # FOLDER TASK K|player IDS
-  local out=test_result who
+  local out=test_result who steps=$EVAL_STEPS
   needs=("server $2")
   at "$2"
   if [ "$3" = player ]; then
-    as_player "$2" && who=$2-expert out=player_result
+    as_player "$2" && who=$2-expert out=player_result steps=$(depth_of "$2")
   else
     as_model "$3" && who=$(name_of "$3")
   fi
   base+=(MODEL_TYPE=greedy)
-  may_fail=1 step "$1/$2/evaluate${3#[0-9]*}" "$run/$1/$2/$out/$2/${who}_greedy/manifest.json" \
-    "${base[@]}" "$python" eval.py --task_ids "$4" --max_steps "$EVAL_STEPS" --output_dir "$run/$1/$2/$out"
+  may_fail=1 step "$1/$2/evaluate$([ "$3" != player ] || echo _player)" "$run/$1/$2/$out/$2/${who}_greedy/manifest.json" \
+    "${base[@]}" "$python" eval.py --task_ids "$4" --max_steps "$steps" --output_dir "$run/$1/$2/$out"
 }
 train() { # K
   local task files=()
@@ -214,13 +214,14 @@ done
 
 # --- settings that the stages read by themselves: shown, and part of what a step is known by
 exported=()
-for variable in $(sed -nE 's/^([A-Z_]+)=.*/\1/p' .env.example); do
+others="SERVE SERVE_TIMEOUT TENSOR_PARALLEL NPROC_PER_NODE XTUNER_PYTHON" # of serve.sh and train.sh
+for variable in $(sed -nE 's/^([A-Z_]+)=.*/\1/p' .env.example) $others; do
   case $variable in
     TASK | ENV_SERVER_BASE | MODEL_* | OPENAI_* | MAX_DEPTH | ALPHA | PROMPT | SEED) ;; # in the commands
     *) [ -z "${!variable:-}" ] || exported+=("$variable=${!variable}") ;;
   esac
 done
-passing='^(CONCURRENCY|WORKERS|EXECUTOR|RAY_[A-Z_]*)=' # where and how fast, not what
+passing="^(CONCURRENCY|WORKERS|EXECUTOR|RAY_[A-Z_]*|${others// /|})=" # where and how fast, not what
 chain=$({ printf '%s\n' "$PLAYER $NOISE" "${exported[@]+"${exported[@]}"}" && cat .env 2>/dev/null || true; } | grep -vE "$passing" | digest)
 
 if [ "$PLAYER" = scripted ]; then

@@ -51,6 +51,8 @@ show() {
   for word in "$@"; do
     if [[ $word =~ $from_variable ]]; then
       line+="${BASH_REMATCH[1]}=\"\$${BASH_REMATCH[2]}\" "
+    elif [[ $word =~ ^[A-Za-z0-9_@%+=:,./-]+$ ]]; then
+      line+="$word "
     else
       line+="$(printf %q "$word") "
     fi

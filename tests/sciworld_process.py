@@ -14,11 +14,12 @@ NO_JAVA = "ScienceWorld's simulator needs Java 11 or newer, and there is no java
 
 
 @contextmanager
-def running_sciworld(jvms: int = 1) -> Iterator[str]:
+def running_sciworld(jvms: int = 1, reproducible: bool = False) -> Iterator[str]:
     """Its base URL; the test is skipped where there is no Java."""
     if shutil.which("java") is None:
         pytest.skip(NO_JAVA)
     command = [sys.executable, "-m", "mcts_utils.servers.sciworld", "--port", "0", "--jvms", str(jvms)]
+    command += ["--reproducible"] * reproducible
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

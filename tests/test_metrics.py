@@ -36,6 +36,18 @@ def test_without_episodes_nothing_is_claimed():
     assert metrics.bootstrap_mean([0.5]) == metrics.Estimate(0.5, 1, None)
 
 
+def test_shares_count_over_all_actions_of_all_episodes():
+    def step(action: str, observation: str, executed: str = "") -> Step:
+        return Step("", action, observation, 0.0, executed=executed)
+
+    found = metrics.behaviour(
+        [[step("a", "no"), step("b", "yes", "B"), step("b", "yes")], [step("c", "no", "C")]],
+        lambda step: step.observation == "no",
+    )
+    assert (found["invalid_action_share"], found["grounded_action_share"]) == (0.5, 0.5)
+    assert found["repeated_action_share"] == 0.5
+
+
 @settings(deadline=None, max_examples=40)
 @given(REWARDS)
 def test_every_mean_lies_in_its_interval(rewards):

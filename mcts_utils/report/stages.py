@@ -2,8 +2,8 @@
 
     python -m mcts_utils.report.stages runs/run_all/iteration_1 textcraft sciworld webshop
 
-Reads what the stages wrote to ITERATION/TASK and ITERATION/model. It measures nothing itself; iterations.py puts several
-iterations side by side.
+Reads what the stages wrote to ITERATION/TASK and ITERATION/model. It measures nothing itself; iterations.py puts
+several iterations side by side.
 """
 
 from __future__ import annotations
@@ -82,10 +82,11 @@ def trained(kind: str) -> Show:
 
 
 ROWS: tuple[tuple[str, str, Show], ...] = (  # name, part of an environment's summary, its text
-    ("test tasks", "evaluation", lambda found: str(found["n"])),
-    ("mean reward (95 %)", "evaluation", score("mean_reward")),
-    ("success (95 %)", "evaluation", score("success_rate")),
-    ("scripted player: reward", "player", score("mean_reward")),
+    ("model: test tasks", "evaluation", lambda found: str(found["n"])),
+    ("model: reward (95 %)", "evaluation", score("mean_reward")),
+    ("model: success (95 %)", "evaluation", score("success_rate")),
+    ("player: test tasks", "player", lambda found: str(found["n"])),
+    ("player: reward (95 %)", "player", score("mean_reward")),
     ("trees", "search", lambda found: str(found["trees"])),
     ("trees that failed", "search", lambda found: str(found["failed"])),
     ("nodes", "search", lambda found: str(found["nodes"])),

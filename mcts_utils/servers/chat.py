@@ -260,7 +260,7 @@ def main() -> int:
         return 2
     print(f"{model_name(server.behaviour.env)} at {server.base_url}", file=sys.stderr, flush=True)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: server.loop.call_soon_threadsafe(server.loop.stop))
+        signal.signal(number, lambda *_: server.stop())
     server.serve()
     print(json.dumps(server.stats()), file=sys.stderr)
     return 0

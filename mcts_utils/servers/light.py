@@ -107,6 +107,7 @@ class LightServer:
         self.loop = asyncio.new_event_loop()
         self._open: set[Exchange] = set()
         self._thread: threading.Thread | None = None
+        self._ended = self.loop.create_future()
 
     def handle(self, exchange: Exchange) -> None:
         """One request; answer it now or later, on the loop's thread."""
@@ -115,17 +116,20 @@ class LightServer:
     def serve(self) -> None:
         """Answer requests in this thread until `stop`, or Ctrl-C."""
         asyncio.set_event_loop(self.loop)
-        server = self.loop.run_until_complete(
-            self.loop.create_server(self._connection, sock=self._listener, backlog=BACKLOG)
-        )
         try:
-            self.loop.run_forever()
+            self.loop.run_until_complete(self._serve())
+        finally:
+            self.loop.close()
+
+    async def _serve(self) -> None:
+        server = await self.loop.create_server(self._connection, sock=self._listener, backlog=BACKLOG)
+        try:
+            await self._ended
         finally:
             server.close()
             for exchange in self._open:
                 exchange.transport.abort()
-            self.loop.run_until_complete(asyncio.sleep(0))  # the aborted connections' last callbacks
-            self.loop.close()
+            await asyncio.sleep(0)  # the aborted connections' last callbacks
 
     def _connection(self) -> Exchange:
         self._open = {exchange for exchange in self._open if not exchange.transport.is_closing()}
@@ -139,7 +143,12 @@ class LightServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End `serve`; from any thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        """End `serve`, once it runs; from any thread and from a signal's handler."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._end)
         if self._thread is not None:
             self._thread.join()
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
