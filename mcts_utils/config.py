@@ -21,6 +21,7 @@ from mcts_utils.types import InputError
 PROMPT_KEY = "agent_r_prompt"  # in MODEL_DIR/config.json: the prompt that the model was trained with
 ENDPOINT_CONCURRENCY = 16  # requests in flight
 LOCAL_CONCURRENCY = 64  # a local model answers them in batches
+MOST_TREES = 64  # at once, where fewer would fill the slots
 AUTO_MOST = 128  # CONCURRENCY=auto: requests in flight at most
 PROMPT_KEYS = ("full", "brief")
 EXECUTORS = ("threads", "ray")
@@ -165,7 +166,11 @@ def default_workers(concurrency: int, n_rollout: int, local: bool = False) -> in
     A local model keeps the keys and values of the conversations under way; more of them than it has room for would
     only push each other out.
     """
-    return max(2, math.ceil((1 if local else 3) * concurrency / max(1, n_rollout)))
+    share = concurrency / max(1, n_rollout)
+    if local:
+        return max(2, math.ceil(share))
+    # Many trees, so that none is left over to end alone; more than MOST_TREES only where the slots ask for them.
+    return max(2, math.ceil(3 * share), min(MOST_TREES, math.ceil(8 * share)))
 
 
 def _model_prompt(model_dir: str) -> str:

@@ -11,6 +11,7 @@ attended=
 start() {
   local log=$1 deadline=$((SECONDS + ${START_SECONDS:-60}))
   shift
+  : >"$log" # it is read before the command has opened it
   # A process group of its own: Ctrl-C reaches the script alone, which ends the work before the servers.
   set -m
   "$@" >"$log" 2>&1 </dev/null &

@@ -24,7 +24,7 @@
 #                    solutions, in place of a model: to try all of this on a small machine. N_TRAIN, N_TEST (24): tasks of
 #                    each environment; EVAL_TASKS: the first so many test tasks for the model; EVAL_PLAYER=1: the player too
 # VERIFY=1           execute all records once more and report
-# DRY_RUN=1          SAMPLE (2): tasks of each environment to measure. Assumed rates: TOKENS_PER_SECOND and
+# DRY_RUN=1          SAMPLE (2): tasks of each environment to measure; 0: no estimate. Assumed rates: TOKENS_PER_SECOND and
 #                    PREFILL_TOKENS_PER_SECOND of the endpoint, TRAIN_TOKENS_PER_SECOND of a GPU, GPUS, DOLLARS_PER_GPU_HOUR,
 #                    OVERHEAD_MINUTES of an iteration; the output names their values
 set -euo pipefail
@@ -48,13 +48,13 @@ read -r -a tasks <<<"$TASKS"
 read -r -a train_flags <<<"${TRAIN_FLAGS:-}"
 one_of PLAYER model scripted
 for variable in DRY_RUN EVAL_BASE EVAL_PLAYER VERIFY; do one_of "$variable" 0 1; done
-for variable in ITERATIONS:1 EVAL_STEPS:1 N_TRAIN:1 N_TEST:1 EVAL_TASKS:0 SAMPLE:1 SERVE_PORT:0 SEED:0; do
+for variable in ITERATIONS:1 EVAL_STEPS:1 N_TRAIN:1 N_TEST:1 EVAL_TASKS:0 SAMPLE:0 SERVE_PORT:0 SEED:0; do
   whole "${variable%:*}" "${variable#*:}"
 done
 [ "${#tasks[@]}" -gt 0 ] || die "TASKS names no environment: '$TASKS'"
 for EPOCHS in "${epochs[@]}"; do whole EPOCHS 1; done
 for ALPHAS in "${alphas[@]}"; do
-  [[ $ALPHAS =~ ^(0|1|[01]?\.[0-9]+)$ ]] || die "ALPHAS must be numbers from 0 to 1: '$ALPHAS'"
+  [[ $ALPHAS =~ ^(0|0?\.[0-9]+|1|1\.0+)$ ]] || die "ALPHAS must be numbers from 0 to 1: '$ALPHAS'"
 done
 [ -f "xtuner_config/$TRAIN_CONFIG.py" ] || die "TRAIN_CONFIG is no config of xtuner_config/: '$TRAIN_CONFIG'"
 [ -z "${GENERAL_DATA:-}" ] || [ -f "$GENERAL_DATA" ] || die "GENERAL_DATA is no file: '$GENERAL_DATA'"
@@ -113,7 +113,11 @@ as_actor() { if [ "$PLAYER" = scripted ]; then as_player "$1"; else as_model "$2
 ready() { # "server TASK", "player TASK", "model K", "memory" (of the GPUs, for training): what a step needs
   local what=${1%% *} of=${1#* }
   case $what in
-    server) launch "ENV_SERVER_BASE_$(upper "$of")" "$logs/$of.log" "$python" -m "mcts_utils.servers.$of" --port 0 ;;
+    server)
+      local flags=(--port 0)
+      [ "$of" != sciworld ] || flags+=(--reproducible) # so that every record comes back as it was written
+      launch "ENV_SERVER_BASE_$(upper "$of")" "$logs/$of.log" "$python" -m "mcts_utils.servers.$of" "${flags[@]}"
+      ;;
     player) launch "player_$of" "$logs/${of}_player.log" "$python" -m mcts_utils.servers.chat --port 0 --env "$of" --noise "$NOISE" ;;
     memory) halt served ;;
     model)
@@ -243,5 +247,10 @@ show cd "$PWD"
 echo ". scripts/processes.sh"
 show mkdir -p "$logs"
 [ "${#exported[@]}" = 0 ] || show export "${exported[@]}"
-(all_iterations)
-. scripts/estimate.sh
+plan=$(all_iterations)
+printf '%s\n' "$plan"
+if ! grep -qE '^(env|start) ' <<<"$plan"; then
+  echo "# Nothing is left to be done."
+elif [ "$SAMPLE" != 0 ]; then
+  . scripts/estimate.sh
+fi

@@ -11,7 +11,8 @@
 #   halt NAME                 stops it, if it runs
 #   step NAME FILE WORD...    runs the command, unless it was run before in this very way and FILE, which it writes last, is
 #                             as it was. First it calls `ready NEED` for each of `needs`. Put before it: may_fail=1, exit code
-#                             1 ("some tasks failed") is tried once more, then told; into=1, what it prints goes to FILE too
+#                             1 ("some tasks failed") is tried once more, then told; into=1, what it prints goes to FILE too,
+#                             and exit code 2 is only told if it printed something
 # A step's way is its command and everything done before it: a change in one step reopens all that follow.
 
 die() { echo "$(basename "$0"): $1" >&2; exit "${2:-2}"; }
@@ -131,6 +132,10 @@ step() {
     [ "$code" = 1 ] && [ "$again" = 1 ] || break
     again=2
   done
+  if [ "$code" = 2 ] && [ -n "$output" ] && [ -s "$output.part" ]; then
+    echo "$(basename "$0"): $name: not everything is as it should be (exit code 2)" >&2
+    code=0
+  fi
   case $code$again in
     0*) ;;
     12) echo "$(basename "$0"): $name: some tasks failed twice; the run goes on without them (the files say why)" >&2 ;;

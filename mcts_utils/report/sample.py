@@ -58,7 +58,7 @@ def read_search(folder: Path, task: str) -> tuple[float, float]:
         new += len(tree.task.opening)
         for node in nodes(tree):
             drawn += node.samples * len(node.reply)
-            new += len(node.reply) + len(node.obs) if node.children else 0
+            new += len(node.reply) + len(node.obs) if node.children and node.parent else 0
     per_token = drawn / tokens if tokens and drawn else CHARACTERS
     return new / per_token, per_token
 
