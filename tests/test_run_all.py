@@ -41,7 +41,7 @@ SMALL = {
     "EVAL_STEPS": "2",
     "ITERATIONS": "2",
     "EPOCHS": "2",
-    "TRAIN_FLAGS": "--accumulation 1 --max_length 400 --max_per_task 2",
+    "TRAIN_FLAGS": "--accumulation 1 --max_length 640 --max_per_task 2",
     "OMP_NUM_THREADS": "1",
     "PYTHON": sys.executable,
 }

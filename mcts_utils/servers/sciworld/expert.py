@@ -15,17 +15,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mcts_utils.servers.dialogue import CURRENT, Turn, turns
+
 DATA = Path(__file__).with_name("gold.json")
-ACTION = re.compile(r"^\s*Action\s*:\s*(.*)$", re.MULTILINE)
 LOGGED = re.compile(r"^Action: (.*)\nObservation: ((?:(?!^Action: |^Current action: ).*\n)*)", re.MULTILINE)
-CURRENT = re.compile(r"^Current action: (.*)\nCurrent observation: (.*)\Z", re.MULTILINE | re.DOTALL)
 REFUSED = ("No known action", "Ambiguous request", "Unknown action", "I'm not sure", "It's not clear")
 IDLE = ("look around", "inventory", "task")  # no time passes, nothing changes
 GIVEN_UP = 2  # idle turns in a row
 TRAP = "focus on agent"
 # Chances of the slips, summing to 1: at noise 0.3 some paths are lost, others are only longer.
 SLIPS = {"refused": 0.5, "idle": 0.35, "trap": 0.15}
-Turn = tuple[str, str]  # action, observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +71,7 @@ def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
         return _verdict(game, first, (current[1], current[2]), rng, noise)
     if game is None:
         return "Thought: I do not know this place.\nAction: look around"
-    return _move(game, _turns(messages), rng, noise)
-
-
-def _turns(messages: list[dict]) -> list[Turn]:
-    """Actions and the observations that followed them."""
-    pairs = []
-    for said, heard in zip(messages, messages[1:], strict=False):
-        if said["role"] == "assistant" and heard["role"] == "user":
-            actions = ACTION.findall(said["content"])
-            pairs.append((actions[-1].strip() if actions else said["content"].strip(), heard["content"]))
-    return pairs
+    return _move(game, turns(messages), rng, noise)
 
 
 def _place(path: tuple[str, ...], turns: list[Turn]) -> int:

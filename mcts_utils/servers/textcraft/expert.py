@@ -10,19 +10,16 @@ import random
 import re
 from functools import lru_cache
 
+from mcts_utils.servers.dialogue import CURRENT, LOGGED, Turn, turns
 from mcts_utils.servers.textcraft.planner import Action, NoPlan, Planner
 from mcts_utils.servers.textcraft.world import load_world, text
 
 OPENING = re.compile(
     r"Crafting commands:\n(?P<commands>.*?)\n\nGoal: craft (?P<goal>.*?)\.(?:\n|$)", re.DOTALL
 )
-ACTION = re.compile(r"^\s*Action\s*:\s*(.*)$", re.MULTILINE)
-LOGGED = re.compile(r"^Action: (.*)\nObservation: (.*)$", re.MULTILINE)
-CURRENT = re.compile(r"^Current action: (.*)\nCurrent observation: (.*)\Z", re.MULTILINE | re.DOTALL)
 GOT = re.compile(r"Got (\d+) (.*)")
 CRAFTED = re.compile(r"Crafted (\d+) minecraft:(\w+)")
 USING = re.compile(r"craft \d+ .* using (.*)")
-Turn = tuple[str, str]  # action, observation
 
 
 def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
@@ -34,17 +31,7 @@ def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
     current = CURRENT.search(opening.string, opening.end())
     if current:
         return _verdict(opening, (current[1], current[2]), rng, noise)
-    return _move(opening, _turns(messages), rng, noise)
-
-
-def _turns(messages: list[dict]) -> list[Turn]:
-    """Actions and the observations that followed them."""
-    pairs = []
-    for said, heard in zip(messages, messages[1:], strict=False):
-        if said["role"] == "assistant" and heard["role"] == "user":
-            actions = ACTION.findall(said["content"])
-            pairs.append((actions[-1].strip() if actions else said["content"].strip(), heard["content"]))
-    return pairs
+    return _move(opening, turns(messages), rng, noise)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -10,16 +10,13 @@ from __future__ import annotations
 import random
 import re
 
+from mcts_utils.servers.dialogue import CURRENT, LOGGED, Turn, turns
 from mcts_utils.servers.webshop import plan
 from mcts_utils.servers.webshop.records import Goal
 from mcts_utils.servers.webshop.situation import Situation, situation
 
 INSTRUCTION = re.compile(r"Instruction: \[SEP\] (.*?) \[SEP\] ")
-ACTION = re.compile(r"^\s*Action\s*:\s*(.*)$", re.MULTILINE)
-LOGGED = re.compile(r"^Action: (.*)\nObservation: (.*)$", re.MULTILINE)
-CURRENT = re.compile(r"^Current action: (.*)\nCurrent observation: (.*)\Z", re.MULTILINE | re.DOTALL)
 OPENING = re.compile(r"^WebShop \[SEP\] Instruction: .*$", re.MULTILINE)
-Turn = tuple[str, str]  # action, observation
 
 
 def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
@@ -32,7 +29,7 @@ def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
     if current:
         before = LOGGED.findall(asked.split("\n\nLog:\n", 1)[-1])
         return _verdict(opening[0], before, (current[1], current[2]), rng, noise)
-    now = situation(opening[0], _turns(messages), plan.options_by_title())
+    now = situation(opening[0], turns(messages), plan.options_by_title())
     goal = plan.known(INSTRUCTION.findall(opening[0] + " [SEP] ")[0])
     if goal is None:
         return _stranger(now, opening[0])
@@ -40,16 +37,6 @@ def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
         return f"Thought: I will try this now.\nAction: {rng.choice(slips)}"
     reason, action = plan.move(now, goal)
     return f"Thought: {reason}\nAction: {action}"
-
-
-def _turns(messages: list[dict]) -> list[Turn]:
-    """Actions and the observations that followed them."""
-    pairs = []
-    for said, heard in zip(messages, messages[1:], strict=False):
-        if said["role"] == "assistant" and heard["role"] == "user":
-            actions = ACTION.findall(said["content"])
-            pairs.append((actions[-1].strip() if actions else said["content"].strip(), heard["content"]))
-    return pairs
 
 
 def _verdict(opening: str, before: list[Turn], current: Turn, rng: random.Random, noise: float) -> str:
