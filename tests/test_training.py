@@ -394,6 +394,7 @@ def test_lora_is_trained_and_merged(tiny, records, tmp_path, capsys):
     check_talk(output)
 
 
+@pytest.mark.skipif("SLOW_TESTS" not in os.environ, reason="40 s: SLOW_TESTS=1 runs it")
 @needs_trainer
 def test_qlora_trains_in_four_bits(llama, records, tmp_path, capsys):
     output = tmp_path / "model"
