@@ -50,6 +50,7 @@ HOPELESS = 3  # trees that fail in a row: the server is at fault, not the trees
 # Where and how fast the work is done; the records do not depend on it.
 PASSING = (
     *("env_server_base", "openai_base_url", "concurrency", "workers", "model_dir", "executor"),
+    "judge_wave",
     *("ray_address", "ray_workers", "ray_cpus_per_worker", "ray_gpus_per_worker"),
 )
 

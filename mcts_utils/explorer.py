@@ -104,7 +104,11 @@ class Explorer:
         def begin() -> Walk:
             env = held or self._travel.take()
             if env is not held:
-                self._travel.go_to(env, path)
+                try:
+                    self._travel.go_to(env, path)
+                except Diverged:
+                    self._travel.give(env)  # it works, and others may be waiting for it
+                    raise
             return LoneWalk(self._travel, env)
 
         return begin

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from faulty_server import FaultyServer, serving, status
-from toy_worlds import Shop
+from toy_worlds import Played, Shop
 
 from mcts_utils.collection import Collection
 from mcts_utils.config import Settings
@@ -30,6 +30,19 @@ class Shopper:
     def sample(self, messages: Sequence[Message], n=1, temperature=1.0, seed=None) -> list[Sample]:
         rng = Random(f"{len(messages)} {seed}")
         return [Sample(reply_text("t", rng.choice(ACTIONS))) for _ in range(n)]
+
+
+class Fickle(Shop):
+    """Pays another part of the reward after every reset, so nothing that was played replays as recorded."""
+
+    resets = 0
+
+    def act(self, path: str, body: Any) -> tuple[int, Any]:
+        self.resets += path == "/reset"
+        return super().act(path, body)
+
+    def step(self, played: Played, action: str) -> Any:
+        return {**super().step(played, action), "reward": self.resets / 10_000}
 
 
 def collect(server: FaultyServer, folder: Path, indices: Sequence[int], itera: int = 3) -> dict[str, Any]:
@@ -60,6 +73,14 @@ def test_every_page_of_a_tree_shows_one_price_limit(tmp_path: Path) -> None:
     assert [len(tree) for tree in found] == [1] * 6
     assert created <= 4  # one to look, and one for each of the trees at work at once
     assert len(set.union(*found)) > 1, "sessions do differ, so the test can fail"
+
+
+def test_rollouts_that_do_not_replay_leave_the_one_session_to_the_others(tmp_path: Path) -> None:
+    with serving(Fickle) as server:
+        totals = collect(server, tmp_path, range(4), itera=1)
+        assert server.paths().count("/create") <= 4
+    assert (totals["trees"], totals["failed"]) == (4, 0)
+    assert 4 <= totals["rollouts"] < 4 * 4, "some rollouts were given up, so the test can fail"
 
 
 def test_a_tree_whose_session_is_lost_fails_alone_and_is_searched_again_from_its_start(
