@@ -49,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     add("--beta", type=float, help="least gap between good and bad (BETA)")
     add("--strict", type=int, choices=(0, 1), default=0, help="1: r(bad) < beta < r(good)")
     add("--clean", type=int, choices=(0, 1), default=1, help="1: leave out what good paths do not need")
+    add("--verified", type=int, choices=(0, 1), default=1, help="0: splices as recorded, never executed")
+    add("--unique", type=int, choices=(0, 1), default=1, help="0: rows with the same actions are kept")
     add(
         "--mask_refused",
         type=int,
@@ -83,6 +85,8 @@ def options_of(args: argparse.Namespace, settings: Settings) -> Options:
         rule=PairRule(settings.alpha, settings.beta, bool(args.strict)),
         max_per_task=cap,
         clean=bool(args.clean),
+        verified=bool(args.verified),
+        unique=bool(args.unique),
         mask_refused=bool(args.mask_refused),
         judge_prefix=bool(args.judge_prefix),
         drop_unjudged=bool(args.drop_unjudged),

@@ -315,7 +315,7 @@ class Conversion:
         """The records, then the manifest. Without one tree that worked, an earlier output stays."""
         if not len(spool):
             raise InputError(f"no tree could be used; the first: {self.failures[0]}")
-        unique, total = UniqueRows(spool.rows()), self._total
+        unique, total = UniqueRows(spool.rows(), self.options.unique), self._total
         written = write_jsonl(self.output, unique)
         total["duplicate"] += unique.left_out
         counts = {
@@ -325,7 +325,7 @@ class Conversion:
             "failures": self.failures,
             **{name: total[name] for name in ("paths", "good_paths", "pairs") if name in total},
             "written": written,
-            "replayed": written,  # each was executed, and is what came back
+            "replayed": unique.executed,  # rows that were executed, and are what came back
             "tasks_written": len(unique.tasks),
             "dropped": {name: total[name] for name in REASONS if total[name]},
             "verdicts": {name: total[f"verdict {name}"] for name in (*LABELS, "unparsed", "requests")},

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mcts_utils.cleaning import Shortened, earned, is_idle, is_refused, shorten
+from mcts_utils.conversation import WAIT_OBSERVATION, action_of
 from mcts_utils.execution import Replayer
 from mcts_utils.revision import (
     Cut,
@@ -30,7 +31,7 @@ from mcts_utils.revision import (
 )
 from mcts_utils.rows import Record, Source, to_row
 from mcts_utils.tree import Tree
-from mcts_utils.types import Actor, Task
+from mcts_utils.types import Actor, Step, Task
 
 KINDS = {
     "centric": "revision",
@@ -63,6 +64,8 @@ class Options:
     rule: PairRule
     max_per_task: int = 8
     clean: bool = True
+    verified: bool = True  # False: splices are put together as recorded, and nothing executes them
+    unique: bool = True  # False: rows with the same actions are written again
     clean_replays: int = 40  # shorter paths tried per good path and per tail
     max_replays: int = 2000  # per tree
     mask_refused: bool = True
@@ -158,10 +161,18 @@ class TreeBuilder:
         short = self._clean(path)
         if short is None:
             return "good_replay"
-        return self._write(Record(self.kind, short.steps, 0, path, extra={"kept": list(short.kept)}))
+        extra = {"kept": list(short.kept)}
+        return self._write(Record(self.kind, short.steps, 0, path, extra=extra, executed=self._executes))
+
+    @property
+    def _executes(self) -> bool:
+        """True if good paths are executed: to be cleaned, or to be verified as they are."""
+        return self.options.clean or self.options.verified
 
     def _clean(self, path: Path) -> Shortened | None:
         """The path without what it does not need (as it is with `--clean 0`); None if it fails when replayed."""
+        if not self._executes:
+            return Shortened(tuple(range(len(path.steps))), path.steps, 0)
         if path.leaf not in self._cleaned:
             self._cleaned[path.leaf] = self._shorten(
                 (), [step.reply for step in path.steps], path.reward, True
@@ -198,18 +209,39 @@ class TreeBuilder:
             return "good_replay"
         kept = [i for i in clean.kept if i >= tail_start(pair, at)]
         splicing = (beginning, tuple(pair.good.steps[i].action for i in kept))
-        if splicing in self._spliced:
+        if splicing in self._spliced and self.options.unique:
             return "duplicate"
-        short = self._follow(pair, at, kept, splice(pair.bad.steps, at, signal(rng), ()), rng)
-        if short is None:
+        steps = self._spliced_steps(pair, at, clean, kept, rng)
+        if steps is None:
             return "replay_reward"
         self._spliced.add(splicing)
         node = pair.bad.nodes[at]
         feedback = next((v.reason for n, v in cut.verdicts if n == node and v.label == "bad"), "")
         verdicts = [{"node": n, "label": v.label, "reason": v.reason} for n, v in cut.verdicts]
         extra = {"cut": "none" if cut.step is None else node, "cut_step": at, "verdicts": verdicts}
-        record = Record(self.kind, short.steps, at + 1, pair.good, pair, feedback=feedback, extra=extra)
+        record = Record(
+            self.kind,
+            steps,
+            at + 1,
+            pair.good,
+            pair,
+            feedback=feedback,
+            extra=extra,
+            executed=self.options.verified,
+        )
         return self._write(record, beginning)
+
+    def _spliced_steps(
+        self, pair: Pair, cut: int, clean: Shortened, kept: Sequence[int], rng: random.Random
+    ) -> tuple[Step, ...] | None:
+        """tau^r as it was executed, or None where it does not earn its reward; with `--verified 0` as recorded."""
+        rs = signal(rng)
+        if not self.options.verified:
+            tail = clean.steps[len(clean.steps) - len(kept) :]
+            before = pair.bad.steps[: cut + 1]
+            return (*before, Step(rs, action_of(rs), WAIT_OBSERVATION, before[-1].reward), *tail)
+        short = self._follow(pair, cut, kept, splice(pair.bad.steps, cut, rs, ()), rng)
+        return None if short is None else short.steps
 
     def _follow(
         self, pair: Pair, cut: int, kept: Sequence[int], fixed: Sequence[str], rng: random.Random
@@ -265,13 +297,13 @@ class TreeBuilder:
 
     def _write(self, record: Record, beginning: tuple[str, ...] = ()) -> str:
         """Add the record's row, unless one with the same actions is there."""
-        if record.actions in self._written:
+        if record.actions in self._written and self.options.unique:
             return "duplicate"
         self._written.add(record.actions)
         self._beginnings.add(beginning)
-        task, _ = self.run.run(
-            [step.reply for step in record.steps]
-        )  # known: this is the replay that was accepted
+        task = self.tree.task
+        if record.executed:  # known: this is the replay that was accepted
+            task, _ = self.run.run([step.reply for step in record.steps])
         options = self.options
         self.rows.append(to_row(record, task, self.source, options.mask_refused, options.reference_fields))
         return ""

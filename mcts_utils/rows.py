@@ -38,6 +38,7 @@ class Record:
     rejected: tuple[Step, ...] = ()  # preference: the executed bad path
     feedback: str = ""  # the judge's reason at the cut
     extra: Mapping[str, Any] | None = None  # more lineage
+    executed: bool = True  # False: the steps are put together as recorded (`--verified 0`)
 
     @property
     def actions(self) -> tuple[str, ...]:
@@ -76,8 +77,8 @@ def _lineage(record: Record, task: Task, source: Source) -> dict[str, Any]:
     steps, pair = record.steps, record.pair
     rewards: dict[str, float] = {"good": record.good.reward, "record": earned(steps)}
     executed: dict[str, Any] = {
-        "exact": True,
-        "env_steps": len(steps),
+        "exact": True if record.executed else None,  # None: nobody knows
+        "env_steps": len(steps) if record.executed else 0,
         "final_observation": steps[-1].observation,
     }
     found: dict[str, Any] = {
@@ -124,9 +125,11 @@ def trajectories(row: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
 class UniqueRows:
     """Rows whose (task id, actions) no earlier row has, across trees, one at a time."""
 
-    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
-        self._rows = rows
+    def __init__(self, rows: Iterable[dict[str, Any]], unique: bool = True) -> None:
+        """`unique` false: rows are counted, and none is left out."""
+        self._rows, self._unique = rows, unique
         self.left_out = 0  # so far
+        self.executed = 0  # rows given out that are what came back, so far
         self.tasks: set[str] = set()  # ids of the tasks that have a row so far
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -137,9 +140,10 @@ class UniqueRows:
             task = row["lineage"]["task"]["id"]
             # A digest, so that a million rows can be told apart in memory. Half a character has no UTF-8.
             key = hashlib.sha256(repr((task, actions)).encode("utf-8", "backslashreplace")).digest()
-            if key in seen:
+            if key in seen and self._unique:
                 self.left_out += 1
                 continue
             seen.add(key)
             self.tasks.add(task)
+            self.executed += row["lineage"]["replay"]["exact"] is True
             yield row

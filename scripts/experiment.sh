@@ -1,0 +1,175 @@
+#!/usr/bin/env bash
+# The paper's training arms in our small world: the bundled TextCraft and the bundled actor, three iterations, three seeds.
+#
+#   bash scripts/experiment.sh          hours on 2 cores; the same command again goes on where it stopped
+#
+# Arms (Figure 3): optimal, optimal_good, direct (direct revision + good), agent_r (revision + good), dpo (preference
+# pairs). Ablations of agent_r, one iteration each: agent_r_unverified, agent_r_uncleaned, agent_r_duplicates, and
+# agent_r_raw, which is all three. The arms of a seed share the search of iteration 1; later ones search by themselves.
+# Every model is evaluated on the held-out goals (Table 2) and on the untrained actor's failed prefixes (Table 3).
+# Writes RUN_DIR/..., and at the end (or with REPORT=1 at once, from what is there) the tables and figures of RESULTS.
+#
+# RUN_DIR      runs/experiment          RESULTS   results
+# SEEDS        "0 1 2"                  ITERATIONS 3
+# ARMS         "agent_r direct optimal_good optimal dpo"    ABLATIONS "unverified uncleaned duplicates raw"
+# LANES        cells at once; the number of cores
+# SHARE        4: an iteration searches every SHARE-th training goal, each iteration other ones
+# ITERA, N_GEN, N_ROLLOUT, MAX_DEPTH: the search's (3, 4, 2, 14). EVAL_STEPS 20, REVISE_STEPS 10, EVAL_IDS test
+# TRAIN_FLAGS  "--accumulation 4"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+. scripts/processes.sh
+die() { echo "experiment.sh: $1" >&2; exit 2; }
+[ "${BASH_VERSINFO[0]}" -ge 5 ] || die "needs bash 5, this is $BASH_VERSION"
+run=${RUN_DIR:-runs/experiment} results=${RESULTS:-results}
+LANES=${LANES:-$(nproc)} SHARE=${SHARE:-4} ITERATIONS=${ITERATIONS:-3}
+for variable in LANES SHARE ITERATIONS; do
+  [[ ${!variable} =~ ^[1-9][0-9]*$ ]] || die "$variable must be a whole number, at least 1: '${!variable}'"
+done
+read -r -a seeds <<<"${SEEDS:-0 1 2}"
+read -r -a arms <<<"${ARMS-agent_r direct optimal_good optimal dpo}"
+read -r -a ablations <<<"${ABLATIONS-unverified uncleaned duplicates raw}"
+for seed in "${seeds[@]}"; do [[ $seed =~ ^[0-9]+$ ]] || die "SEEDS must be whole numbers: '$seed'"; done
+[ -x "$(command -v "$python")" ] || bash scripts/setup.sh
+
+# One fixed experiment: nothing of a person's .env or shell may change it. Empty means the default, and wins over .env.
+export OPENAI_BASE_URL= OPENAI_API_KEY= PROMPT= TEMP= UCT_C= CONCURRENCY= WORKERS= BETA= JUDGE_WAVE= EXECUTOR=
+export TASK=textcraft MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=${N_GEN:-4} N_ROLLOUT=${N_ROLLOUT:-2} MAX_TOKEN_LENGTH=64
+export EVAL_STEPS=${EVAL_STEPS:-20} REVISE_STEPS=${REVISE_STEPS:-10} EVAL_IDS=${EVAL_IDS:-test} TRAIN_FLAGS=${TRAIN_FLAGS:---accumulation 4}
+export RUN_DIR=$run PYTHON=$python OMP_NUM_THREADS=1
+
+recipe() { # ARM -> types, flags, config of its training
+  config=tiny_actor flags=
+  case $1 in
+    optimal) types=(optimal) flags="--max_per_task 1" ;; # the best path of a task
+    optimal_good) types=(good) ;;
+    direct) types=(direct good) ;;
+    agent_r) types=(centric good) ;;
+    dpo) types=(preference) config=tiny_actor_dpo ;;
+    agent_r_unverified) types=(centric good) flags="--verified 0" ;;
+    agent_r_uncleaned) types=(centric good) flags="--clean 0 --mask_refused 0" ;;
+    agent_r_duplicates) types=(centric good) flags="--unique 0" ;;
+    agent_r_raw) types=(centric good) flags="--verified 0 --clean 0 --mask_refused 0 --unique 0" ;;
+    *) die "no such arm: '$1'" ;;
+  esac
+}
+alpha_of() { case $1 in 1) echo 0.5 ;; 2) echo 0.7 ;; *) echo 1.0 ;; esac; } # Section 4.2
+epochs_of() { [ "$1" = 1 ] && echo 3 || echo 1; }                           # Appendix C.1
+
+describe() { # what is asked for, for the report
+  local name separator=
+  printf '{"seeds": [%s], "iterations": %s, "arms": {' "$(IFS=,; echo "${seeds[*]}")" "$ITERATIONS"
+  for name in "${arms[@]}" "${ablations[@]/#/agent_r_}"; do
+    recipe "$name"
+    [[ $name = agent_r_* ]] && last=1 || last=$ITERATIONS
+    printf '%s\n"%s": {"data": [' "$separator" "$name"
+    separator=,
+    local comma= type
+    for type in "${types[@]}"; do printf '%s["%s", "%s"]' "$comma" "$type" "$flags" && comma=', '; done
+    printf '], "config": "%s", "iterations": %s}' "$config" "$last"
+  done
+  printf '}}\n'
+}
+mkdir -p "$run/logs" "$run/done"
+plan=$(describe)
+report() { "$python" -m mcts_utils.report.experiment "$run" --output "$results"; }
+if [ "${REPORT:-0}" = 1 ]; then
+  report
+  exit
+fi
+printf '%s\n' "$plan" >"$run/arms.json"
+for ((i = 1; i <= ITERATIONS; i++)); do
+  "$python" - "$i" "$SHARE" >"$run/tasks_$i.txt" <<'PY'
+import sys
+from mcts_utils.servers.textcraft.world import load_world
+iteration, share = map(int, sys.argv[1:])
+print(",".join(map(str, load_world().split()["train"][(iteration - 1) % share :: share])))
+PY
+done
+
+# --- the cells, the more important ones first; a cell waits for those it needs
+cells=(base "${seeds[@]/#/shared.}")
+add() { # ITERATION ARM...: for every seed
+  local i=$1 name seed
+  shift
+  for name in "$@"; do for seed in "${seeds[@]}"; do cells+=("$name.$seed.$i"); done; done
+}
+head=("${arms[@]:0:4}") tail=("${arms[@]:4}")
+add 1 "${head[@]}"
+for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${head[@]:0:2}"; done
+add 1 "${ablations[@]/#/agent_r_}"
+for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${head[@]:2}"; done
+for ((i = 1; i <= ITERATIONS; i++)); do add "$i" "${tail[@]}"; done
+
+words=() # the cell's own call
+call_of() { # CELL
+  local name seed i
+  IFS=. read -r name seed i <<<"$1"
+  case $name in
+    base) words=(base) ;;
+    shared) words=(shared "$seed") ;;
+    *) recipe "$name" && words=("$name" "$seed" "$i" "$config" "$(epochs_of "$i")" "$(alpha_of "$i")" "$flags" "${types[@]}") ;;
+  esac
+}
+stamp_of() { # CELL: what it is made with; a change of it makes the cell be looked at again
+  call_of "$1"
+  echo "${words[*]} | $MAX_DEPTH $ITERA $N_GEN $N_ROLLOUT | $SHARE | $EVAL_STEPS $REVISE_STEPS $EVAL_IDS | $TRAIN_FLAGS"
+}
+is_done() { [ -f "$run/done/$1" ] && [ "$(cat "$run/done/$1")" = "$(stamp_of "$1")" ]; }
+ready() { # CELL: all that it needs is there
+  local name seed i
+  IFS=. read -r name seed i <<<"$1"
+  case $name in
+    base | shared) return 0 ;;
+  esac
+  is_done base || return 1
+  if [ "$i" = 1 ]; then is_done "shared.$seed"; else is_done "$name.$seed.$((i - 1))"; fi
+}
+
+start "$run/server.log" "$python" -m mcts_utils.servers.textcraft --port 0
+export ENV_SERVER_BASE=$url
+declare -A running=() # pid -> cell
+begin() { # CELL
+  call_of "$1"
+  echo "$(date +%H:%M:%S) begins $1"
+  set -m
+  bash scripts/experiment_cell.sh "${words[@]}" >>"$run/logs/$1.log" 2>&1 </dev/null &
+  set +m
+  running[$!]=$1
+  started+=("$!") # stopped with the server, if this script is
+}
+failed=()
+ended() { # PID CODE
+  local cell=${running[$1]} kept=() one
+  unset "running[$1]"
+  for one in "${started[@]}"; do [ "$one" = "$1" ] || kept+=("$one"); done
+  started=("${kept[@]}")
+  if [ "$2" = 0 ]; then
+    stamp_of "$cell" >"$run/done/$cell"
+    echo "$(date +%H:%M:%S) done   $cell"
+  else
+    failed+=("$cell")
+    echo "experiment.sh: $cell failed (exit code $2): $(tail -n 1 "$run/logs/$cell.log")" >&2
+  fi
+}
+waiting=("${cells[@]}")
+while [ "${#waiting[@]}" -gt 0 ] || [ "${#running[@]}" -gt 0 ]; do
+  later=()
+  for cell in "${waiting[@]}"; do
+    if is_done "$cell"; then
+      continue
+    elif [ "${#running[@]}" -lt "$LANES" ] && ready "$cell"; then
+      begin "$cell"
+    else
+      later+=("$cell")
+    fi
+  done
+  waiting=("${later[@]}")
+  [ "${#running[@]}" -gt 0 ] || break
+  code=0 pid=
+  wait -n -p pid "${!running[@]}" || code=$?
+  ended "$pid" "$code"
+done
+report
+[ "${#waiting[@]}${#failed[@]}" = 00 ] || { echo "experiment.sh: failed: ${failed[*]}; not begun: ${waiting[*]}" >&2; exit 1; }
