@@ -423,3 +423,40 @@ def test_the_predicate_cuts_at_a_lost_episode_too(garden: Gardener) -> None:
     garden.add(steps)
     (path,) = paths(garden.tree)
     assert first_refused("sciworld", path, 0).step == 1
+
+
+def test_without_execution_a_splice_is_written_as_recorded_and_does_not_come_back(
+    garden: Gardener, pool: SessionPool
+) -> None:
+    # The bad steps use up what the good tail needs: executed, it is refused; put together, nobody notices.
+    waste(garden)
+    (row,) = build(garden.tree, pool, verified=False).rows
+    assert row["messages"][-2]["content"].startswith("Crafted 4")
+    assert actions(row)[-2:] == list(SHORT[-2:])
+    assert row["lineage"]["replay"]["exact"] is None
+    assert row["lineage"]["replay"]["env_steps"] == 0
+    with pool.session() as env:
+        found = verify_rows([row], env)
+    assert found["exact"] == 0
+    assert found["rewards_exact"] == 0
+    rows = UniqueRows([row, *build(garden.tree, pool, "good").rows])
+    assert (len(list(rows)), rows.executed) == (2, 1)  # good paths are executed to be cleaned
+
+
+def test_good_paths_as_recorded_cost_no_replay(garden: Gardener, pool: SessionPool) -> None:
+    garden.play(DIRTY)
+    built = build(garden.tree, pool, "good", verified=False, clean=False, mask_refused=False)
+    (row,) = built.rows
+    assert actions(row) == list(DIRTY)
+    assert all(losses(row))
+    assert built.counts["replays"] == 0
+
+
+def test_duplicates_are_kept_on_request_up_to_the_cap(garden: Gardener, pool: SessionPool) -> None:
+    same_cut(garden)
+    assert len(build(garden.tree, pool).rows) == 1
+    twins = build(garden.tree, pool, unique=False).rows
+    assert len(twins) == 2
+    assert actions(twins[0]) == actions(twins[1])
+    assert len(build(garden.tree, pool, unique=False, max_per_task=1).rows) == 1
+    assert len(list(UniqueRows(twins, unique=False))) == 2

@@ -1,0 +1,166 @@
+"""scripts/experiment.sh: which cells run, in what order, what is done again, how it ends. The stages are stubs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Writes down its call. The server names an address and stays; FAIL is a pattern of a call that fails, HANG of one that
+# does not end. It is bash, so that it needs no start-up time.
+STUB = r"""#!/usr/bin/env bash
+line="$* model=$MODEL_DIR type=${MODEL_TYPE:-} seed=${SEED:-} alpha=${ALPHA:-}"
+case $line in
+  *servers.textcraft*) echo "TextCraft server on http://127.0.0.1:9"; exec sleep 600 ;;
+  -\ *) echo "0,1,2" ;;
+  *) echo "$line" >>"$CALLS" ;;
+esac
+[ -z "${HANG:-}" ] || [[ ! $line =~ $HANG ]] || { echo $$ >>"$CALLS.pids"; exec sleep 600; }
+[ -z "${FAIL:-}" ] || [[ ! $line =~ $FAIL ]] || { echo "no luck with $line"; exit 2; }
+"""
+SMALL = {"SEEDS": "0 1", "ITERATIONS": "2", "ARMS": "agent_r direct", "ABLATIONS": "unverified", "LANES": "2"}
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """The environment of a run in tmp_path, with the stub in Python's place."""
+    stub = tmp_path / "python"
+    stub.write_text(STUB, encoding="utf-8")
+    stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
+    ours = (
+        "SEED",
+        "ARMS",
+        "ABLATIONS",
+        "LANES",
+        "ITER",
+        "RUN_DIR",
+        "RESULTS",
+        "REPORT",
+        "SHARE",
+        "EVAL",
+        "TRAIN",
+        "MODEL",
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    places = {"RUN_DIR": str(tmp_path / "run"), "PYTHON": str(stub), "CALLS": str(tmp_path / "calls")}
+    return lambda **more: kept | places | SMALL | more
+
+
+def experiment(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "scripts/experiment.sh"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120
+    )
+
+
+def calls(folder: Path) -> list[str]:
+    path = folder / "calls"
+    found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return found
+
+
+def test_every_cell_runs_once_after_what_it_needs(
+    tmp_path: Path, setting: Callable[..., dict[str, str]]
+) -> None:
+    done = experiment(setting())
+    assert done.returncode == 0, done.stderr
+    ended = re.findall(r"done +(\S+)", done.stdout)
+    wanted = {f"{arm}.{seed}.{i}" for arm in ("agent_r", "direct") for seed in (0, 1) for i in (1, 2)}
+    wanted |= {"base", "shared.0", "shared.1", "agent_r_unverified.0.1", "agent_r_unverified.1.1"}
+    assert sorted(ended) == sorted(wanted)
+    began = re.findall(r"begins (\S+)", done.stdout)
+    order = [line.split()[1:] for line in done.stdout.splitlines()]
+    for cell in wanted - {"base", "shared.0", "shared.1"}:
+        arm, seed, i = cell.split(".")
+        need = f"shared.{seed}" if i == "1" else f"{arm}.{seed}.{int(i) - 1}"
+        assert order.index(["done", need]) < order.index(["begins", cell])
+    assert began.index("agent_r.0.1") < began.index("agent_r_unverified.0.1")
+
+    made = calls(tmp_path)
+    assert (
+        sum("mcts_collection.py" in line for line in made) == 2 + 4
+    )  # one a seed, and one a cell of iteration 2
+    second = next(line for line in made if "mcts_collection.py" in line and "direct/iteration_2" in line)
+    assert "direct/iteration_1/model" in second
+    records = [line for line in made if "path_collection.py" in line]
+    unverified = [line for line in records if "agent_r_unverified" in line]
+    assert len(unverified) == 4
+    assert all("--verified 0" in line for line in unverified)
+    assert not any("--verified" in line for line in records if "agent_r_unverified" not in line)
+    assert {re.search(r"alpha=(\S+)", line)[1] for line in records if "iteration_2" in line} == {"0.7"}  # type: ignore[index]
+    training = next(line for line in made if "train.py" in line and "seed_1/direct/iteration_2" in line)
+    assert "--epochs 1 --seed 1" in training
+    assert "textcraft_direct.jsonl" in training
+    assert "textcraft_good.jsonl" in training
+    evaluations = [line for line in made if line.startswith("eval.py")]
+    assert len(evaluations) == 2 * (len(wanted) - 2)
+    assert made[-1].startswith("-m mcts_utils.report.experiment")
+    plan = json.loads((tmp_path / "run" / "arms.json").read_text(encoding="utf-8"))
+    assert plan["arms"]["agent_r_unverified"] == {
+        "data": [["centric", "--verified 0"], ["good", "--verified 0"]],
+        "config": "tiny_actor",
+        "iterations": 1,
+    }
+
+    experiment(setting())
+    assert [line.split()[1] for line in calls(tmp_path)] == ["mcts_utils.report.experiment"]
+    experiment(setting(EVAL_STEPS="9"))  # other settings: the stages are asked again what they keep
+    assert any("--max_steps 9" in line for line in calls(tmp_path))
+
+
+def test_a_failed_cell_stops_only_what_needs_it_and_is_tried_again(
+    tmp_path: Path, setting: Callable[..., dict[str, str]]
+) -> None:
+    done = experiment(setting(FAIL=r"train.py.*seed_0/direct/iteration_1"))
+    assert done.returncode == 1
+    assert "direct.0.1 failed (exit code 2): no luck with xtuner_config/train.py" in done.stderr
+    assert "failed: direct.0.1; not begun: direct.0.2" in done.stderr
+    assert "done   direct.1.2" in done.stdout
+    calls(tmp_path)
+    done = experiment(setting())
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"begins (\S+)", done.stdout) == ["direct.0.1", "direct.0.2"]
+
+
+def test_a_stopped_run_leaves_no_process_behind(
+    tmp_path: Path, setting: Callable[..., dict[str, str]]
+) -> None:
+    process = subprocess.Popen(
+        ["bash", "scripts/experiment.sh"], cwd=ROOT, env=setting(HANG="train.py"), stdout=subprocess.DEVNULL
+    )
+    pids: list[int] = []
+    while len(pids) < 2:  # both lanes
+        assert process.poll() is None
+        time.sleep(0.02)
+        noted = tmp_path / "calls.pids"
+        pids = [int(line) for line in noted.read_text(encoding="utf-8").split()] if noted.exists() else []
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"SEEDS": "0 one"}, "experiment.sh: SEEDS must be whole numbers: 'one'"),
+        ({"ARMS": "agent_r magic"}, "experiment.sh: no such arm: 'magic'"),
+        ({"LANES": "0"}, "experiment.sh: LANES must be a whole number, at least 1: '0'"),
+    ],
+)
+def test_a_bad_setting_is_one_line(
+    tmp_path: Path, setting: Callable[..., dict[str, str]], variables: dict[str, str], line: str
+) -> None:
+    done = experiment(setting(**variables))
+    assert (done.returncode, done.stderr.strip()) == (2, line)
+    assert not calls(tmp_path)
