@@ -1,7 +1,8 @@
-"""Stage 1: search trees over training tasks.
+"""Stage 1: search trees over training tasks, or what another strategy makes of as many model calls.
 
     python mcts_collection.py --env_server_base http://127.0.0.1:8000 --model_name NAME --min 0 --max 200
     python mcts_collection.py --task_ids train            (or 0,3,5-9, or a file with such a list)
+    python mcts_collection.py --strategy best_of_n --budget_from mcts_result/textcraft/NAME --output_dir best_of_n
 
 Writes {output_dir}/{task}/{model}/search_results_{idx}.json and manifest.json. Run it again to go on after Ctrl-C or to
 retry failed trees. Exit code 1: some trees failed; 2: bad input; 130: Ctrl-C.
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from mcts_utils.actor import make_actor
+from mcts_utils.baselines import SEARCH, Baseline
+from mcts_utils.budgets import baseline, check_strategy, spent_by
 from mcts_utils.collection import Collection, describe
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import make_environment, server_about
@@ -35,13 +38,19 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--max", type=int)
     add("--task_num", type=int, help="sciworld: number of a task, from 0 by the alphabet")
     add("--task_iteration", type=int, help="sciworld: so many variations of it, from the first (default 5)")
+    add("--strategy", default=SEARCH, help="mcts (default), best_of_n or direct_revision")
+    add("--budget", help="best_of_n, direct_revision: completions a task may cost")
+    add(
+        "--budget_from",
+        help="... or a folder of trees: as many as each of them cost; its tasks are the default",
+    )
     add("--output_dir", default="mcts_result")
     add("--allow_test", action="store_true", help="search test ids too: never train on them")
     return parser.parse_args(argv)
 
 
-def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int]) -> list[int]:
-    """Indices to search.
+def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int], default: str) -> list[int]:
+    """Indices to search; `default` where no flag names any.
 
     Raises:
         InputError: flags that do not go together, a test id asked for by name, or nothing left.
@@ -58,7 +67,26 @@ def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int]) -> 
         return training_variations(settings.task, args.task_num, args.task_iteration, test)
     if ways["--min/--max"]:
         return training_range(args.min, args.max, test)
-    return training_list(settings.task, settings.env_server_base, args.task_ids or "train", test)
+    return training_list(settings.task, settings.env_server_base, args.task_ids or default, test)
+
+
+def collect(args: argparse.Namespace, settings: Settings, number: int | None) -> int:
+    """Do what the flags say; the exit code."""
+    environment = partial(
+        make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
+    )
+    test = set() if args.allow_test else set(split_ids(settings.task, settings.env_server_base, "test"))
+    kind = server_about(settings.env_server_base)["kind"]
+    spent = spent_by(args.budget_from, settings.task, kind) if args.budget_from is not None else {}
+    ids = chosen_ids(args, settings, test, ",".join(map(str, spent)) or "train")
+    held_out = look_up(settings.task, test, environment)
+    instead: Baseline | None = None
+    if args.strategy != SEARCH:
+        instead = baseline(args.strategy, number, args.budget_from or "", spent, ids)
+    collection = Collection(settings, ids, args.output_dir, kind, held_out, baseline=instead)
+    totals = collection.run(partial(make_actor, settings), environment)
+    print(describe(totals, collection.manifest.parent))
+    return 1 if totals["failed"] else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,17 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             env_server_base=args.env_server_base, model_name=args.model_name
         )
         settings.require("env_server_base", "model_name")
-        environment = partial(
-            make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
-        )
-        test = set() if args.allow_test else set(split_ids(settings.task, settings.env_server_base, "test"))
-        ids = chosen_ids(args, settings, test)
-        held_out = look_up(settings.task, test, environment)
-        kind = server_about(settings.env_server_base)["kind"]
-        collection = Collection(settings, ids, args.output_dir, kind, held_out)
-        totals = collection.run(partial(make_actor, settings), environment)
-        print(describe(totals, collection.manifest.parent))
-        return 1 if totals["failed"] else 0
+        return collect(args, settings, check_strategy(args.strategy, args.budget, args.budget_from))
     except (InputError, EnvError, ActorError, OSError) as error:
         print(f"mcts_collection.py: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """Stage 1 over many tasks: search what is missing, save each tree after every iteration, then the manifest.
 
 It resumes (a finished tree is never searched again, an interrupted one loses at most its current iteration) and records
-failures as data. It chooses no tasks and knows no search: mcts_collection.py and search.py do.
+failures as data. It chooses no tasks and knows no strategy: mcts_collection.py and recipe.py do.
 """
 
 from __future__ import annotations
@@ -13,28 +13,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from random import Random
 from threading import Event
 from typing import Any
 
 from tqdm import tqdm
 
+from mcts_utils.baselines import SEARCH, Baseline
 from mcts_utils.cluster import WorkerLost, carried_out, nothing
 from mcts_utils.config import Settings
 from mcts_utils.explorer import TaskSimulator
 from mcts_utils.held_out import HeldOut, HeldOutTask
-from mcts_utils.rollout import LoneSession, Meter, SessionPool, Stopped, derive_seed, own_goals
-from mcts_utils.search import Rules, search
+from mcts_utils.recipe import Recipe
+from mcts_utils.rollout import LoneSession, Meter, SessionPool, Stopped, own_goals
 from mcts_utils.storage import fingerprint, one_line, read_json, tree_path, write_json, write_manifest
-from mcts_utils.tree import FORMAT, STATS, Tree, leaves, new_tree, tree_from_dict, tree_to_dict
+from mcts_utils.tree import FORMAT, STATS, Tree, leaves, tree_from_dict, tree_to_dict
 from mcts_utils.types import Actor, Environment, InputError, Task
 
 HOPELESS = 3  # failures without one finished tree: the server or the endpoint is at fault, not the tasks
 OUR_HEAD = f'{{"format":"{FORMAT}"'.encode()  # how our files begin
-# What two runs must share to write into one folder; ITERA may differ.
-FIXED = ("model_name", "n_gen", "n_rollout", "max_depth", "uct_c", "temp", "max_token_length", "grounding")
 Facts = dict[str, float]  # what a finished tree adds to the totals
-RNG = -2  # the "rollout number" of an iteration's random choices
 
 
 class Collection:
@@ -48,10 +45,11 @@ class Collection:
         goals: str = "",
         held_out: HeldOut | None = None,
         weights: str | None = None,
+        baseline: Baseline | None = None,
     ) -> None:
         """`goals`: the kind of server that the indices belong to (envs.server_about). `held_out`: never searched.
 
-        `weights`: what storage.fingerprint says of MODEL_DIR, where that is known.
+        `weights`: what storage.fingerprint says of MODEL_DIR, where that is known. `baseline`: instead of the search.
         """
         self.settings, self.indices = settings, list(indices)
         self._held_out = held_out or HeldOut()
@@ -62,9 +60,8 @@ class Collection:
         self.stop = Event()
         self.goals = goals
         self.usage: dict[str, Any] = {}  # of this run
-        self._how = {name: getattr(settings, name) for name in FIXED}
-        self._how["weights"] = fingerprint(settings.model_dir) if weights is None else weights
-        self._how["goals"] = goals
+        weights = fingerprint(settings.model_dir) if weights is None else weights
+        self.recipe = Recipe(settings, goals, weights, baseline)
         self._facts: dict[int, Facts] = {}  # of finished trees
 
     def path(self, index: int) -> Path:
@@ -82,7 +79,8 @@ class Collection:
 
     def elsewhere(self) -> Callable[[Path], Collection]:
         """See cluster.Stage."""
-        return partial(_in_folder, self.settings, self.goals, self._held_out, self._how["weights"])
+        weights, baseline = self.recipe.weights, self.recipe.baseline
+        return partial(_in_folder, self.settings, self.goals, self._held_out, weights, baseline)
 
     def run(
         self, make_actor: Callable[[], Actor], make_environment: Callable[[], Environment]
@@ -141,9 +139,10 @@ class Collection:
             InputError: naming a file that is not ours, or was made with other settings.
         """
         todo = []
+        self.recipe.check_manifest(self.manifest)
         for index in self.indices:
             path = self.path(index)
-            tree = self._saved(path)
+            tree = self._saved(index)
             if tree is None and path.exists():
                 print(f"{path}: truncated; it is searched again", file=sys.stderr)
             if tree is not None and self._is_held_out(tree.task):
@@ -154,8 +153,9 @@ class Collection:
             todo.append(index)
         return todo
 
-    def _saved(self, path: Path) -> Tree | None:
+    def _saved(self, index: int) -> Tree | None:
         """The tree of a file; None where there is none, or half of one."""
+        path = self.path(index)
         if not path.exists():
             return None
         try:
@@ -165,12 +165,7 @@ class Collection:
                 return None
             hint = "it is in the way, remove it or use another --output_dir"
             raise InputError(f"{path} is no tree of this program ({error}): {hint}") from error
-        found = {**tree.settings, "prompt": tree.prompt, "seed": tree.seed}
-        wanted = {**self._how, "prompt": self.settings.prompt, "seed": self.settings.seed}
-        changed = [name for name in wanted if found.get(name) != wanted[name]]
-        if changed and tree.stats["iterations"]:
-            what = ", ".join(f"{n.upper()}={found.get(n)!r}, now {wanted[n]!r}" for n in changed)
-            raise InputError(f"{path} was made with {what}: use another --output_dir")
+        self.recipe.check(tree, path)
         return tree
 
     def _is_held_out(self, task: Task) -> bool:
@@ -247,37 +242,26 @@ class Collection:
 
     def _resumed(self, index: int) -> Tree | None:
         """The tree that an earlier run or another worker has begun."""
-        tree = self._saved(self.path(index))
+        tree = self._saved(index)
         return tree if tree is not None and tree.stats["iterations"] else None
 
     def _write_failure(self, index: int, whole: dict[str, Any] | None, error: Exception) -> None:
-        whole = whole or tree_to_dict(self._tree(Task(self.settings.task, index, "", "")))
+        whole = whole or tree_to_dict(self.recipe.plant(Task(self.settings.task, index, "", "")))
         write_json(self.path(index), {**whole, "status": "failed", "error": one_line(error)})
 
     def _iterations(self, tree: Tree, actor: Actor, pool: SessionPool, threads: ThreadPoolExecutor) -> Any:
         s = self.settings
-        tree.settings["itera"] = s.itera
         simulator = TaskSimulator(tree.task, s, actor, pool, threads, self.meter, self.stop.is_set)
         simulator.know(tree)
-        return search(
-            tree,
-            s.itera,
-            Rules(s.n_gen, s.n_rollout, s.max_depth, s.uct_c),
-            lambda iteration: Random(derive_seed(s.seed, tree.task.index, iteration, RNG)),
-            simulator,
-        )
+        return self.recipe.grow(tree, simulator)
 
     def _plant(self, index: int, pool: SessionPool) -> Tree:
         if self.stop.is_set():
             raise Stopped
         with pool.session() as env:
-            tree = self._tree(env.reset(index))
+            tree = self.recipe.plant(env.reset(index))
         tree.stats["env_resets"] += 1
         return tree
-
-    def _tree(self, task: Task) -> Tree:
-        settings = {**self._how, "itera": self.settings.itera}
-        return new_tree(task, settings, self.settings.prompt, self.settings.seed)
 
     def _show(self, bar: Any) -> None:
         """What the progress bar shows beside the trees."""
@@ -290,7 +274,9 @@ class Collection:
         total = {
             name: sum(one[name] for one in self._facts.values()) for name in (*STATS, "leaves", "reward_sum")
         }
-        tokens = {name: total.pop(name) for name in ("calls", "prompt_tokens", "completion_tokens")}
+        tokens = {
+            name: total.pop(name) for name in ("calls", "completions", "prompt_tokens", "completion_tokens")
+        }
         reward_sum = total.pop("reward_sum")
         counts = {
             "trees": len(self._facts),
@@ -302,10 +288,10 @@ class Collection:
         }
         if ran or not self.manifest.exists():
             files = [self.path(index) for index in self.indices if index not in self._left_out]
-            settings = {**self.settings.public(), **self._how}
+            settings = self.recipe.public()
             usage_too = {**tokens, "this_run": usage}
             write_manifest(self.manifest, "search", settings, [], files, counts, usage_too, seconds)
-        return {**counts, "tokens": tokens, "seconds": seconds}
+        return {**counts, "strategy": self.recipe.strategy, "tokens": tokens, "seconds": seconds}
 
 
 @contextmanager
@@ -333,9 +319,13 @@ def facts(tree: Tree) -> Facts:
 
 def describe(totals: Mapping[str, Any], folder: Path) -> str:
     """The run in one line."""
+    if totals["strategy"] == SEARCH:
+        what = f"UCT decided {totals['selections_uct_share'] or 0:.0%} of {totals.get('selections', 0)} selections"
+    else:
+        spent = totals["tokens"]["completions"]
+        what = f"{totals['strategy']}: {spent} completions, {totals.get('rollouts', 0)} rollouts"
     return (
-        f"{totals['trees']} trees ({totals['failed']} failed), {totals.get('nodes', 0)} nodes, "
-        f"UCT decided {totals['selections_uct_share'] or 0:.0%} of {totals.get('selections', 0)} selections, "
+        f"{totals['trees']} trees ({totals['failed']} failed), {totals.get('nodes', 0)} nodes, {what}, "
         f"mean leaf reward {totals['mean_leaf_reward'] or 0:.3f}, {totals['seconds']:.1f} s: {folder}"
     )
 
@@ -359,6 +349,8 @@ def rollout_threads(settings: Settings) -> int:
     return min(wanted, 2 * settings.in_flight)
 
 
-def _in_folder(settings: Settings, goals: str, held_out: HeldOut, weights: str, folder: Path) -> Collection:
+def _in_folder(
+    settings: Settings, goals: str, held_out: HeldOut, weights: str, baseline: Baseline | None, folder: Path
+) -> Collection:
     """A worker process's own: single trees are searched with it."""
-    return Collection(settings, (), folder / "out", goals, held_out, weights)
+    return Collection(settings, (), folder / "out", goals, held_out, weights, baseline)

@@ -61,6 +61,7 @@ class Explorer:
             self._meter.add(in_flight=-1)
         replies = [sample.text.strip() for sample in samples]
         self._meter.add(
+            completions=len(samples),
             prompt_tokens=sum(sample.prompt_tokens for sample in samples),
             completion_tokens=sum(sample.completion_tokens for sample in samples),
             invalid=sum(not ACTION_LINE.search(reply) for reply in replies),
@@ -80,17 +81,20 @@ class Explorer:
         self._at = [*path, step]
         return step
 
-    def rollouts(self, path: Sequence[Step], k: int) -> list[tuple[Step, ...] | None]:
-        """See search.Explorer."""
+    def rollouts(
+        self, path: Sequence[Step], k: int, most: int | None = None
+    ) -> list[tuple[Step, ...] | None]:
+        """See search.Explorer; each of at most `most` steps, where that is not what is left of MAX_DEPTH."""
+        most = self._owner.settings.max_depth - len(path) if most is None else most
         held, self._env = self._env, None
         if held is not None and self._at != list(path):
             self._travel.give(held)
             held = None
         if not self._owner.forks():
-            return self._run([self._lone(path, held if i == 0 else None) for i in range(k)], path)
+            return self._run([self._lone(path, held if i == 0 else None) for i in range(k)], path, most)
         forks = Forks(self._travel, self._owner.root.find(path), held, k)
         try:
-            return self._run([forks.walk] * k, path)
+            return self._run([forks.walk] * k, path, most)
         finally:
             forks.close()
 
@@ -114,11 +118,11 @@ class Explorer:
         return begin
 
     def _run(
-        self, begins: Sequence[Callable[[], Walk]], path: Sequence[Step]
+        self, begins: Sequence[Callable[[], Walk]], path: Sequence[Step], most: int
     ) -> list[tuple[Step, ...] | None]:
         """All rollouts at once; the first failure stops the others, and is raised when they have ended."""
         submit = self._owner.executor.submit
-        futures = [submit(self._rollout, begin, path, number) for number, begin in enumerate(begins)]
+        futures = [submit(self._rollout, begin, path, number, most) for number, begin in enumerate(begins)]
         wait(futures, return_when=FIRST_EXCEPTION)
         if any(future.done() and future.exception() for future in futures):
             self._failed.set()
@@ -129,12 +133,12 @@ class Explorer:
         return [future.result() for future in futures]
 
     def _rollout(
-        self, begin: Callable[[], Walk], path: Sequence[Step], number: int
+        self, begin: Callable[[], Walk], path: Sequence[Step], number: int, most: int
     ) -> tuple[Step, ...] | None:
         try:
             walk = begin()
             steps = list(path)
-            while len(steps) < self._owner.settings.max_depth and not ending(steps):
+            while len(steps) - len(path) < most and not ending(steps):
                 drawn = self.sample(steps, 1, number)
                 if not drawn:
                     break

@@ -143,24 +143,25 @@ class _Iteration:
         trails = self.explorer.rollouts(path_steps(node), self.rules.n_rollout)
         for trail in trails:
             if trail is not None:
-                leaf = self.attach(node, trail)
+                leaf = attach(self.tree, node, trail, self.rules.max_depth)
                 leaf.is_terminal = True
                 backup(leaf, leaf.reward)
                 self.tree.stats["rollouts"] += 1
         if not any(trail is not None for trail in trails):
             backup(node, node.reward)
 
-    def attach(self, node: Node, trail: Trail) -> Node:
-        """The leaf of a rollout; its steps join nodes with the same action and the same answer to it."""
-        for step in trail:
-            same = [child for child in node.children if matches(child, step)]
-            child = same[0] if same else self.tree.add(node, step.reply, step.action)
-            if not child.executed:
-                child.reply = step.reply  # the turn that the rest of this rollout saw
-                fill(child, step, self.rules.max_depth)
-            child.samples += 1
-            node = child
-        return node
+
+def attach(tree: Tree, node: Node, trail: Trail, max_depth: float) -> Node:
+    """The leaf of a rollout; its steps join nodes with the same action and the same answer to it."""
+    for step in trail:
+        same = [child for child in node.children if matches(child, step)]
+        child = same[0] if same else tree.add(node, step.reply, step.action)
+        if not child.executed:
+            child.reply = step.reply  # the turn that the rest of this rollout saw
+            fill(child, step, max_depth)
+        child.samples += 1
+        node = child
+    return node
 
 
 def matches(node: Node, step: Step) -> bool:
@@ -171,7 +172,7 @@ def matches(node: Node, step: Step) -> bool:
     )
 
 
-def fill(node: Node, step: Step, max_depth: int) -> None:
+def fill(node: Node, step: Step, max_depth: float) -> None:
     """Record on a candidate what its execution showed."""
     node.obs, node.reward, node.done, node.disaster = step.observation, step.reward, step.done, step.disaster
     node.executed = True

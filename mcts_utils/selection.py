@@ -112,7 +112,10 @@ def _without(indices: range | list[int], test: set[int], flags: str) -> list[int
 
 def _listed(wanted: str) -> str:
     """The ids as given, or those that a file of that name holds, between commas, blanks or lines."""
-    if not Path(wanted).is_file():
+    try:
+        if not Path(wanted).is_file():
+            return wanted
+    except OSError:  # a list longer than a file name may be
         return wanted
     return ",".join(Path(wanted).read_text(encoding="utf-8").strip(" \n[]").replace(",", " ").split())
 

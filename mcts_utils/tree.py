@@ -24,6 +24,7 @@ STATS = (
     "env_steps",
     "env_resets",
     "calls",  # requests to the actor
+    "completions",  # answers to them: a request for n candidates has n
     "prompt_tokens",
     "completion_tokens",
     "invalid",  # sampled turns without an `Action:` line
@@ -220,7 +221,9 @@ def tree_from_dict(data: Mapping[str, Any]) -> Tree:
                 parent.children.append(node)
         root = next(iter(by_id.values()))
         root.obs = task.opening
-        stats = {**dict.fromkeys(STATS, 0), **data["stats"]}
+        # Older files do not count them. Each became a node, but those of rollouts that were lost (travel.Diverged).
+        answers = sum(node.samples for node in by_id.values())
+        stats = {**dict.fromkeys(STATS, 0), "completions": answers, **data["stats"]}
         return Tree(
             task,
             root,
