@@ -1,4 +1,4 @@
-"""Evaluation episodes over a panel: roll out what is missing, one file per task, then the summary and the manifest.
+"""Evaluation episodes over a panel: roll out what is missing, one file an episode, then the summary and the manifest.
 
 It resumes (a finished file is not run again) and records failures as data. It chooses no tasks (panel.py) and counts
 nothing itself (scorecard.py).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -21,46 +21,24 @@ from mcts_utils import metrics
 from mcts_utils.actor import ClosableActor
 from mcts_utils.cluster import carried_out, nothing
 from mcts_utils.config import Settings
+from mcts_utils.examples import Examples, ShownExamples
 from mcts_utils.panel import Start
+from mcts_utils.protocol import Protocol, differences
 from mcts_utils.rollout import SessionPool, derive_seed, run_episode
-from mcts_utils.scorecard import differences, summarise
-from mcts_utils.storage import fingerprint, one_line, read_json, test_path, write_json, write_manifest
-from mcts_utils.types import Actor, EnvError, Environment, InputError, Step
+from mcts_utils.scorecard import summarise
+from mcts_utils.storage import (
+    episode_name,
+    fingerprint,
+    one_line,
+    read_json,
+    test_path,
+    write_json,
+    write_manifest,
+)
+from mcts_utils.types import Actor, Environment, InputError, Step
 
 RECORD_VERSION = 1
 HOPELESS = 3  # failures without one finished episode: the server or the endpoint is at fault, not the tasks
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How episodes are made. Two runs compare only where all of it is equal; the model may differ."""
-
-    task: str
-    mode: str  # "main" (Table 2) or "revise" (Table 3)
-    temperature: float
-    max_steps: int  # new steps of one episode; a replayed prefix is not counted
-    prompt: str
-    max_token_length: int
-    seed: int | None  # None: greedy, no randomness
-    goals: str  # kind of the server: what an index means there
-    grounding: bool  # refused actions are mapped to the nearest valid one, where the environment lists them
-
-
-def protocol_of(
-    settings: Settings, mode: str, temperature: float, max_steps: int, goals: str = ""
-) -> Protocol:
-    """The protocol of a run with these settings, on a server of the kind `goals` (envs.server_about)."""
-    return Protocol(
-        settings.task,
-        mode,
-        temperature,
-        max_steps,
-        settings.prompt,
-        settings.max_token_length,
-        settings.seed if temperature > 0 else None,
-        goals,
-        settings.grounding,
-    )
 
 
 class Evaluation:
@@ -73,19 +51,19 @@ class Evaluation:
         starts: Sequence[Start],
         output_dir: str | Path,
         weights: str | None = None,
+        examples: Examples | None = None,
     ) -> None:
-        """`weights`: what storage.fingerprint says of MODEL_DIR, where that is known."""
-        self.settings = settings
+        """`weights`: what storage.fingerprint says of MODEL_DIR, if known. `examples`: those of the protocol."""
+        self.settings, self.examples = settings, examples
         self.goals, self.stop = protocol.goals, Event()
         self.usage: dict[str, Any] = {}  # of this run
         self._root = Path(output_dir)
         self.protocol = protocol
         self.starts = list(starts)
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
-        self._path = lambda i: test_path(output_dir, settings.task, settings.model_name, kind, i)
-        self.folder = self._path(0).parent
+        self.folder = test_path(output_dir, settings.task, settings.model_name, kind, 0).parent
         self._how = {
-            **asdict(protocol),
+            **protocol.record(),
             "model": settings.model_name,
             "weights": fingerprint(settings.model_dir if settings.local else "")
             if weights is None
@@ -103,7 +81,7 @@ class Evaluation:
 
     def elsewhere(self) -> Callable[[Path], Evaluation]:
         """See cluster.Stage."""
-        return partial(_in_folder, self.settings, self.protocol, self._how["weights"])
+        return partial(_in_folder, self.settings, self.protocol, self._how["weights"], self.examples)
 
     def run(
         self,
@@ -132,12 +110,12 @@ class Evaluation:
     ) -> Iterator[Callable[[Start], float]]:
         """See cluster.Stage: one episode, and its reward."""
         assert make_actor is not None
-        actor = make_actor()
+        actor = ShownExamples(make_actor(), self.examples) if self.examples else make_actor()
         pool = SessionPool(make_environment)
 
         def work(start: Start) -> float:
             reward = self._episode(start, actor, pool)
-            saved(self._path(start.index))
+            saved(self._path(start))
             return reward
 
         try:
@@ -147,9 +125,12 @@ class Evaluation:
             self.usage = actor.stats()
             actor.close()
 
+    def _path(self, start: Start) -> Path:
+        return self.folder / episode_name(start.index, start.sample)
+
     def _finished(self, start: Start, overwrite: bool) -> bool:
         """True if the episode is on disk and made in the same way."""
-        path = self._path(start.index)
+        path = self._path(start)
         if not path.exists():
             return False
         try:
@@ -176,14 +157,15 @@ class Evaluation:
         make_actor: Callable[[], ClosableActor],
         make_environment: Callable[[], Environment],
     ) -> None:
-        missing = {start.index for start in todo}
-        kept = [read_json(self._path(s.index))["reward"] for s in self.starts if s.index not in missing]
+        missing = {(start.index, start.sample) for start in todo}
+        finished = [s for s in self.starts if (s.index, s.sample) not in missing]
+        kept = [read_json(self._path(start))["reward"] for start in finished]
         make_bar = partial(
             tqdm,
             total=len(self.starts),
             initial=len(kept),
             desc=self.protocol.mode,
-            unit="task",
+            unit="episode",
             mininterval=1,
         )
         slots = self.settings.in_flight
@@ -209,6 +191,7 @@ class Evaluation:
 
     def _episode(self, start: Start, actor: Actor, pool: SessionPool) -> float:
         began = time.monotonic()
+        sample = (start.sample,) if start.sample else ()  # the first is as it is where there is no other
         with pool.session() as env:
             episode = run_episode(
                 actor,
@@ -217,12 +200,12 @@ class Evaluation:
                 prompt=self.protocol.prompt,
                 max_steps=self.protocol.max_steps,
                 temperature=self.protocol.temperature,
-                seed=derive_seed(self.settings.seed, start.index),
+                seed=derive_seed(self.settings.seed, start.index, *sample),
                 prefix=start.prefix,
                 stopped=self.stop.is_set,
             )
         if start.task_id and episode.task.id != start.task_id:
-            raise EnvError(
+            raise InputError(
                 f"index {start.index} is goal {episode.task.id} on this server, not {start.task_id}"
             )
         record = {
@@ -234,30 +217,33 @@ class Evaluation:
             "seconds": round(time.monotonic() - began, 3),
             "prompt": self.protocol.prompt,
             "settings": {**self._how, "prefix": start.digest()},
+            **({"sample": start.sample} if start.sample else {}),
         }
-        write_json(self._path(start.index), record)
+        write_json(self._path(start), record)
         return episode.reward
 
     def _record_failure(self, start: Start, error: Exception) -> None:
         """A failed task is data: it says why, counts in no score, and the next run tries it again."""
         write_json(
-            self._path(start.index),
+            self._path(start),
             {
                 "version": RECORD_VERSION,
                 "status": "failed",
                 "index": start.index,
                 "error": one_line(error),
                 "settings": {**self._how, "prefix": start.digest()},
+                **({"sample": start.sample} if start.sample else {}),
             },
         )
 
     def _conclude(self, ran: bool, tokens: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """summary.json, then the manifest. A run that found everything done leaves both as they are."""
-        files = [self._path(start.index) for start in self.starts]
+        files = [self._path(start) for start in self.starts]
         records = [read_json(path) for path in files]
         model = {"model_name": self.settings.model_name, "model_type": self.settings.model_type}
         cost = {"seconds": round(seconds, 3), "tokens": dict(tokens)}
-        summary = {**summarise(records, asdict(self.protocol), model), **cost}
+        samples = 1 + max((start.sample for start in self.starts), default=0)
+        summary = {**summarise(records, self.protocol.record(), model, samples), **cost}
         path = self.folder / "summary.json"
         if not ran and path.exists():
             old = read_json(path)
@@ -279,6 +265,8 @@ def _same_answers(prefix: Sequence[Step], steps: Sequence[Step]) -> bool:
     ]
 
 
-def _in_folder(settings: Settings, protocol: Protocol, weights: str, folder: Path) -> Evaluation:
+def _in_folder(
+    settings: Settings, protocol: Protocol, weights: str, examples: Examples | None, folder: Path
+) -> Evaluation:
     """A worker process's own: single episodes are played with it."""
-    return Evaluation(settings, protocol, (), folder / "out", weights)
+    return Evaluation(settings, protocol, (), folder / "out", weights, examples)

@@ -1,7 +1,7 @@
 """Panels: from where an evaluation's episodes begin, and the sha256 that two comparable runs share.
 
-A panel is indices of tasks (selection.py), or failed episodes cut at a random step (Table 3), kept in a file so that
-every model starts from the very same prefixes. It rolls nothing out.
+A panel is goals, or failed episodes cut at a random step (Table 3), kept in a file so that every model on every machine
+plays the very same. It chooses no indices (selection.py) and rolls nothing out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,26 @@ class Start:
 
     index: int  # the server's index of the goal
     prefix: tuple[Step, ...] = ()
-    task_id: str = ""  # the goal that the prefix belongs to; empty: whatever the index shows
+    task_id: str = ""  # the goal that must be there; empty: whatever the index shows
+    sample: int = 0  # number of the episode among those of this task
 
     def digest(self) -> str:
         """sha256 of the prefix's replies; empty without a prefix."""
         return _sha256([step.reply for step in self.prefix]) if self.prefix else ""
 
 
+def sampled(starts: Iterable[Start], samples: int) -> list[Start]:
+    """Every start `samples` times."""
+    return [replace(start, sample=k) for start in starts for k in range(samples)]
+
+
 def cut_failures(episodes: Iterable[Mapping[str, Any]], seed: int) -> tuple[list[Start], dict[str, int]]:
     """Failed episodes (r = 0, as in Table 3), each cut at a random step, and how many were left out and why.
 
     At least one step is kept and the step that ended the episode is not, so something can still be changed. The cut
-    depends on the seed and the goal alone.
+    depends on the seed and the goal alone. Of a task with several samples the first that can be cut counts.
     """
-    starts = []
+    starts: list[Start] = []
     left_out = {"not_failed": 0, "too_short": 0}
     for episode in episodes:
         steps = [Step(**step) for step in episode["steps"]]
@@ -49,6 +55,8 @@ def cut_failures(episodes: Iterable[Mapping[str, Any]], seed: int) -> tuple[list
             left_out["not_failed"] += 1
         elif most < 1:
             left_out["too_short"] += 1
+        elif starts and starts[-1].index == episode["task"]["index"]:
+            left_out["same_task"] = left_out.get("same_task", 0) + 1
         else:
             task = episode["task"]
             cut = random.Random(f"{seed}:{task['id']}").randint(1, most)
@@ -57,36 +65,64 @@ def cut_failures(episodes: Iterable[Mapping[str, Any]], seed: int) -> tuple[list
 
 
 def save_panel(
-    path: str | Path, task: str, goals: str, starts: Sequence[Start], source: Mapping[str, Any]
+    path: str | Path, task: str, mode: str, goals: str, starts: Sequence[Start], source: Mapping[str, Any]
 ) -> None:
-    """Write prefixes for other models to start from. `goals`: kind of the server. `source`: who failed, which seed."""
-    rows = [{"index": s.index, "task_id": s.task_id, "steps": [asdict(x) for x in s.prefix]} for s in starts]
+    """Write what other models are to start from.
+
+    Args:
+        mode: "main" for whole tasks, "revise" for cut prefixes.
+        goals: kind of the server.
+        source: where the panel comes from: a run, a seed.
+    """
     write_json(
         path,
-        {"version": PANEL_VERSION, "task": task, "goals": goals, "source": dict(source), "prefixes": rows},
+        {
+            "version": PANEL_VERSION,
+            "task": task,
+            "mode": mode,
+            "goals": goals,
+            "sha256": hash_of(starts),
+            "source": dict(source),
+            "prefixes": [
+                {"index": s.index, "task_id": s.task_id, "steps": [asdict(x) for x in s.prefix]}
+                for s in starts
+            ],
+        },
     )
 
 
-def load_panel(path: str | Path, task: str, goals: str) -> list[Start]:
-    """The prefixes of a panel file.
+def load_panel(path: str | Path, task: str, mode: str, goals: str) -> list[Start]:
+    """The starts of a panel file.
 
     Raises:
-        InputError: when it is no panel, or one of another task or kind of server.
+        InputError: when it is no panel, was changed by hand, or is one of another task, mode or kind of server.
     """
     data = read_json(path)
     try:
-        if data["task"] != task:
-            raise InputError(f"--panel {path}: it is for TASK={data['task']}, not {task}")
-        if data.get("goals", goals) != goals:
-            raise InputError(f"--panel {path}: its server was of kind {data['goals']}, this one is {goals}")
-        return [
+        here = {"task": task, "mode": mode, "goals": goals}
+        there = {"task": data["task"], "mode": data.get("mode", "revise"), "goals": data.get("goals", goals)}
+        starts = [
             Start(int(row["index"]), tuple(Step(**step) for step in row["steps"]), str(row["task_id"]))
             for row in data["prefixes"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        written = data.get("sha256", "")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"--panel {path}: not a panel file ({error!r})") from error
+    for name, says in {
+        "task": "it is for TASK={}, not {}",
+        "mode": "it is for --mode {}, not {}",
+        "goals": "its server was of kind {}, this one is {}",
+    }.items():
+        if here[name] != there[name]:
+            raise InputError(f"--panel {path}: {says.format(there[name], here[name])}")
+    if written and written != hash_of(starts):
+        raise InputError(f"--panel {path}: its goals are not those that its sha256 {written[:12]} names")
+    return starts
+
+
+def hash_of(starts: Iterable[Start]) -> str:
+    """The panel's name; its goals must be known."""
+    return panel_hash((start.task_id, start.digest()) for start in starts)
 
 
 def panel_hash(rows: Iterable[tuple[str, str]]) -> str:

@@ -1,6 +1,6 @@
-"""Scorecards: the numbers of an evaluation run's episode files, and the paired comparison of two runs.
+"""Scorecards: the numbers of an evaluation run's episode files, and two runs over the same panel side by side.
 
-It reads result files and rolls nothing out; the statistics are metrics.py's.
+It reads result files and rolls nothing out; the statistics are those of metrics.
 """
 
 from __future__ import annotations
@@ -12,47 +12,130 @@ from typing import Any
 
 from mcts_utils import metrics
 from mcts_utils.cleaning import is_refused
+from mcts_utils.contracts import contract
 from mcts_utils.panel import panel_hash
-from mcts_utils.storage import read_json
+from mcts_utils.protocol import differences
+from mcts_utils.storage import episode_name, read_json
 from mcts_utils.types import InputError, Step
 
 VERSION = 1
+SCORES = ("success_rate", "mean_reward")
+
+Tasks = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]  # (index, prefix) -> the records of its samples
 
 
 def summarise(
     records: Sequence[Mapping[str, Any]],
     protocol: Mapping[str, Any],
     model: Mapping[str, Any],
+    samples: int = 1,
 ) -> dict[str, Any]:
-    """The numbers of a run; failed tasks are counted beside the scores, never in them."""
+    """The numbers of a run; failed episodes are counted beside the scores, never in them.
+
+    Args:
+        samples: episodes asked for of each task; a task counts with those that finished.
+    """
     done = [record for record in records if record["status"] == "done"]
     failed = [record for record in records if record["status"] != "done"]
-    rewards = [record["reward"] for record in done]
-    success, reward = metrics.success_rate(rewards), metrics.mean_reward(rewards)
-    own = [[Step(**step) for step in record["steps"][record["prefix_steps"] :]] for record in done]
-    keyed = [(record["task"]["id"], record["settings"]["prefix"]) for record in done]
+    tasks = by_task(done)
+    keys = [key for key, found in tasks.items() for _ in found]
+    own = [own_steps(record) for found in tasks.values() for record in found]
+    seen = metrics.behaviour(own, lambda step: is_refused(protocol["task"], step), keys)
+    score = _scores(list(tasks.values()))
+    panel = panel_hash((found[0]["task"]["id"], found[0]["settings"]["prefix"]) for found in tasks.values())
     summary = {
         "version": VERSION,
         **model,
-        "success_rate": success.mean,
-        "mean_reward": reward.mean,
-        "n": success.n,
-        "ci95": {"success_rate": success.ci95, "mean_reward": reward.ci95},
+        **score,
+        "ci95": {**seen.pop("ci95"), **score["ci95"]},
+        "score": contract(protocol["task"]).score,
         "n_failed": len(failed),
         "failures": [{"index": record["index"], "error": record["error"]} for record in failed],
         "ends": dict(sorted(Counter(record["end"] for record in done).items())),
-        **metrics.behaviour(own, lambda step: is_refused(protocol["task"], step)),
-        "protocol": {**protocol, "panel": panel_hash(keyed)},
-        "indices": [record["task"]["index"] for record in done],
+        **seen,
+        "breakdown": breakdown(tasks, protocol["task"]),
+        "panel": panel,
+        "protocol": {**protocol, "panel": panel},
+        "indices": [found[0]["task"]["index"] for found in tasks.values()],
     }
+    if samples > 1:
+        summary["protocol"]["samples"] = samples
+        summary |= _sampled(list(tasks.values()), samples)
     if protocol["mode"] == "revise":  # Table 3: how many of the failed prefixes still end well
-        summary["recovery_rate"] = success.mean
+        summary["recovery_rate"] = summary["success_rate"]
+        summary["ci95"]["recovery_rate"] = summary["ci95"]["success_rate"]
         summary["prefixes_replayed_exactly"] = sum(record["prefix_exact"] for record in done)
     return _plain(summary)
 
 
+def by_task(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """Finished records by the task and prefix that they are samples of."""
+    tasks: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        tasks.setdefault((str(record["task"]["index"]), record["settings"]["prefix"]), []).append(record)
+    return tasks
+
+
+def own_steps(record: Mapping[str, Any]) -> list[Step]:
+    """The steps that the agent took itself: a replayed prefix left out."""
+    return [Step(**step) for step in record["steps"][record["prefix_steps"] :]]
+
+
+def breakdown(tasks: Tasks, env: str) -> dict[str, dict[str, Any]]:
+    """Name of a breakdown (contract.strata) -> group -> n, both scores and their intervals."""
+    groups: dict[str, dict[str, list[Sequence[Mapping[str, Any]]]]] = {}
+    for found in tasks.values():
+        task = found[0]["task"]
+        for name, group in contract(env).strata(task["opening"], task["index"]).items():
+            groups.setdefault(name, {}).setdefault(group, []).append(found)
+    return {
+        name: {group: _scores(members) for group, members in sorted(of.items(), key=_by_number)}
+        for name, of in sorted(groups.items())
+    }
+
+
+def _by_number(item: tuple[str, Any]) -> tuple[int, str]:
+    return (int(item[0]) if item[0].isdecimal() else -1, item[0])
+
+
+def _rewards(tasks: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[float]]:
+    return [[record["reward"] for record in found] for found in tasks]
+
+
+def _scores(tasks: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """n (tasks), both scores and their intervals."""
+    rewards = _rewards(tasks)
+    found = dict(zip(SCORES, (metrics.solved(rewards), metrics.mean_at_k(rewards)), strict=True))
+    return {
+        **{name: estimate.mean for name, estimate in found.items()},
+        "n": len(tasks),
+        "ci95": {name: estimate.ci95 for name, estimate in found.items()},
+    }
+
+
+def _sampled(tasks: Sequence[Sequence[Mapping[str, Any]]], samples: int) -> dict[str, Any]:
+    """pass@k for every k, and the mean over all samples, where there are several."""
+    rewards = _rewards(tasks)
+    return {
+        "samples": samples,
+        "episodes": sum(map(len, tasks)),
+        "pass_at_k": {str(k): metrics.pass_at_k(rewards, k).row() for k in range(1, samples + 1)},
+        "mean_at_k": {"k": samples, **metrics.mean_at_k(rewards).row()},
+    }
+
+
 def compare(run_a: str | Path, run_b: str | Path) -> dict[str, Any]:
     """Two finished runs over the same panel, paired by goal (metrics.compare_runs).
+
+    Raises:
+        InputError: see `check_alike`.
+    """
+    check_alike(run_a, run_b)
+    return metrics.compare_runs(rewards_of(run_a), rewards_of(run_b))
+
+
+def check_alike(run_a: str | Path, run_b: str | Path) -> None:
+    """Nothing, if two finished runs may be compared.
 
     Raises:
         InputError: when a run has no summary, or the panels or protocols differ; it names what differs.
@@ -61,32 +144,41 @@ def compare(run_a: str | Path, run_b: str | Path) -> dict[str, Any]:
     for run, summary in ((run_a, one), (run_b, two)):
         if not summary["n"]:
             raise InputError(f"{run}: summary.json counts no finished episode")
-    changed = differences(one["protocol"], two["protocol"])
-    if changed:
+    if changed := differences(one["protocol"], two["protocol"]):
+        if one["protocol"]["panel"] != two["protocol"]["panel"]:
+            left, right = (rewards_of(run).keys() for run in (run_a, run_b))
+            changed.append(
+                f"goals only in the first {len(left - right)}, only in the second {len(right - left)}"
+            )
         raise InputError(f"{run_a} and {run_b} cannot be compared: {'; '.join(changed)}")
-    return metrics.compare_runs(_rewards(run_a, one), _rewards(run_b, two))
 
 
-def _rewards(run: str | Path, summary: Mapping[str, Any]) -> dict[str, float]:
-    """Goal -> final reward; a goal that a server lists twice is told apart by its order."""
+def rewards_of(run: str | Path) -> dict[str, list[float]]:
+    """Goal -> the final rewards of its samples; a goal that a server lists twice is told apart by its order."""
     seen: Counter[str] = Counter()
     rewards = {}
-    for record in episodes_of(run, summary["indices"]):
-        goal = record["task"]["id"]
-        rewards[f"{goal}#{seen[goal]}"] = record["reward"]
+    for found in by_task(list(episodes_of(run))).values():
+        goal = found[0]["task"]["id"]
+        rewards[f"{goal}#{seen[goal]}"] = [record["reward"] for record in found]
         seen[goal] += 1
     return rewards
 
 
 def episodes_of(run: str | Path, indices: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
-    """Finished episodes of a run folder, by index; those of its summary unless `indices` are given."""
-    if indices is None:
-        indices = summary_of(run)["indices"]
-    for index in sorted(indices):
-        record = read_json(Path(run) / f"search_results_{index}.json")
-        if not isinstance(record, dict) or record.get("status") != "done":
-            raise InputError(f"{run}: search_results_{index}.json is no finished episode; run eval.py again")
-        yield record
+    """Finished episodes of a run folder, by index and sample; those of its summary unless `indices` are given.
+
+    Raises:
+        InputError: an episode is missing or not finished; of several samples of a task, some may be.
+    """
+    summary = summary_of(run)
+    samples = summary.get("samples", 1)
+    for index in sorted(summary["indices"] if indices is None else indices):
+        for sample in range(samples):
+            record = read_json(Path(run) / episode_name(index, sample))
+            if isinstance(record, dict) and record.get("status") == "done":
+                yield record
+            elif samples == 1:
+                raise InputError(f"{run}: {episode_name(index)} is no finished episode; run eval.py again")
 
 
 def summary_of(run: str | Path) -> dict[str, Any]:
@@ -103,42 +195,40 @@ def summary_of(run: str | Path) -> dict[str, Any]:
 
 
 def describe(summary: Mapping[str, Any]) -> str:
-    """One line a person reads at the end of a run."""
+    """What a person reads at the end of a run: one line, then the breakdowns."""
     if not summary["n"]:
         return f"no episode finished, {summary['n_failed']} failed"
-    parts = [
-        f"{name} {summary[key]:.3f} [{summary['ci95'][key][0]:.3f}, {summary['ci95'][key][1]:.3f}]"
-        if summary["ci95"][key]
-        else f"{name} {summary[key]:.3f}"
-        for name, key in (("success rate", "success_rate"), ("mean reward", "mean_reward"))
-    ]
+    names = sorted(SCORES, key=lambda name: name != summary["score"])
+    scores = ", ".join(f"{name.replace('_', ' ')} {number(summary, name)}" for name in names)
     invalid, repeated = summary["invalid_action_share"] or 0, summary["repeated_action_share"] or 0
-    return (
-        f"{', '.join(parts)}; n {summary['n']}, failed {summary['n_failed']}; {summary['steps']['mean']:.1f} steps, "
-        f"{invalid:.1%} invalid, {repeated:.1%} repeated"
-    )
+    lines = [
+        f"{scores}; n {summary['n']}, failed {summary['n_failed']}; {summary['steps']['mean']:.1f} steps, "
+        f"{invalid:.1%} invalid, {repeated:.1%} repeated; panel {summary['panel'][:12]}"
+    ]
+    if "pass_at_k" in summary:
+        lines += [f"pass@{k} {estimate(found)}" for k, found in summary["pass_at_k"].items()]
+        lines.append(f"mean@{summary['samples']} {estimate(summary['mean_at_k'])}")
+    for name, groups in summary["breakdown"].items():
+        width = max(len(name), *(len(group) for group in groups))
+        lines.append(f"{name.replace('_', ' '):{width}} {'n':>5}  {'success rate':24}mean reward")
+        lines += [
+            f"{group:{width}} {found['n']:>5}  {number(found, SCORES[0]):24}{number(found, SCORES[1])}"
+            for group, found in groups.items()
+        ]
+    return "\n".join(lines)
 
 
-def describe_comparison(found: Mapping[str, Any]) -> str:
-    """The paired comparison as a small table."""
-    a, b = (f"{found['success_rate'][side]:.3f}" for side in (0, 1))
-    c, d = (f"{found['mean_reward'][side]:.3f}" for side in (0, 1))
-    interval = found["difference_ci95"]
-    rows = {
-        "tasks": str(found["n"]),
-        "success rate": f"{a} -> {b}",
-        "mean reward": f"{c} -> {d}",
-        "difference": f"{found['difference']:+.3f}"
-        + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""),
-        "wins / losses / ties": f"{found['wins']} / {found['losses']} / {found['ties']}",
-        "successes gained / lost": f"{found['gained']} / {found['lost']} (McNemar: p = {found['mcnemar_p']:.3g})",
-    }
-    return "\n".join(f"{name:<24} {value}" for name, value in rows.items())
+def number(found: Mapping[str, Any], name: str) -> str:
+    """`0.500 [0.254, 0.746]`: a mean and its interval under "ci95"."""
+    return estimate({"mean": found[name], "ci95": found["ci95"][name]})
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`name old -> new` for every key that differs."""
-    return [f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+def estimate(found: Mapping[str, Any]) -> str:
+    """`0.500 [0.254, 0.746]` of an Estimate's row."""
+    if found["mean"] is None:
+        return "-"
+    interval = found["ci95"]
+    return f"{found['mean']:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
 def _plain(value: Any) -> Any:

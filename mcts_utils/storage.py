@@ -46,9 +46,14 @@ def tree_path(root: str | Path, task: str, model: str, index: int) -> Path:
     return tree_folder(root, task, model) / f"search_results_{index}.json"
 
 
+def episode_name(index: int, sample: int = 0) -> str:
+    """File of one of a task's episodes; the first is named as where there is no other."""
+    return f"search_results_{index}_s{sample}.json" if sample else f"search_results_{index}.json"
+
+
 def test_path(root: str | Path, task: str, model: str, model_type: str, index: int) -> Path:
-    """A stage 4 episode."""
-    return tree_folder(root, task, f"{model}_{model_type}") / f"search_results_{index}.json"
+    """A stage 4 episode, the first of its task."""
+    return tree_folder(root, task, f"{model}_{model_type}") / episode_name(index)
 
 
 test_path.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name

@@ -340,3 +340,137 @@ def test_a_retrained_model_is_another_model(tmp_path):
     weights.write_bytes(b"a" * 99 + b"b")
     assert fingerprint(str(tmp_path)) != before
     assert fingerprint("") == ""
+
+
+class Sampler(Player):
+    """Plays on, and keeps the seed of every episode's first turn, by goal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds: dict[str, list[int | None]] = {}
+        self.lock = threading.Lock()
+
+    def sample(self, messages, n=1, temperature=1.0, seed=None):
+        if len(messages) == 2:
+            with self.lock:
+                self.seeds.setdefault(goal_of(messages[1].content), []).append(seed)
+        return super().sample(messages, n, temperature, seed)
+
+
+def test_several_samples_a_task(run, capsys):
+    few = ["--task_ids", "0-2", "--max_steps", "12", "--seed", "4"]
+    assert run(Sampler(), *few, "--temperature", "1") == 0
+    before = {path.name: path.read_bytes() for path in folder().glob("search_results_*")}
+    player = Sampler()
+    assert run(player, *few, "--temperature", "1", "--samples", "3") == 0
+    # The first sample of each is the run of before, and the others draw with seeds of their own.
+    assert {name: (folder() / name).read_bytes() for name in before} == before
+    assert [len(set(seeds)) for seeds in player.seeds.values()] == [2, 2, 2]
+    assert (folder() / "search_results_1_s2.json").exists()
+    summary = load(folder() / "summary.json")
+    assert (summary["n"], summary["episodes"], summary["samples"]) == (3, 9, 3)
+    assert set(summary["pass_at_k"]) == {"1", "2", "3"}
+    assert "mean@3" in capsys.readouterr().out
+    assert run(Sampler(), *few, "--samples", "3") == 2
+    assert "--samples 3" in capsys.readouterr().err
+
+
+def test_a_frozen_panel_is_played_elsewhere_and_only_as_it_is(run, capsys):
+    first = ["--task_ids", "3,1", "--max_steps", "12", "--panel", "panel.json"]
+    assert run(Player(), *first, model="a") == 0
+    assert {(row["index"], len(row["steps"])) for row in load(Path("panel.json"))["prefixes"]} == {
+        (1, 0),
+        (3, 0),
+    }
+    assert run(Player(), *first, model="a") == 0  # again, now with the file
+    assert run(Player(), "--max_steps", "12", "--panel", "panel.json", model="b") == 0
+    one, two = (load(folder(model) / "summary.json") for model in "ab")
+    assert one["panel"] == two["panel"] == load(Path("panel.json"))["sha256"]
+    assert two["indices"] == [3, 1]
+    capsys.readouterr()
+    assert run(Player(), "--task_ids", "1-2", "--panel", "panel.json", model="c") == 2
+    assert "other tasks than --task_ids 1-2" in capsys.readouterr().err
+    data = load(Path("panel.json"))
+    data["prefixes"][0]["task_id"], data["sha256"] = "textcraft:0", ""  # another server's goal
+    Path("panel.json").write_text(json.dumps(data))
+    assert run(Player(), "--panel", "panel.json", model="d") == 2
+    assert "not textcraft:0" in capsys.readouterr().err.splitlines()[-1]
+
+
+class Shown(Player):
+    """Plays on, and keeps what was shown before its task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: dict[str, list[str]] = {}
+
+    def sample(self, messages, n=1, temperature=1.0, seed=None):
+        at = max(i for i, m in enumerate(messages) if m.content.startswith("Crafting commands"))
+        assert [m.role for m in messages] == [
+            "system",
+            *["user", "assistant"] * (len(messages) // 2 - 1),
+            "user",
+        ]
+        openings = [m.content for m in messages[1:at] if m.content.startswith("Crafting commands")]
+        self.shown.setdefault(goal_of(messages[at].content), [goal_of(text) for text in openings])
+        return super().sample([messages[0], *messages[at:]], n, temperature, seed)
+
+
+def test_examples_are_shown_and_never_the_task_itself(run, capsys):
+    assert run(Player(half), "--task_ids", IDS, "--max_steps", "9", model="teacher") == 0
+    solved = {WORLD.goals[i] for i in EASY[::2]}
+    few = [
+        "--shots",
+        "3",
+        "--examples",
+        str(folder("teacher")),
+        "--max_steps",
+        "9",
+        "--task_ids",
+        IDS,
+        "--seed",
+        "5",
+    ]
+    player, again = Shown(), Shown()
+    assert run(player, *few) == 0
+    assert len(player.shown) == len(EASY)
+    for goal, shown in player.shown.items():
+        assert len(set(shown)) == 3
+        assert goal not in shown
+        assert set(shown) <= solved
+    assert len({frozenset(shown) for shown in player.shown.values()}) > 1  # some stand in for the task itself
+    protocol = load(folder() / "summary.json")["protocol"]
+    assert protocol["shots"] == 3
+    assert re.fullmatch("[0-9a-f]{64}", protocol["examples"])
+    assert run(again, *few, model="again") == 0
+    assert again.shown == player.shown
+    capsys.readouterr()
+    assert stage.main(["compare", str(folder("teacher")), str(folder())]) == 2
+    assert "shots 0 -> 3" in capsys.readouterr().err
+
+
+def test_examples_of_records_and_what_cannot_be_shown(run, capsys):
+    def row(index: int) -> dict:
+        turns = [
+            ("system", "Craft."),
+            ("user", WORLD.opening(WORLD.goals[index])),
+            ("assistant", "Action: inventory"),
+        ]
+        return {"messages": [{"role": role, "content": text, "loss": False} for role, text in turns]}
+
+    Path("rows.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in (0, 1, 1)))
+    few = ["--task_ids", "0,5", "--max_steps", "9", "--examples", "rows.jsonl"]
+    player = Shown()
+    assert run(player, *few, "--shots", "1") == 0
+    assert player.shown[WORLD.goals[0]] == [WORLD.goals[1]]
+    capsys.readouterr()
+    for flags, named in {
+        ("--shots", "3"): "2 solved goals",
+        ("--shots", "0"): "--examples",
+        ("--shots", "2"): "only 1 of the examples",
+    }.items():
+        assert run(Shown(), *few, *flags, model="m" + flags[1]) == 2
+        assert named in capsys.readouterr().err.splitlines()[-1]
+    Path("rows.jsonl").write_text(json.dumps({"messages": [{"role": "assistant", "content": "x"}]}) + "\n")
+    assert run(Shown(), *few, "--shots", "1", model="n") == 2
+    assert "row 1" in capsys.readouterr().err

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from itertools import combinations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +14,10 @@ from mcts_utils.types import Step
 
 REWARDS = st.lists(st.floats(0, 1), max_size=30)
 ACTIONS = st.lists(st.sampled_from("ab"), max_size=14)
+SAMPLES = st.lists(st.lists(st.sampled_from([0.0, 0.4, 1.0]), min_size=3, max_size=3), min_size=1, max_size=8)
+PAIRS = st.dictionaries(
+    st.text("abc", max_size=3), st.tuples(st.sampled_from([0, 0.5, 1]), st.floats(0, 1)), max_size=12
+)
 
 
 def steps(actions: str, refused: str = "") -> list[Step]:
@@ -128,7 +135,7 @@ def test_mcnemar_is_the_exact_binomial():
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.dictionaries(st.text(max_size=3), st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=12))
+@given(PAIRS)
 def test_swapping_the_runs_turns_the_comparison_round(pairs):
     before = {key: a for key, (a, _) in pairs.items()}
     after = {key: b for key, (_, b) in pairs.items()}
@@ -136,8 +143,144 @@ def test_swapping_the_runs_turns_the_comparison_round(pairs):
     assert (one["wins"], one["gained"], one["ties"]) == (two["losses"], two["lost"], two["ties"])
     assert one["mcnemar_p"] == pytest.approx(two["mcnemar_p"])
     assert one["wins"] + one["losses"] + one["ties"] == len(pairs)
+    if pairs:
+        assert one["difference"] == pytest.approx(-two["difference"], abs=1e-12)
+    if len(pairs) > 1:
+        low, high = one["difference_ci95"]
+        assert [-high, -low] == pytest.approx(two["difference_ci95"], abs=1e-12)
+        assert low <= one["difference"] <= high
 
 
 def test_other_tasks_are_not_compared():
     with pytest.raises(ValueError, match="2 tasks"):
         metrics.compare_runs({"a": 1.0, "b": 0.0}, {"a": 1.0, "c": 0.0})
+
+
+@settings(deadline=None, max_examples=15)
+@given(PAIRS)
+def test_a_run_does_not_differ_from_itself(pairs):
+    run = {key: b for key, (_, b) in pairs.items()}
+    found = metrics.compare_runs(run, run)
+    assert (found["wins"], found["losses"], found["ties"]) == (0, 0, len(run))
+    assert found["difference"] == (0 if run else None)
+    assert found["difference_ci95"] in (None, [0, 0])
+    assert found["detectable"] is None  # nothing is known of how runs differ
+
+
+def test_samples_of_a_task_count_as_their_mean():
+    found = metrics.compare_runs({"a": [0.0, 0.0], "b": [1.0, 0.0]}, {"a": [1.0, 0.0], "b": [0.5, 0.5]})
+    assert (found["n"], found["wins"], found["losses"], found["ties"]) == (2, 1, 0, 1)
+    assert found["mean_reward"] == [0.25, 0.5]
+    assert found["success_rate"] == [0.25, 0.25]
+    assert (found["success_difference"], found["difference"]) == (0, 0.25)
+    assert (found["mcnemar_p"], found["gained"]) == (None, None)  # samples of one task are not independent
+
+
+@settings(deadline=None, max_examples=25)
+@given(SAMPLES)
+def test_pass_at_k_is_the_share_of_subsets_with_a_success(tasks):
+    for k in (1, 2, 3):
+        drawn = [[any(r == 1 for r in subset) for subset in combinations(task, k)] for task in tasks]
+        expected = sum(sum(hits) / len(hits) for hits in drawn) / len(tasks)
+        assert metrics.pass_at_k(tasks, k).mean == pytest.approx(expected)
+    solved = metrics.solved(tasks).mean
+    assert metrics.pass_at_k(tasks, 1).mean == pytest.approx(solved)
+    assert solved - 1e-9 <= metrics.pass_at_k(tasks, 2).mean <= metrics.pass_at_k(tasks, 3).mean + 1e-9
+    assert metrics.pass_at_k(tasks, 3).mean == pytest.approx(
+        sum(any(r == 1 for r in task) for task in tasks) / len(tasks)
+    )
+    assert metrics.pass_at_k(tasks, 4).n == 0
+
+
+def test_samples_of_a_task_do_not_narrow_the_interval():
+    once = metrics.solved([[1.0], [0.0]] * 20).ci95
+    again = metrics.solved([[1.0] * 50, [0.0] * 50] * 20).ci95
+    assert again == pytest.approx(once, abs=0.02)
+
+
+@settings(deadline=None, max_examples=8)
+@given(SAMPLES, st.randoms(use_true_random=False))
+def test_the_order_of_episodes_changes_nothing(tasks, rng):
+    def numbers(order: list[int]) -> list:
+        mixed = [rng.sample(tasks[i], 3) for i in order]
+        flat = [(r, i) for i, task in zip(order, mixed, strict=True) for r in task]
+        walks = [steps("aab" * int(3 * r) + "c", "b") for r, _ in flat]
+        return [
+            metrics.solved(mixed),
+            metrics.mean_at_k(mixed),
+            metrics.pass_at_k(mixed, 2),
+            metrics.behaviour(walks, lambda step: step.observation != "ok", [i for _, i in flat]),
+        ]
+
+    order = list(range(len(tasks)))
+    assert numbers(order) == numbers(rng.sample(order, len(order)))
+
+
+@given(ACTIONS, ACTIONS, st.integers(1, 5))
+def test_repeats_of_two_walks_with_something_new_between_add_up(one, two, length):
+    both = metrics.repeated_sequences([*one, "new", *two], length)
+    assert both == metrics.repeated_sequences(one, length) + metrics.repeated_sequences(two, length)
+
+
+def test_shares_of_actions_are_drawn_by_task():
+    # Ten actions of one task, all refused, and one of another, not refused: two things were drawn, not eleven.
+    found = metrics.behaviour([steps("a" * 10, "a"), steps("b")], lambda s: s.observation != "ok")
+    assert found["invalid_action_share"] == 10 / 11
+    assert found["ci95"]["invalid_action_share"] == (0.0, 1.0)
+    assert found["ci95"]["steps"] == (1.0, 10.0)
+
+
+def test_the_first_error_counts_its_own_action():
+    walk = steps("abxcx", "x")
+    assert metrics.first(walk, lambda step: step.observation != "ok") == 3
+    assert metrics.first(walk[:2], lambda step: step.observation != "ok") is None
+
+
+def test_power_is_that_of_a_paired_t_test():
+    # Normal approximation: (1.960 + 0.842) * sd / sqrt(n)
+    assert metrics.power(198, 0.5) == pytest.approx(2.802 * 0.5 / 198**0.5, rel=0.01)
+    assert metrics.power(2000, 0.4) == pytest.approx(2.802 * 0.4 / 2000**0.5, rel=0.002)
+    assert metrics.power(2, 0.5) is None
+    assert metrics.power(50, 0.0) is None
+
+
+def test_power_finds_such_a_difference_four_times_in_five():
+    n, sd = 40, 0.5
+    rng = random.Random(1)
+    shift = metrics.power(n, sd)
+    found = 0
+    for _ in range(600):
+        gaps = [rng.gauss(shift, sd) for _ in range(n)]
+        mean = sum(gaps) / n
+        spread = (sum((gap - mean) ** 2 for gap in gaps) / (n - 1)) ** 0.5
+        found += abs(mean) / (spread / n**0.5) > 2.0227  # t at 39 degrees of freedom, two-sided 5 %
+    assert 0.75 < found / 600 < 0.85
+
+
+def test_holm_is_holms():
+    assert metrics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert metrics.holm([]) == []
+
+
+def test_arms_over_seeds_are_paired_by_goal():
+    before = [{"a": 0.0, "b": 1.0, "c": 0.0}, {"a": 0.0, "b": 0.0, "c": 0.0}]
+    after = [{"a": 1.0, "b": 1.0, "c": 0.0}, {"a": 1.0, "b": 1.0, "c": 0.0}]
+    found = metrics.paired_over_seeds(before, after)
+    assert (found["n"], found["seeds"]) == (3, 2)
+    assert (found["wins"], found["losses"], found["ties"]) == (2, 0, 1)
+    assert found["difference"] == pytest.approx(0.5)
+    assert found["by_seed"] == pytest.approx([1 / 3, 2 / 3])
+    assert found["sd"] == pytest.approx(0.5)
+    turned = metrics.paired_over_seeds(after, before)
+    assert turned["difference_ci95"] == [-x for x in reversed(found["difference_ci95"])]
+    assert metrics.paired_over_seeds(before[:1], after)["by_seed"] == pytest.approx([1 / 3, 1 / 3])
+    with pytest.raises(ValueError, match="1 tasks"):
+        metrics.paired_over_seeds(before, [*after, {"a": 1.0, "b": 1.0}])
+    with pytest.raises(ValueError, match="seeds"):
+        metrics.paired_over_seeds([], after)
+
+
+def test_the_sign_flip_test_is_exact_where_few_tasks_differ():
+    # Of the 2**5 ways to set the signs of five equal gaps, two are as far from 0 as what was seen.
+    assert metrics.sign_flip([1.0] * 5) == pytest.approx(2 / 32)
+    assert metrics.sign_flip([0.5]) is None

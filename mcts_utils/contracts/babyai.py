@@ -44,6 +44,10 @@ class BabyAI(Contract):
         seed, level = divmod(index, LEVELS)
         return f"{self.name}:{level + 1}:{seed}:{digest(self.goal(opening))}"
 
+    def strata(self, opening: str, index: int) -> dict[str, str]:
+        """By level, from 1 as in a task's id."""
+        return {"level": str(index % LEVELS + 1)}
+
     def result(self, answer: Any) -> StepResult:
         """`score` adds the reward again with every step behind a mission that ended late without being counted."""
         score = min(1.0, number(answer, "score", 0.0, float("1e9")))

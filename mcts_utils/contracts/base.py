@@ -36,6 +36,7 @@ class Contract:
     refusal: re.Pattern[str] = NOTHING  # how an observation begins that refuses its action
     look: re.Pattern[str] = NOTHING  # actions that read the state and change nothing
 
+    score = "mean_reward"  # the number that counts in Table 2; "success_rate" is the other one
     id_field = "id"  # names the session in every request and in /create's answer
     index_field = "data_idx"  # names the goal in /reset
     hello = "/"  # GET that tells which environment answers there
@@ -88,6 +89,10 @@ class Contract:
             EnvError: the opening names no goal.
         """
         return f"{self.name}:{digest(self.goal(opening))}"
+
+    def strata(self, opening: str, index: int) -> dict[str, str]:
+        """Kinds of tasks by which scores are broken down: name of a breakdown -> this task's group; {} if unknown."""
+        return {}
 
     def result(self, answer: Any) -> StepResult:
         """What the answer to /step means; rewards are scores of the episode so far, in [0, 1].

@@ -129,6 +129,13 @@ class ScienceWorld(Contract):
             left -= count
         raise EnvError(f"ScienceWorld has no game {index}")
 
+    def strata(self, opening: str, index: int) -> dict[str, str]:
+        """By the name of the task, whose variations are many."""
+        try:
+            return {"task_type": self.task_id(opening, index).split(":")[1]}
+        except EnvError:
+            return {}
+
     def result(self, answer: Any) -> StepResult:
         """`reward` of the answer is the last step's part alone; the score is what counts."""
         score = number(answer, "score", -100.0, 100.0)

@@ -11,6 +11,8 @@ from mcts_utils.types import EnvError, StepResult, Task
 INSTRUCTION = re.compile(r"Instruction:\s*(?:\[SEP\]\s*)?(.+?)\s*(?:\[SEP\]|$)", re.DOTALL)
 PRICE = re.compile(r",? and price lower than [\d.,]+ dollars")
 
+OPTION = re.compile(r"(?:\bwith|, and) [^:,]{1,40}: ")  # as a synthetic instruction lists them
+
 
 class WebShop(Contract):
     """The reward comes with `buy now`; a refused action shows the same page again.
@@ -60,6 +62,11 @@ class WebShop(Contract):
         if match is None:
             raise EnvError(f"no 'Instruction: [SEP] <goal> [SEP]' in the opening text {opening[:200]!r}")
         return PRICE.sub("", match.group(1)).strip()
+
+    def strata(self, opening: str, index: int) -> dict[str, str]:
+        """By how many options the instruction names in its `name: value` form; one that a person wrote names none."""
+        goal = INSTRUCTION.search(opening)
+        return {"options": str(len(OPTION.findall(goal.group(1))))} if goal else {}
 
     def result(self, answer: Any) -> StepResult:
         """`state` is the page."""
