@@ -15,7 +15,14 @@ PACKAGE = "mcts_utils"
 # Imports point up this list only. A new module takes its place here, beside its siblings.
 ORDER = [
     *("types", "config", "contracts", "grounding", "tree", "conversation", "search"),
-    *("cleaning", "revision", "rows", "dataset", "metrics"),  # up to here: what pure modules are made of
+    *(
+        "cleaning",
+        "revision",
+        "baselines",
+        "rows",
+        "dataset",
+        "metrics",
+    ),  # up to here: what pure modules are made of
     *(
         "storage",
         "kv_cache",
@@ -28,17 +35,32 @@ ORDER = [
         "actor",
         "envs",
     ),
-    *("rollout", "travel", "forks", "explorer", "scheduler", "selection", "held_out"),
-    *("judge", "execution", "records", "panel", "scorecard"),
-    "cluster",
-    *("evaluation", "collection", "conversion", "report"),  # one per stage
-    *("servers", "serving", "tiny_actor", "bench"),
+    *("rollout", "travel", "forks", "explorer", "scheduler", "selection", "held_out", "budgets", "recipe"),
+    *("judge", "execution", "records", "panel", "protocol", "scorecard", "comparison"),
+    *("examples", "starts", "loops", "cluster"),
+    *("evaluation", "collection", "conversion"),  # one per stage
+    "servers",  # they import nothing of all this
+    *("report", "serving", "tiny_actor", "bench"),
 ]
 PURE = (
     *("contracts", "grounding", "tree", "conversation", "search"),
-    *("cleaning", "revision", "rows", "dataset", "metrics", "pacing"),
+    *("cleaning", "revision", "baselines", "rows", "dataset", "pacing"),
+    *(
+        "metrics",
+        "metrics.scores",
+        "metrics.actions",
+        "metrics.paired",
+        "report.agreement",
+        "report.rowstats",
+    ),
 )
-PURE_VENDORS = {"metrics": {"numpy", "scipy"}}  # statistics come from libraries
+PURE_VENDORS = {  # statistics come from libraries
+    "metrics.scores": {"numpy", "scipy"},
+    "metrics.actions": {"numpy"},
+    "metrics.paired": {"numpy", "scipy", "statsmodels"},
+    "report.agreement": {"numpy", "scipy", "statsmodels"},
+    "report.rowstats": {"numpy"},
+}
 IMPURE = {
     *("os", "io", "pathlib", "shutil", "tempfile", "glob", "sys", "subprocess", "signal"),
     *("time", "datetime", "logging", "threading", "multiprocessing", "concurrent", "asyncio", "queue"),

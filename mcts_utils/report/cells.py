@@ -1,0 +1,209 @@
+"""Cells of the experiment: evaluated models, and by goal what their episodes did. It reads files and averages nothing.
+
+A cell is an arm, a seed and an iteration; the base belongs to all arms. A cell counts only when all of its episodes are
+there, and all cells of a run start from the same goals under the same protocol.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mcts_utils.cleaning import is_refused
+from mcts_utils.metrics import LOOP_LENGTHS, is_success, repeated_sequences
+from mcts_utils.protocol import differences
+from mcts_utils.report.round import only
+from mcts_utils.scorecard import by_task, episodes_of, own_steps
+from mcts_utils.storage import read_json
+from mcts_utils.types import InputError
+
+BASE = "base"
+RESULTS, MODEL = "test_result", "tiny_actor"
+SUCCESS, RECOVERY, REPEATS, REVISION = "success_rate", "recovery_rate", "repeats", "revision_length"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """arms.json: what the experiment is to contain."""
+
+    seeds: tuple[int, ...]
+    arms: Mapping[str, int]  # name -> iterations, in the order of the file
+    data: Mapping[str, Any]  # name -> [[data type, flags], ...]
+
+    def cells(self) -> list[tuple[str, int, int]]:
+        """(arm, seed, iteration) of every cell."""
+        return [
+            (arm, seed, i)
+            for arm, last in self.arms.items()
+            for i in range(1, last + 1)
+            for seed in self.seeds
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One evaluated model. A measure is goal -> number; a goal whose episode has none is left out."""
+
+    measures: Mapping[str, Mapping[str, float]]  # success_rate, repeats, loops_1 ..., revision_length
+    protocol: Mapping[str, Any]  # of the main evaluation, with the panel's hash
+    recovery: Mapping[str, float] | None  # failed prefix -> 1 where it was recovered; None: not evaluated
+    revise_protocol: Mapping[str, Any] | None
+    seconds: float  # of both evaluations
+    tokens: Mapping[str, int]
+
+    def by_goal(self, measure: str) -> Mapping[str, float] | None:
+        """One measure; None where it was not evaluated."""
+        return self.recovery if measure == RECOVERY else self.measures[measure]
+
+
+def loops(length: int) -> str:
+    """Name of the measure: repeated sequences of `length` actions in an episode (Figure 4)."""
+    return f"loops_{length}"
+
+
+def read_plan(run: Path) -> Plan:
+    """What arms.json says.
+
+    Raises:
+        InputError: naming the file and what is wrong in it.
+    """
+    path = run / "arms.json"
+    found = read_json(path)
+    try:
+        arms = {
+            str(name): int(arm.get("iterations", found["iterations"])) for name, arm in found["arms"].items()
+        }
+        data = {str(name): arm.get("data", []) for name, arm in found["arms"].items()}
+        return Plan(tuple(sorted(int(seed) for seed in found["seeds"])), arms, data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not an experiment's arms ({error!r})") from error
+
+
+class Cells:
+    """The finished cells of a run, and why the others do not count."""
+
+    def __init__(self, run: Path, plan: Plan) -> None:
+        """Reads every episode file.
+
+        Raises:
+            InputError: two cells have different panels or protocols; the line names the cells and what differs.
+        """
+        results = run / RESULTS
+        if not results.is_dir():
+            raise InputError(f"{results}: nothing was evaluated")
+        self._folder = only(results, "*")
+        self.missing: dict[str, str] = {}  # model type -> why it does not count
+        self._panels: dict[str, tuple[str, Mapping[str, Any]]] = {}  # mode -> (first cell, its protocol)
+        self.base = self._cell(BASE)
+        self.found = {
+            (arm, seed, i): cell
+            for arm, seed, i in plan.cells()
+            if (cell := self._cell(f"{arm}_s{seed}_i{i}")) is not None
+        }
+        if self.base is None and not self.found:
+            raise InputError(f"{self._folder}: no finished evaluation")
+
+    @property
+    def protocols(self) -> dict[str, Mapping[str, Any]]:
+        """Mode -> the protocol that all cells have, with the panel's hash."""
+        return {mode: protocol for mode, (_, protocol) in self._panels.items()}
+
+    def of(self, arm: str, iteration: int) -> dict[int, Cell]:
+        """Seed -> cell."""
+        return {s: cell for (name, s, i), cell in sorted(self.found.items()) if (name, i) == (arm, iteration)}
+
+    def _cell(self, name: str) -> Cell | None:
+        summary = self._finished(name)
+        if summary is None:
+            return None
+        revise = self._finished(f"{name}_revise")
+        kept = [summary] if revise is None else [summary, revise]
+        return Cell(
+            measures(self._run(name), summary),
+            summary["protocol"],
+            None if revise is None else successes(self._run(f"{name}_revise")),
+            None if revise is None else revise["protocol"],
+            sum(float(one.get("seconds", 0)) for one in kept),
+            sum_tokens([one.get("tokens", {}) for one in kept]),
+        )
+
+    def _run(self, name: str) -> Path:
+        return self._folder / f"{MODEL}_{name}"
+
+    def _finished(self, name: str) -> dict[str, Any] | None:
+        """The summary of a finished evaluation; else the reason goes to `missing`."""
+        path = self._run(name) / "summary.json"
+        if not path.exists():
+            self.missing[name] = "not evaluated"
+            return None
+        summary = read_json(path)
+        if not isinstance(summary, dict) or not {"n", "n_failed", "indices", "protocol"} <= summary.keys():
+            raise InputError(f"{path}: not the summary of an evaluation run")
+        if summary["n_failed"] or not summary["n"]:
+            self.missing[name] = (
+                f"{summary['n_failed']} of {summary['n'] + summary['n_failed']} episodes failed"
+            )
+            return None
+        first, protocol = self._panels.setdefault(summary["protocol"]["mode"], (name, summary["protocol"]))
+        if changed := differences(protocol, summary["protocol"]):
+            raise InputError(
+                f"{self._folder}: {MODEL}_{first} and {MODEL}_{name} cannot be compared: {'; '.join(changed)}"
+            )
+        return summary
+
+
+def measures(run: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Measure -> goal -> number, from a run's episode files; of several samples of a goal, their mean.
+
+    repeats: actions equal to the one before; loops_k: Figure 4. revision_length: actions up to and including the first
+    one that the environment refused, of episodes that have one (Figure 5 has the judge's first error there).
+    """
+    found: dict[str, dict[str, float]] = {
+        name: {} for name in (SUCCESS, REPEATS, REVISION, *map(loops, LOOP_LENGTHS))
+    }
+    for goal, episodes in keyed(run):
+        seen = [of_episode(episode, summary["protocol"]["task"]) for episode in episodes]
+        for name, by_goal in found.items():
+            if values := [one[name] for one in seen if name in one]:
+                by_goal[goal] = sum(values) / len(values)
+    return found
+
+
+def of_episode(episode: Mapping[str, Any], env: str) -> dict[str, float]:
+    """The measures of one episode; revision_length only where an action was refused."""
+    steps = own_steps(episode)
+    actions = [step.action for step in steps]
+    found = {loops(length): float(repeated_sequences(actions, length)) for length in LOOP_LENGTHS}
+    found |= {SUCCESS: float(is_success(episode["reward"])), REPEATS: found[loops(1)]}
+    refused = (at for at, step in enumerate(steps, 1) if is_refused(env, step))
+    if (first := next(refused, None)) is not None:
+        found[REVISION] = float(first)
+    return found
+
+
+def successes(run: Path) -> dict[str, float]:
+    """Goal -> 1 where the episode ended with the full reward, else 0; of several samples, their mean."""
+    return {
+        goal: sum(is_success(episode["reward"]) for episode in episodes) / len(episodes)
+        for goal, episodes in keyed(run)
+    }
+
+
+def keyed(run: Path) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
+    """(goal, its episodes) by index; a goal that a server lists twice is told apart by its order."""
+    seen: Counter[str] = Counter()
+    rows: list[tuple[str, Sequence[Mapping[str, Any]]]] = []
+    for episodes in by_task(list(episodes_of(run))).values():
+        goal = episodes[0]["task"]["id"]
+        rows.append((f"{goal}#{seen[goal]}", episodes))
+        seen[goal] += 1
+    return rows
+
+
+def sum_tokens(parts: list[Mapping[str, Any]]) -> dict[str, int]:
+    """Calls, prompt and completion tokens together."""
+    names = ("calls", "prompt_tokens", "completion_tokens")
+    return {name: sum(int(part.get(name, 0)) for part in parts) for name in names}

@@ -1,0 +1,153 @@
+"""The experiment's figures as PNG bytes, from its summary alone. It computes no statistics and touches no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mcts_utils.metrics import LOOP_LENGTHS
+from mcts_utils.report.contrasts import ABLATIONS, WORTH
+from mcts_utils.report.labels import Summary, label, last_iteration, seeds_text, trained_arms
+from mcts_utils.report.plots import (
+    COLOURS,
+    GREY,
+    Show,
+    Shown,
+    by_iteration,
+    headline,
+    lines,
+    new_figure,
+    png,
+    shows,
+    spread,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_all(summary: Summary) -> dict[str, bytes]:
+    """File name -> PNG; a figure without any number is left out."""
+    drawn: dict[str, Callable[[Summary], Figure | None]] = {
+        "figure_3.png": solved,
+        "table_3.png": recovered,
+        "figure_4.png": repeats_by_length,
+        "figure_5.png": revision_lengths,
+        "ablation.png": ablation,
+    }
+    figures = {name: draw(summary) for name, draw in drawn.items()}
+    return {name: png(figure) for name, figure in figures.items() if figure is not None}
+
+
+def counted(summary: Summary, key: str, unit: str) -> str:
+    """`n = 198 goals, seeds 0, 1, 2`, as far as the arms have them."""
+    rows = [row for arm in trained_arms(summary) for row in summary["arms"][arm]["iterations"]]
+    sizes = sorted({row[key] for row in rows if row[key]})
+    seeds = sorted({seed for row in rows for seed in row["seeds"]})
+    size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}" if sizes else "0"
+    fewer = " (some cells fewer)" if len({tuple(row["seeds"]) for row in rows if row["seeds"]}) > 1 else ""
+    return f"n = {size} {unit}, {seeds_text(seeds)}{fewer}"
+
+
+def solved(summary: Summary) -> Figure | None:
+    """Figure 3: the share of solved goals by iteration."""
+    return rate(summary, shows("success_rate", "ci95", 100), "Solved goals, % (Figure 3)", "n", "goals")
+
+
+def recovered(summary: Summary) -> Figure | None:
+    """Table 3: the share of failed prefixes that still end well."""
+    show = shows("recovery_rate", "recovery_ci95", 100)
+    return rate(summary, show, "Recovered failed prefixes, % (Table 3)", "recovery_n", "prefixes")
+
+
+def rate(summary: Summary, show: Show, title: str, key: str, unit: str) -> Figure | None:
+    """A rate by iteration, in percent."""
+    figure, (ax,) = new_figure(7.6, 4.2)
+    if not lines(ax, summary, show):
+        return None
+    by_iteration(ax, summary)
+    ax.set_ylabel("%")
+    ax.set_title(f"{title}, 95 % intervals\n{counted(summary, key, unit)}", fontsize=10, loc="left")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def repeats_by_length(summary: Summary) -> Figure | None:
+    """Figure 4: repeated action sequences of an episode, a panel a length; every panel has a scale of its own."""
+    figure, axes = new_figure(9.0, 4.8, 3, rows=2)
+    drawn = False
+    for ax, length in zip(axes, LOOP_LENGTHS, strict=False):
+        drawn |= lines(ax, summary, shows("loops", "loops_ci95", length=length))
+        by_iteration(ax, summary)
+        ax.set_title(f"sequences of {length} action{'s' if length > 1 else ''}", fontsize=10, loc="left")
+        ax.set_ylabel("repeats an episode")
+    if not drawn:
+        return None
+    for ax in axes[len(LOOP_LENGTHS) :]:
+        ax.set_axis_off()
+    axes[-1].legend(*axes[0].get_legend_handles_labels(), loc="center left", frameon=False)
+    headline(figure, f"Repeated action sequences (Figure 4), {counted(summary, 'n', 'goals')}")
+    return figure
+
+
+def revision_lengths(summary: Summary) -> Figure | None:
+    """Figure 5: left, where the judge found the first error of bad paths; right, the first refused action in tests."""
+    figure, (left, right) = new_figure(9.8, 4.0, 2)
+    if not lines(right, summary, shows("revision_length", "revision_length_ci95")):
+        return None
+    lines(left, {**summary, "base": None}, judged)
+    for ax in (left, right):
+        by_iteration(ax, summary)
+        ax.set_ylabel("actions from the start")
+    left.set_xticks(range(1, last_iteration(summary) + 1))
+    left.set_xlim(left=0.6)
+    left.set_xlabel("iteration (judged by the model before it)")
+    left.set_title("First step judged bad, training paths", fontsize=10, loc="left")
+    right.set_title("First refused action, test episodes", fontsize=10, loc="left")
+    text = counted(summary, "revision_length_n", "goals with one")
+    headline(figure, f"Revision length (Figure 5); test: {text}")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def judged(row: Mapping[str, Any]) -> Shown | None:
+    """Mean revision length of the records that the model before this iteration judged."""
+    mean = row["made"]["judged_revision_length"]["mean"]
+    return None if mean is None else (mean, None)
+
+
+def ablation(summary: Summary) -> Figure | None:
+    """Agent-R minus Agent-R with one thing left out, in points, at the iteration that both have."""
+    rows = [row for row in summary["comparisons"] if row["family"] == ABLATIONS and row["iteration"] == 1]
+    arms = list(dict.fromkeys(row["before"] for row in rows))
+    if not arms:
+        return None
+    shown = [("success_rate", "solved goals"), ("recovery_rate", "recovered prefixes")]
+    figure, axes = new_figure(9.2, 1.5 + 0.55 * len(arms), len(shown), sharey=True)
+    for ax, (measure, name) in zip(axes, shown, strict=True):
+        kept = [row for row in rows if row["measure"] == measure]
+        difference_axis(ax, kept, arms)
+        seeds = sorted({seed for row in kept for seed in row["seeds"]})
+        ax.set_title(
+            f"{name}: n = {kept[0]['n']}, {seeds_text(seeds)}" if kept else name, fontsize=10, loc="left"
+        )
+    axes[0].set_yticks(range(len(arms)), [label(arm) for arm in reversed(arms)])
+    headline(figure, "Agent-R against itself with one thing left out, iteration 1 (grey: less than 5 points)")
+    return figure
+
+
+def difference_axis(ax: Axes, rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
+    """Differences as points on a line each, from the top in the order of `arms`; circles are single seeds."""
+    ax.axvspan(-100 * WORTH, 100 * WORTH, color="#EFEFEF", zorder=0)
+    ax.axvline(0, color="#555555", linewidth=1)
+    for row in rows:
+        at = len(arms) - 1 - arms.index(row["before"])
+        x, interval = 100 * row["difference"], row["difference_ci95"]
+        low, high = spread((x, [100 * end for end in interval] if interval else None))
+        ax.errorbar([x], [at], xerr=[[low], [high]], color=COLOURS[0], marker="o", capsize=3)
+        seeds = [100 * gap for gap in row["by_seed"].values()]
+        ax.plot(seeds, [at - 0.22] * len(seeds), "o", markersize=4, markerfacecolor="none", color=GREY)
+    ax.grid(axis="y", visible=False)
+    ax.set_ylim(-0.6, len(arms) - 0.4)
+    ax.set_xlabel("Agent-R minus the ablation, points (circles: seeds)")

@@ -1,0 +1,52 @@
+"""Names of the experiment's arms, and what its tables and figures say of seeds. It draws and counts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mcts_utils.report.contrasts import is_ablation
+
+Summary = Mapping[str, Any]
+LABELS = {
+    "optimal": "Optimal",
+    "optimal_good": "Optimal + Good",
+    "direct": "Direct-Revision + Good",
+    "agent_r": "Agent-R",
+    "dpo": "DPO",
+    "agent_r_unverified": "not verified",
+    "agent_r_uncleaned": "not cleaned",
+    "agent_r_duplicates": "duplicates kept",
+    "agent_r_raw": "none of the three",
+    "base": "untrained",
+}
+
+
+def label(arm: str) -> str:
+    """An arm's name for people."""
+    return LABELS.get(arm, arm.replace("_", " "))
+
+
+def trained_arms(summary: Summary) -> list[str]:
+    """Arms that are no ablation, in the order of arms.json."""
+    return [arm for arm in summary["arms"] if not is_ablation(arm)]
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """`seeds 0, 1, 2`."""
+    return ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)) if seeds else "no seed"
+
+
+def last_iteration(summary: Summary) -> int:
+    """How many iterations the longest arm has."""
+    return max((len(summary["arms"][arm]["iterations"]) for arm in trained_arms(summary)), default=0)
+
+
+def source(summary: Summary, mode: str) -> str:
+    """Command, seeds and n of a table."""
+    key = "recovery_n" if mode == "revise" else "n"
+    rows = [summary["base"] or {}, *(row for arm in summary["arms"].values() for row in arm["iterations"])]
+    sizes = sorted({row[key] for row in rows if row.get(key)})
+    size = ", ".join(map(str, sizes)) or "0"
+    unit = "failed prefixes" if mode == "revise" else "goals"
+    return f"`{summary['command']}`, {seeds_text(summary['seeds'])}, n = {size} {unit}."

@@ -1,0 +1,123 @@
+"""Pieces of the experiment's figures: axes, lines with intervals, PNG bytes. It knows no measure and touches no files.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart; every arm has its own marker as well.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mcts_utils.report.labels import Summary, label, last_iteration, trained_arms
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 100
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#7F7F7F"  # the untrained model
+Shown = tuple[float, Sequence[float] | None]  # a value and its interval
+Show = Callable[[Mapping[str, Any]], Shown | None]
+
+
+def png(figure: Figure) -> bytes:
+    """The same figure gives the same bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return buffer.getvalue()
+
+
+def new_figure(
+    width: float, height: float, columns: int = 1, rows: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Axes row by row, without the right and upper frame."""
+    from matplotlib.figure import Figure as NewFigure
+
+    figure = NewFigure(figsize=(width, height), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#E4E4E4", linewidth=0.8)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def style(summary: Summary, arm: str) -> dict[str, Any]:
+    """Colour and marker of an arm, the same in every figure."""
+    at = trained_arms(summary).index(arm)
+    return {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
+
+
+def lines(ax: Axes, summary: Summary, show: Show) -> bool:
+    """Draw a value by iteration, a line an arm, the untrained model at 0; True if there was anything to draw."""
+    arms = trained_arms(summary)
+    base = show(summary["base"]) if summary["base"] else None
+    drawn = False
+    for at, arm in enumerate(arms):
+        shift = 0.06 * (at - (len(arms) - 1) / 2)  # so that intervals do not cover each other
+        found = [(row["iteration"] + shift, show(row)) for row in summary["arms"][arm]["iterations"]]
+        kept = [(x, shown) for x, shown in found if shown is not None]
+        if not kept:
+            continue
+        look = style(summary, arm)
+        joined = ([(0.0, base)] if base else []) + kept
+        ax.plot(
+            [x for x, _ in joined], [y[0] for _, y in joined], color=look["color"], linewidth=1.3, alpha=0.75
+        )
+        errorbars(ax, kept, **look, markersize=6, label=label(arm))
+        drawn = True
+    if drawn and base:
+        errorbars(ax, [(0.0, base)], color=GREY, marker="o", label=label("base"))
+    return drawn
+
+
+def errorbars(ax: Axes, points: Sequence[tuple[float, Shown]], **look: Any) -> None:
+    """Markers with their intervals."""
+    bars = [spread(shown) for _, shown in points]
+    reach = [[low for low, _ in bars], [high for _, high in bars]]
+    ax.errorbar(
+        [x for x, _ in points], [y[0] for _, y in points], yerr=reach, linestyle="none", capsize=2.5, **look
+    )
+
+
+def spread(shown: Shown) -> tuple[float, float]:
+    """How far the interval reaches below and above the value; nothing without an interval."""
+    value, interval = shown
+    return (max(0.0, value - interval[0]), max(0.0, interval[1] - value)) if interval else (0.0, 0.0)
+
+
+def shows(value: str, interval: str, scale: float = 1, length: int | None = None) -> Show:
+    """Reads a value and its interval from a row. `length`: of the loops, where the row lists them by length."""
+
+    def read(row: Mapping[str, Any]) -> Shown | None:
+        found, ci95 = row[value], row[interval]
+        if length is not None:
+            found, ci95 = found[str(length)], ci95[str(length)]
+        return None if found is None else (scale * found, [scale * end for end in ci95] if ci95 else None)
+
+    return read
+
+
+def from_zero(ax: Axes) -> None:
+    """The vertical axis begins at 0 and ends above the highest mark."""
+    ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
+
+
+def by_iteration(ax: Axes, summary: Summary) -> None:
+    """The iterations as the horizontal axis."""
+    last = last_iteration(summary)
+    ax.set_xticks(range(last + 1), ["untrained", *map(str, range(1, last + 1))])
+    ax.set_xlabel("iteration")
+    ax.set_xlim(-0.4, last + 0.4)
+    from_zero(ax)
+
+
+def headline(figure: Figure, text: str) -> None:
+    """A title over all panels."""
+    figure.suptitle(text, fontsize=10, x=0.01, horizontalalignment="left")

@@ -1,0 +1,204 @@
+"""experiment.md: the experiment's tables in GitHub's Markdown, from its summary alone. It computes no statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mcts_utils.metrics import LOOP_LENGTHS
+from mcts_utils.report.contrasts import ABLATIONS, ARMS
+from mcts_utils.report.labels import Summary, label, last_iteration, seeds_text, source, trained_arms
+from mcts_utils.report.markdown import NONE, counts_text, markdown, number, section
+from mcts_utils.report.round import percent
+from mcts_utils.report.versus import comparisons, gains
+
+Row = Mapping[str, Any]
+
+
+def document(summary: Summary, figures: Sequence[str]) -> str:
+    """The whole text. `figures`: file names that lie beside it."""
+    pictures = {name.removesuffix(".png"): f"\n![{name}]({name})\n" for name in figures}
+    parts = [
+        heading(summary),
+        section(
+            "Solved goals by iteration (Figure 3)",
+            by_iteration(summary, rate_cell("success_rate", "ci95")),
+            source(summary, "main") + " Percent, 95 % interval over goals.",
+            pictures.get("figure_3"),
+        ),
+        section(
+            "Recovered failed prefixes by iteration (Table 3)",
+            by_iteration(summary, rate_cell("recovery_rate", "recovery_ci95")),
+            source(summary, "revise")
+            + " The prefixes are the untrained model's failures, cut at a random step.",
+            pictures.get("table_3"),
+        ),
+        *comparisons(summary, ARMS, "Agent-R against the other arms"),
+        *comparisons(summary, ABLATIONS, "What is left out of Agent-R", pictures.get("ablation")),
+        *gains(summary),
+        section(
+            "Repeated action sequences of an episode, by length (Figure 4)",
+            repeats(summary),
+            source(summary, "main") + " A sequence counts where it is taken again right after itself.",
+            pictures.get("figure_4"),
+        ),
+        section(
+            "Revision length (Figure 5)",
+            revision(summary),
+            source(summary, "main")
+            + " *judged*: actions up to the first step of a bad path that the model called bad, over the revision"
+            " records of the iteration (the model before it searched and judged): the paper's measure. *refused*:"
+            " actions up to the first refused one, over test episodes that have one.",
+            pictures.get("figure_5"),
+        ),
+        section("Data by arm and iteration (Table 1)", data(summary), means_note(summary)),
+        section("Tokens and seconds", costs(summary), sums_note(summary)),
+        missing(summary),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def heading(summary: Summary) -> str:
+    """What was run, from which code."""
+    code = summary["code_revisions"]
+    used = ", ".join(f"`{name}` ({n} manifests)" for name, n in code.items()) or "unknown"
+    lines = [
+        "# The experiment's numbers",
+        "",
+        f"Made by `{summary['command']}`, which ends with `python -m mcts_utils.report.experiment`. Code: {used}"
+        + (" - not one revision." if len(code) > 1 else "."),
+        f"Cells finished: {summary['cells']['finished']} of {summary['cells']['planned']} "
+        f"(arm, seed, iteration), {seeds_text(summary['seeds'])}.",
+    ]
+    for mode, protocol in summary["protocols"].items():
+        lines.append(
+            f"Mode {mode}: {protocol['task']}, temperature {protocol['temperature']:g}, at most "
+            f"{protocol['max_steps']} steps, panel `{protocol['panel'][:16]}`."
+        )
+    lines.append(f"`{NONE}`: not there. Where a cell has fewer seeds than planned, it names them.")
+    return "\n".join(lines) + "\n"
+
+
+def rate_cell(value: str, interval: str) -> Callable[[Row, Sequence[int]], str]:
+    """Text of a rate; `planned` are the seeds that it should have."""
+
+    def cell(row: Row, planned: Sequence[int]) -> str:
+        if row[value] is None:
+            return NONE
+        seeds = row["recovery_seeds"] if value == "recovery_rate" else row["seeds"]
+        fewer = f", {seeds_text(seeds)}" if planned and list(seeds) != list(planned) else ""
+        return percent(row[value], row[interval]) + fewer
+
+    return cell
+
+
+def by_iteration(summary: Summary, cell: Callable[[Row, Sequence[int]], str]) -> str:
+    """One line an arm, one column an iteration, the untrained model first."""
+    last = last_iteration(summary)
+    base = cell(summary["base"], ()) if summary["base"] else NONE
+    rows = []
+    for arm in trained_arms(summary):
+        found = [cell(row, summary["seeds"]) for row in summary["arms"][arm]["iterations"]]
+        rows.append([label(arm), base, *found, *[NONE] * (last - len(found))])
+    return markdown(["arm", "untrained", *(f"iteration {i}" for i in range(1, last + 1))], rows)
+
+
+def arm_rows(summary: Summary) -> list[tuple[str, Row]]:
+    """(arm, row) of every iteration that any seed has, ablations too."""
+    return [
+        (arm, row) for arm, found in summary["arms"].items() for row in found["iterations"] if row["seeds"]
+    ]
+
+
+def repeats(summary: Summary) -> str:
+    """Figure 4 as a table; length 1 with its interval."""
+    header = ["arm", "iteration", "1 (95 %)", *(str(n) for n in LOOP_LENGTHS[1:])]
+
+    def line(arm: str, iteration: str, row: Row) -> list[str]:
+        others = [number(row["loops"][str(n)]) for n in LOOP_LENGTHS[1:]]
+        return [label(arm), iteration, number(row["repeats"], row["repeats_ci95"]), *others]
+
+    rows = [line("base", NONE, summary["base"])] if summary["base"] else []
+    rows += [line(arm, str(row["iteration"]), row) for arm, row in arm_rows(summary)]
+    return markdown(header, rows)
+
+
+def revision(summary: Summary) -> str:
+    """Figure 5 as a table."""
+    header = ["arm", "iteration", "judged", "records", "refused (95 %)", "goals with one"]
+
+    def line(arm: str, iteration: str, row: Row, judged: Row) -> list[str]:
+        refused = number(row["revision_length"], row["revision_length_ci95"])
+        own = [number(judged["mean"]), str(judged["n"] or NONE)]
+        return [label(arm), iteration, *own, refused, str(row["revision_length_n"])]
+
+    rows = [line("base", NONE, summary["base"], {"mean": None, "n": 0})] if summary["base"] else []
+    rows += [
+        line(arm, str(row["iteration"]), row, row["made"]["judged_revision_length"])
+        for arm, row in arm_rows(summary)
+    ]
+    return markdown(header, rows)
+
+
+def data(summary: Summary) -> str:
+    """Table 1: trees, records and their drop reasons, rows that were trained on."""
+    header = ["arm", "iteration", "seeds", "trees", "leaf reward", "records", "dropped", "rows trained"]
+    rows = []
+    for arm, row in arm_rows(summary):
+        made = row["made"]
+        records = {kind: found.get("written", 0) for kind, found in made["records"].items()}
+        dropped = {kind: counts_text(found["dropped"]) for kind, found in made["records"].items()}
+        reasons = "; ".join(f"{kind}: {text}" for kind, text in dropped.items() if text != NONE)
+        search = made["search"]
+        trees = f"{search['trees']:.0f}" if search else NONE
+        leaf = number(search.get("mean_leaf_reward")) if search else NONE
+        found = [counts_text(records), reasons or NONE, counts_text(made["rows"])]
+        rows.append([label(arm), str(row["iteration"]), str(made["seeds"]), trees, leaf, *found])
+    return markdown(header, rows)
+
+
+def means_note(summary: Summary) -> str:
+    """What the data table's numbers are."""
+    return (
+        f"`{summary['command']}`, {seeds_text(summary['seeds'])}; means over the seeds. The search of iteration 1 is "
+        "the untrained model's and shared by all arms of a seed."
+    )
+
+
+def costs(summary: Summary) -> str:
+    """Seconds by stage, and tokens."""
+    stages = ("search", "records", "train", "evaluate")
+    header = [
+        "arm",
+        "iteration",
+        *(f"{stage}, s" for stage in stages),
+        "search tokens in + out",
+        "train tokens",
+    ]
+    rows = []
+    for arm, row in arm_rows(summary):
+        made = row["made"]
+        seconds = [f"{made['seconds'][s]:.0f}" if s in made["seconds"] else NONE for s in stages]
+        used = made["tokens"]["search"]
+        asked = f"{used['prompt_tokens']:,} + {used['completion_tokens']:,}" if used["calls"] else NONE
+        epoch = made["tokens_per_epoch"].get("input")
+        trained = f"{epoch:,.0f}" if epoch is not None else NONE
+        rows.append([label(arm), str(row["iteration"]), *seconds, asked, trained])
+    return markdown(header, rows)
+
+
+def sums_note(summary: Summary) -> str:
+    """What the cost table's numbers are."""
+    return (
+        f"`{summary['command']}`, {seeds_text(summary['seeds'])}. Seconds and search tokens are sums over seeds; the "
+        "search of iteration 1 is listed with each arm that uses it, and was done once. Train tokens: one epoch of one "
+        "seed, on average."
+    )
+
+
+def missing(summary: Summary) -> str:
+    """Cells that do not count, and why."""
+    if not summary["missing"]:
+        return ""
+    lines = [f"- `{name}`: {why}" for name, why in summary["missing"].items()]
+    return "\n".join(["## Cells that are not there", "", *lines, ""])
