@@ -50,7 +50,7 @@ PURE = (
         "metrics.scores",
         "metrics.actions",
         "metrics.paired",
-        "report.agreement",
+        "report.judge.agreement",
         "report.rowstats",
     ),
 )
@@ -58,7 +58,7 @@ PURE_VENDORS = {  # statistics come from libraries
     "metrics.scores": {"numpy", "scipy"},
     "metrics.actions": {"numpy"},
     "metrics.paired": {"numpy", "scipy", "statsmodels"},
-    "report.agreement": {"numpy", "scipy", "statsmodels"},
+    "report.judge.agreement": {"numpy", "scipy", "statsmodels"},
     "report.rowstats": {"numpy"},
 }
 IMPURE = {

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mcts_utils.config import settings_from_env
 from mcts_utils.judge import VerdictCache, question_sha256
-from mcts_utils.report import agreement
-from mcts_utils.report.agreement import (
+from mcts_utils.report.judge import agreement
+from mcts_utils.report.judge.agreement import (
     KINDS,
     TRUTHS,
     VERDICTS,
@@ -28,10 +28,10 @@ from mcts_utils.report.agreement import (
     mean,
     score,
 )
-from mcts_utils.report.asking import Asking, draw, question_about
-from mcts_utils.report.evidence import items_of, judged_paths, on_good_paths
-from mcts_utils.report.judge import Forest, main, on_purpose
-from mcts_utils.report.oracles import Truth, ValueRule, by_plan, by_plans, by_value
+from mcts_utils.report.judge.asking import Asking, draw, question_about
+from mcts_utils.report.judge.evidence import items_of, judged_paths, on_good_paths
+from mcts_utils.report.judge.oracles import Truth, ValueRule, by_plan, by_plans, by_value
+from mcts_utils.report.judge.report import Forest, main, on_purpose
 from mcts_utils.servers.textcraft.planner import Planner
 from mcts_utils.servers.textcraft.world import Session, load_world
 from mcts_utils.storage import read_json, write_json

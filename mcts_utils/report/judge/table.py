@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcts_utils.report.agreement import KINDS, TRUTHS, VERDICTS
+from mcts_utils.report.judge.agreement import KINDS, TRUTHS, VERDICTS
 
 WIDTH = 46  # of a row's name
 NOTE = (

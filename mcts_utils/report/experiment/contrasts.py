@@ -14,7 +14,7 @@ from scipy import stats
 
 from mcts_utils.metrics import CONFIDENCE, holm, paired_over_seeds
 from mcts_utils.metrics.paired import sign_flip
-from mcts_utils.report.cells import BASE, RECOVERY, REPEATS, SUCCESS, Cells, Plan
+from mcts_utils.report.experiment.cells import BASE, RECOVERY, REPEATS, SUCCESS, Cells, Plan
 
 HERO = "agent_r"
 ARMS, ABLATIONS, UNTRAINED = "arms", "ablations", "base"

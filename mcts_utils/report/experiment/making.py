@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mcts_utils.report.cells import sum_tokens
+from mcts_utils.report.experiment.cells import sum_tokens
 from mcts_utils.storage import read_json, read_jsonl
 
 SEARCH = ("trees", "failed", "nodes", "leaves", "selections_uct_share", "mean_leaf_reward")

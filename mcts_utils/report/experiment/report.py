@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from mcts_utils import metrics
-from mcts_utils.report import making
-from mcts_utils.report.cells import (
+from mcts_utils.report.experiment import making
+from mcts_utils.report.experiment.cells import (
     RECOVERY,
     REPEATS,
     REVISION,
@@ -30,9 +30,9 @@ from mcts_utils.report.cells import (
     read_plan,
     sum_tokens,
 )
-from mcts_utils.report.contrasts import contrasts
-from mcts_utils.report.figures import draw_all
-from mcts_utils.report.tables import document
+from mcts_utils.report.experiment.contrasts import contrasts
+from mcts_utils.report.experiment.figures import draw_all
+from mcts_utils.report.experiment.tables import document
 from mcts_utils.storage import sha256_file, write_bytes, write_json
 from mcts_utils.types import InputError
 
@@ -159,7 +159,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"report: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

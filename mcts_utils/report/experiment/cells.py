@@ -159,7 +159,7 @@ def measures(run: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, float
     """Measure -> goal -> number, from a run's episode files; of several samples of a goal, their mean.
 
     repeats: actions equal to the one before; loops_k: Figure 4. revision_length: actions up to and including the first
-    one that the environment refused, of episodes that have one (Figure 5 has the judge's first error there).
+    one that the environment refused, of failed episodes that have one (Figure 5 has the judge's first error there).
     """
     found: dict[str, dict[str, float]] = {
         name: {} for name in (SUCCESS, REPEATS, REVISION, *map(loops, LOOP_LENGTHS))
@@ -173,13 +173,13 @@ def measures(run: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, float
 
 
 def of_episode(episode: Mapping[str, Any], env: str) -> dict[str, float]:
-    """The measures of one episode; revision_length only where an action was refused."""
+    """The measures of one episode; revision_length only where it failed and an action was refused, as in loops.py."""
     steps = own_steps(episode)
     actions = [step.action for step in steps]
     found = {loops(length): float(repeated_sequences(actions, length)) for length in LOOP_LENGTHS}
     found |= {SUCCESS: float(is_success(episode["reward"])), REPEATS: found[loops(1)]}
     refused = (at for at, step in enumerate(steps, 1) if is_refused(env, step))
-    if (first := next(refused, None)) is not None:
+    if not found[SUCCESS] and (first := next(refused, None)) is not None:
         found[REVISION] = float(first)
     return found
 

@@ -16,7 +16,7 @@ from mcts_utils.actor import make_actor
 from mcts_utils.config import Settings
 from mcts_utils.conversation import is_signal_step, judge_messages
 from mcts_utils.judge import Judge, VerdictCache, question_sha256, verdicts_path
-from mcts_utils.report.evidence import on_good_paths
+from mcts_utils.report.judge.evidence import on_good_paths
 from mcts_utils.storage import fingerprint
 from mcts_utils.tree import Node, Tree, nodes, path_steps, step_of
 from mcts_utils.types import Actor, Message, Verdict

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mcts_utils.metrics import LOOP_LENGTHS
-from mcts_utils.report.contrasts import ABLATIONS, WORTH
-from mcts_utils.report.labels import Summary, label, last_iteration, seeds_text, trained_arms
-from mcts_utils.report.plots import (
+from mcts_utils.report.experiment.contrasts import ABLATIONS, WORTH
+from mcts_utils.report.experiment.labels import Summary, label, last_iteration, seeds_text, trained_arms
+from mcts_utils.report.experiment.plots import (
     COLOURS,
     GREY,
     Show,
@@ -104,7 +104,7 @@ def revision_lengths(summary: Summary) -> Figure | None:
     left.set_xlim(left=0.6)
     left.set_xlabel("iteration (judged by the model before it)")
     left.set_title("First step judged bad, training paths", fontsize=10, loc="left")
-    right.set_title("First refused action, test episodes", fontsize=10, loc="left")
+    right.set_title("First refused action, failed test episodes", fontsize=10, loc="left")
     text = counted(summary, "revision_length_n", "goals with one")
     headline(figure, f"Revision length (Figure 5); test: {text}")
     figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)

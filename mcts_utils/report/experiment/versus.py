@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcts_utils.report.cells import RECOVERY, REPEATS, SUCCESS
-from mcts_utils.report.contrasts import UNTRAINED
-from mcts_utils.report.labels import Summary, label, last_iteration, seeds_text, source
-from mcts_utils.report.markdown import NONE, markdown, points, section, signed
+from mcts_utils.report.experiment.cells import RECOVERY, REPEATS, SUCCESS
+from mcts_utils.report.experiment.contrasts import UNTRAINED
+from mcts_utils.report.experiment.labels import Summary, label, last_iteration, seeds_text, source
+from mcts_utils.report.experiment.markdown import NONE, markdown, points, section, signed
 
 Row = Mapping[str, Any]
 UNITS = {SUCCESS: "solved goals", RECOVERY: "recovered prefixes", REPEATS: "repeats an episode"}

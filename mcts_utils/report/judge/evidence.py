@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mcts_utils.cleaning import EPSILON
-from mcts_utils.report.agreement import VERDICTS, Item, JudgedPath, Scored, area, cuts, mean, score
-from mcts_utils.report.oracles import Truth, ValueRule, by_plan, by_value
+from mcts_utils.report.judge.agreement import VERDICTS, Item, JudgedPath, Scored, area, cuts, mean, score
+from mcts_utils.report.judge.oracles import Truth, ValueRule, by_plan, by_value
 from mcts_utils.revision import Path, paths
 from mcts_utils.tree import Tree, nodes
 

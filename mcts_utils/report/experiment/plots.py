@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcts_utils.report.labels import Summary, label, last_iteration, trained_arms
+from mcts_utils.report.experiment.labels import Summary, label, last_iteration, trained_arms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcts_utils.report.contrasts import is_ablation
+from mcts_utils.report.experiment.contrasts import is_ablation
 
 Summary = Mapping[str, Any]
 LABELS = {

@@ -19,10 +19,10 @@ from typing import Any
 from mcts_utils.config import settings_from_env
 from mcts_utils.conversion import TREE_FILE
 from mcts_utils.judge import LABELS, question_sha256
-from mcts_utils.report.asking import Asking, Key, draw, question_about
-from mcts_utils.report.evidence import Evidence, on_good_paths
-from mcts_utils.report.judge_table import table
-from mcts_utils.report.oracles import RULES, ValueRule
+from mcts_utils.report.judge.asking import Asking, Key, draw, question_about
+from mcts_utils.report.judge.evidence import Evidence, on_good_paths
+from mcts_utils.report.judge.oracles import RULES, ValueRule
+from mcts_utils.report.judge.table import table
 from mcts_utils.storage import one_line, read_json, write_json
 from mcts_utils.tree import Tree, load_tree, nodes
 from mcts_utils.types import ActorError, InputError, Verdict
@@ -227,7 +227,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,11 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mcts_utils.metrics import LOOP_LENGTHS
-from mcts_utils.report.contrasts import ABLATIONS, ARMS
-from mcts_utils.report.labels import Summary, label, last_iteration, seeds_text, source, trained_arms
-from mcts_utils.report.markdown import NONE, counts_text, markdown, number, section
+from mcts_utils.report.experiment.contrasts import ABLATIONS, ARMS
+from mcts_utils.report.experiment.labels import (
+    Summary,
+    label,
+    last_iteration,
+    seeds_text,
+    source,
+    trained_arms,
+)
+from mcts_utils.report.experiment.markdown import NONE, counts_text, markdown, number, section
+from mcts_utils.report.experiment.versus import comparisons, gains
 from mcts_utils.report.round import percent
-from mcts_utils.report.versus import comparisons, gains
 
 Row = Mapping[str, Any]
 
@@ -48,7 +55,7 @@ def document(summary: Summary, figures: Sequence[str]) -> str:
             source(summary, "main")
             + " *judged*: actions up to the first step of a bad path that the model called bad, over the revision"
             " records of the iteration (the model before it searched and judged): the paper's measure. *refused*:"
-            " actions up to the first refused one, over test episodes that have one.",
+            " actions up to the first refused one, over failed test episodes that have one.",
             pictures.get("figure_5"),
         ),
         section("Data by arm and iteration (Table 1)", data(summary), means_note(summary)),

@@ -1,0 +1,1 @@
+"""The experiment of scripts/experiment.sh in numbers, tables and figures."""

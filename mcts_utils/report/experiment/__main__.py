@@ -1,0 +1,8 @@
+"""`python -m mcts_utils.report.experiment`: see report.py."""
+
+import sys
+
+from mcts_utils.report.experiment.report import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""`python -m mcts_utils.report.judge`: see report.py."""
+
+import sys
+
+from mcts_utils.report.judge.report import main
+
+if __name__ == "__main__":
+    sys.exit(main())
