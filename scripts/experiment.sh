@@ -5,13 +5,16 @@
 #
 # Arms (Figure 3): optimal, optimal_good, direct (direct revision + good), agent_r (revision + good), dpo (preference
 # pairs). Ablations of agent_r, one iteration each: agent_r_unverified, agent_r_uncleaned, agent_r_duplicates, and
-# agent_r_raw, which is all three. The arms of a seed share the search of iteration 1; later ones search by themselves.
+# agent_r_raw, which is all three. Controls, one iteration each: optimal_good_long (as many training steps as agent_r has, by
+# more epochs), best_of_n (agent_r's records, from as many model calls without a search). The other arms of a seed share
+# the search of iteration 1; later ones search by themselves.
 # Every model is evaluated on the held-out goals (Table 2) and on the untrained actor's failed prefixes (Table 3).
 # Writes RUN_DIR/..., and at the end (or with REPORT=1 at once, from what is there) the tables and figures of RESULTS.
 #
 # RUN_DIR      runs/experiment          RESULTS   results
 # SEEDS        "0 1 2"                  ITERATIONS 3
 # ARMS         "agent_r direct optimal_good optimal dpo"    ABLATIONS "unverified uncleaned duplicates raw"
+# CONTROLS     "optimal_good_long best_of_n"
 # LANES        cells at once; the number of cores
 # SHARE        4: an iteration searches every SHARE-th training goal, each iteration other ones
 # ITERA, N_GEN, N_ROLLOUT, MAX_DEPTH: the search's (3, 4, 2, 14). EVAL_STEPS 20, REVISE_STEPS 10, EVAL_IDS test
@@ -30,6 +33,8 @@ done
 read -r -a seeds <<<"${SEEDS:-0 1 2}"
 read -r -a arms <<<"${ARMS-agent_r direct optimal_good optimal dpo}"
 read -r -a ablations <<<"${ABLATIONS-unverified uncleaned duplicates raw}"
+read -r -a controls <<<"${CONTROLS-optimal_good_long best_of_n}"
+once=("${ablations[@]/#/agent_r_}" "${controls[@]}") # one iteration each
 for seed in "${seeds[@]}"; do [[ $seed =~ ^[0-9]+$ ]] || die "SEEDS must be whole numbers: '$seed'"; done
 [ -x "$(command -v "$python")" ] || bash scripts/setup.sh
 
@@ -39,13 +44,15 @@ export TASK=textcraft MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=${N_GEN
 export EVAL_STEPS=${EVAL_STEPS:-20} REVISE_STEPS=${REVISE_STEPS:-10} EVAL_IDS=${EVAL_IDS:-test} TRAIN_FLAGS=${TRAIN_FLAGS:---accumulation 4}
 export RUN_DIR=$run PYTHON=$python OMP_NUM_THREADS=1
 
-recipe() { # ARM -> types, flags, config of its training
-  config=tiny_actor flags=
+recipe() { # ARM -> types, flags, config, first_epochs of its training, and who searches for it first
+  config=tiny_actor flags= first_epochs=3 strategy=mcts # 3: Appendix C.1, then 1
   case $1 in
     optimal) types=(optimal) flags="--max_per_task 1" ;; # the best path of a task
     optimal_good) types=(good) ;;
     direct) types=(direct good) ;;
+    optimal_good_long) types=(good) first_epochs=9 ;;
     agent_r) types=(centric good) ;;
+    best_of_n) types=(centric good) strategy=best_of_n ;;
     dpo) types=(preference) config=tiny_actor_dpo ;;
     agent_r_unverified) types=(centric good) flags="--verified 0" ;;
     agent_r_uncleaned) types=(centric good) flags="--clean 0 --mask_refused 0" ;;
@@ -55,14 +62,13 @@ recipe() { # ARM -> types, flags, config of its training
   esac
 }
 alpha_of() { case $1 in 1) echo 0.5 ;; 2) echo 0.7 ;; *) echo 1.0 ;; esac; } # Section 4.2
-epochs_of() { [ "$1" = 1 ] && echo 3 || echo 1; }                           # Appendix C.1
 
 describe() { # what is asked for, for the report
-  local name separator=
+  local name last separator=
   printf '{"seeds": [%s], "iterations": %s, "arms": {' "$(IFS=,; echo "${seeds[*]}")" "$ITERATIONS"
-  for name in "${arms[@]}" "${ablations[@]/#/agent_r_}"; do
+  for name in "${arms[@]}" "${once[@]}"; do
     recipe "$name"
-    [[ $name = agent_r_* ]] && last=1 || last=$ITERATIONS
+    [[ " ${once[*]} " = *" $name "* ]] && last=1 || last=$ITERATIONS
     printf '%s\n"%s": {"data": [' "$separator" "$name"
     separator=,
     local comma= type
@@ -98,7 +104,7 @@ add() { # ITERATION ARM...: for every seed
 head=("${arms[@]:0:4}") tail=("${arms[@]:4}")
 add 1 "${head[@]}"
 for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${head[@]:0:2}"; done
-add 1 "${ablations[@]/#/agent_r_}"
+add 1 "${once[@]}"
 for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${head[@]:2}"; done
 for ((i = 1; i <= ITERATIONS; i++)); do add "$i" "${tail[@]}"; done
 
@@ -109,7 +115,12 @@ call_of() { # CELL
   case $name in
     base) words=(base) ;;
     shared) words=(shared "$seed") ;;
-    *) recipe "$name" && words=("$name" "$seed" "$i" "$config" "$(epochs_of "$i")" "$(alpha_of "$i")" "$flags" "${types[@]}") ;;
+    *)
+      recipe "$name"
+      [ "$i" = 1 ] || first_epochs=1
+      words=("$name" "$seed" "$i" "$config" "$first_epochs" "$(alpha_of "$i")" "$flags" "${types[@]}")
+      [ "$strategy" = mcts ] || words[0]+=":$strategy"
+      ;;
   esac
 }
 stamp_of() { # CELL: what it is made with; a change of it makes the cell be looked at again

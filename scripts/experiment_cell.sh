@@ -3,7 +3,9 @@
 #   experiment_cell.sh base                              the untrained actor's evaluation, and the panel of its failures
 #   experiment_cell.sh shared SEED                       the search of iteration 1, which all arms of a seed use
 #   experiment_cell.sh ARM SEED ITERATION CONFIG EPOCHS ALPHA "FLAGS" TYPE...
-#                                                        search (from iteration 2), records, training, evaluation
+#                                                        search (from iteration 2), records, training, evaluation.
+#                                                        ARM:STRATEGY: iteration 1 has trees of its own, made by that
+#                                                        strategy for as many model calls as the shared search
 # Every stage resumes by itself, so a cell that was stopped goes on where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,9 +13,9 @@ cd "$(dirname "$0")/.."
 base=models/tiny_actor run=$RUN_DIR python=$PYTHON
 export MODEL_NAME=tiny_actor
 
-search() { # model, iteration, folder
+search() { # model, iteration, folder, more flags
   attend env MODEL_DIR="$1" "$python" mcts_collection.py --task_ids "$run/tasks_$2.txt" --model_name tiny_actor \
-    --output_dir "$3/mcts_result"
+    --output_dir "$3/mcts_result" "${@:4}"
 }
 evaluate() { # model, name: the main evaluation, then the same failed prefixes for all models
   attend env MODEL_DIR="$1" MODEL_TYPE="$2" "$python" eval.py --max_steps "$EVAL_STEPS" --task_ids "$EVAL_IDS" \
@@ -26,12 +28,16 @@ case $1 in
   base) evaluate "$base" base ;;
   shared) SEED=$2 search "$base" 1 "$run/seed_$2/shared" ;;
   *)
-    arm=$1 iteration=$3 config=$4 epochs=$5 flags=$7
+    arm=${1%%:*} iteration=$3 config=$4 epochs=$5 flags=$7
     export SEED=$2 ALPHA=$6
     types=("${@:8}")
     folder=$run/seed_$SEED/$arm/iteration_$iteration
     if [ "$iteration" = 1 ]; then
       model=$base trees=$run/seed_$SEED/shared
+      if [ "$arm" != "$1" ]; then
+        search "$model" 1 "$folder" --strategy "${1#*:}" --budget_from "$trees/mcts_result/textcraft/tiny_actor"
+        trees=$folder
+      fi
     else
       model=$run/seed_$SEED/$arm/iteration_$((iteration - 1))/model trees=$folder
       search "$model" "$iteration" "$trees"

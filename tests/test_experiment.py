@@ -27,7 +27,14 @@ esac
 [ -z "${HANG:-}" ] || [[ ! $line =~ $HANG ]] || { echo $$ >>"$CALLS.pids"; exec sleep 600; }
 [ -z "${FAIL:-}" ] || [[ ! $line =~ $FAIL ]] || { echo "no luck with $line"; exit 2; }
 """
-SMALL = {"SEEDS": "0 1", "ITERATIONS": "2", "ARMS": "agent_r direct", "ABLATIONS": "unverified", "LANES": "2"}
+SMALL = {
+    "SEEDS": "0 1",
+    "ITERATIONS": "2",
+    "ARMS": "agent_r direct",
+    "ABLATIONS": "unverified",
+    "CONTROLS": "best_of_n",
+    "LANES": "2",
+}
 
 
 @pytest.fixture
@@ -75,7 +82,8 @@ def test_every_cell_runs_once_after_what_it_needs(
     assert done.returncode == 0, done.stderr
     ended = re.findall(r"done +(\S+)", done.stdout)
     wanted = {f"{arm}.{seed}.{i}" for arm in ("agent_r", "direct") for seed in (0, 1) for i in (1, 2)}
-    wanted |= {"base", "shared.0", "shared.1", "agent_r_unverified.0.1", "agent_r_unverified.1.1"}
+    wanted |= {f"{arm}.{seed}.1" for arm in ("agent_r_unverified", "best_of_n") for seed in (0, 1)}
+    wanted |= {"base", "shared.0", "shared.1"}
     assert sorted(ended) == sorted(wanted)
     began = re.findall(r"begins (\S+)", done.stdout)
     order = [line.split()[1:] for line in done.stdout.splitlines()]
@@ -86,12 +94,17 @@ def test_every_cell_runs_once_after_what_it_needs(
     assert began.index("agent_r.0.1") < began.index("agent_r_unverified.0.1")
 
     made = calls(tmp_path)
-    assert (
-        sum("mcts_collection.py" in line for line in made) == 2 + 4
-    )  # one a seed, and one a cell of iteration 2
+    searches = [line for line in made if "mcts_collection.py" in line]
+    assert len(searches) == 2 + 4 + 2  # one a seed, one a cell of iteration 2, and best_of_n's own
     second = next(line for line in made if "mcts_collection.py" in line and "direct/iteration_2" in line)
     assert "direct/iteration_1/model" in second
+    baseline = next(line for line in made if "mcts_collection.py" in line and "seed_1/best_of_n" in line)
+    assert "--strategy best_of_n --budget_from" in baseline
+    assert "seed_1/shared/mcts_result" in baseline
     records = [line for line in made if "path_collection.py" in line]
+    own = [line for line in records if "seed_1/best_of_n/iteration_1/records" in line]
+    assert len(own) == 2
+    assert all("seed_1/best_of_n/iteration_1/mcts_result" in line for line in own)
     unverified = [line for line in records if "agent_r_unverified" in line]
     assert len(unverified) == 4
     assert all("--verified 0" in line for line in unverified)

@@ -14,6 +14,8 @@ LABELS = {
     "direct": "Direct-Revision + Good",
     "agent_r": "Agent-R",
     "dpo": "DPO",
+    "optimal_good_long": "Optimal + Good, 9 epochs",
+    "best_of_n": "Agent-R on best of N",
     "agent_r_unverified": "not verified",
     "agent_r_uncleaned": "not cleaned",
     "agent_r_duplicates": "duplicates kept",

@@ -28,11 +28,11 @@ def one_model(run: Path, arm: str, seed: int, iteration: int) -> dict[str, Any]:
     """Counts, tokens and seconds of the stages that made one model; a stage without a manifest is left out.
 
     Returns:
-        search, records (by data type), training, revision_lengths (by data type), seconds and tokens by stage. The
-        search of iteration 1 is shared by all arms of a seed.
+        search, records (by data type), training, revision_lengths (by data type), seconds and tokens by stage.
+        Without a search of its own, an arm has that which the arms of its seed share.
     """
     folder = folder_of(run, arm, seed, iteration)
-    searched = run / f"seed_{seed}" / "shared" if iteration == 1 else folder
+    searched = folder if (folder / "mcts_result").is_dir() else run / f"seed_{seed}" / "shared"
     found: dict[str, Any] = {"records": {}, "revision_lengths": {}, "seconds": {}, "tokens": {}}
     for path in sorted(searched.glob("mcts_result/*/*/manifest.json"))[:1]:
         manifest = read_json(path)
