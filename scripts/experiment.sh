@@ -4,17 +4,22 @@
 #   bash scripts/experiment.sh          hours on 2 cores; the same command again goes on where it stopped
 #
 # Arms (Figure 3): optimal, optimal_good, direct (direct revision + good), agent_r (revision + good), dpo (preference
-# pairs). Ablations of agent_r, one iteration each: agent_r_unverified, agent_r_uncleaned, agent_r_duplicates, and
-# agent_r_raw, which is all three. Controls, one iteration each: optimal_good_long (as many training steps as agent_r has, by
-# more epochs), best_of_n (agent_r's records, from as many model calls without a search). The other arms of a seed share
-# the search of iteration 1; later ones search by themselves.
+# pairs). From iteration 2 on the untrained actor judges for agent_r: a small model that is trained on trajectories alone
+# forgets how to. Ablations of agent_r, one iteration each: agent_r_unverified, agent_r_uncleaned, agent_r_duplicates, and
+# agent_r_raw, which is all three; and for two iterations agent_r_self (the trained model judges) and agent_r_rehearsal
+# (it does, and is trained on its own verdicts too, so that it can). Controls, one iteration each: optimal_good_long (as many training steps as agent_r has, by
+# more epochs), best_of_n and direct_search (agent_r's records from as many model calls without a search: rollouts, or
+# rollouts that go on with a revision signal). The other arms of a seed share the search of iteration 1; later ones search
+# by themselves.
 # Every model is evaluated on the held-out goals (Table 2) and on the untrained actor's failed prefixes (Table 3).
-# Writes RUN_DIR/..., and at the end (or with REPORT=1 at once, from what is there) the tables and figures of RESULTS.
+# Writes RUN_DIR/..., and at the end (or with REPORT=1 at once, from what is there) RESULTS: the tables and figures, the
+# judge held against oracles (judge_I.json for iteration I), the training data (data.json), the harvest of search and
+# baselines (budget_seed_S.json).
 #
 # RUN_DIR      runs/experiment          RESULTS   results
 # SEEDS        "0 1 2"                  ITERATIONS 3
-# ARMS         "agent_r direct optimal_good optimal dpo"    ABLATIONS "unverified uncleaned duplicates raw"
-# CONTROLS     "optimal_good_long best_of_n"
+# ARMS         "agent_r direct optimal_good optimal dpo"    ABLATIONS "unverified uncleaned duplicates raw self rehearsal"
+# CONTROLS     "optimal_good_long best_of_n direct_search"
 # LANES        cells at once; the number of cores
 # SHARE        4: an iteration searches every SHARE-th training goal, each iteration other ones
 # ITERA, N_GEN, N_ROLLOUT, MAX_DEPTH: the search's (3, 4, 2, 14). EVAL_STEPS 20, REVISE_STEPS 10, EVAL_IDS test
@@ -32,9 +37,9 @@ for variable in LANES SHARE ITERATIONS; do
 done
 read -r -a seeds <<<"${SEEDS:-0 1 2}"
 read -r -a arms <<<"${ARMS-agent_r direct optimal_good optimal dpo}"
-read -r -a ablations <<<"${ABLATIONS-unverified uncleaned duplicates raw}"
-read -r -a controls <<<"${CONTROLS-optimal_good_long best_of_n}"
-once=("${ablations[@]/#/agent_r_}" "${controls[@]}") # one iteration each
+read -r -a ablations <<<"${ABLATIONS-unverified uncleaned duplicates raw self rehearsal}"
+read -r -a controls <<<"${CONTROLS-optimal_good_long best_of_n direct_search}"
+names=("${arms[@]}" "${ablations[@]/#/agent_r_}" "${controls[@]}")
 for seed in "${seeds[@]}"; do [[ $seed =~ ^[0-9]+$ ]] || die "SEEDS must be whole numbers: '$seed'"; done
 [ -x "$(command -v "$python")" ] || bash scripts/setup.sh
 
@@ -44,8 +49,12 @@ export TASK=textcraft MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=${N_GEN
 export EVAL_STEPS=${EVAL_STEPS:-20} REVISE_STEPS=${REVISE_STEPS:-10} EVAL_IDS=${EVAL_IDS:-test} TRAIN_FLAGS=${TRAIN_FLAGS:---accumulation 4}
 export RUN_DIR=$run PYTHON=$python OMP_NUM_THREADS=1
 
-recipe() { # ARM -> types, flags, config, first_epochs of its training, and who searches for it first
-  config=tiny_actor flags= first_epochs=3 strategy=mcts # 3: Appendix C.1, then 1
+recipe() { # ARM -> types, flags, config, first_epochs of its training, its iterations, who searches and who judges for it
+  config=tiny_actor flags= first_epochs=3 last=1 strategy=mcts judge=base from= # 3: Appendix C.1, then 1
+  case $1 in
+    optimal | optimal_good | direct | agent_r | dpo) last=$ITERATIONS ;;
+    agent_r_self | agent_r_rehearsal) last=$((ITERATIONS < 2 ? ITERATIONS : 2)) judge=own ;;
+  esac
   case $1 in
     optimal) types=(optimal) flags="--max_per_task 1" ;; # the best path of a task
     optimal_good) types=(good) ;;
@@ -53,7 +62,10 @@ recipe() { # ARM -> types, flags, config, first_epochs of its training, and who 
     optimal_good_long) types=(good) first_epochs=9 ;;
     agent_r) types=(centric good) ;;
     best_of_n) types=(centric good) strategy=best_of_n ;;
+    direct_search) types=(centric good) strategy=direct_revision ;;
     dpo) types=(preference) config=tiny_actor_dpo ;;
+    agent_r_self) types=(centric good) from=agent_r ;; # its first iteration is agent_r's
+    agent_r_rehearsal) types=(centric good verdicts) ;;
     agent_r_unverified) types=(centric good) flags="--verified 0" ;;
     agent_r_uncleaned) types=(centric good) flags="--clean 0 --mask_refused 0" ;;
     agent_r_duplicates) types=(centric good) flags="--unique 0" ;;
@@ -64,11 +76,10 @@ recipe() { # ARM -> types, flags, config, first_epochs of its training, and who 
 alpha_of() { case $1 in 1) echo 0.5 ;; 2) echo 0.7 ;; *) echo 1.0 ;; esac; } # Section 4.2
 
 describe() { # what is asked for, for the report
-  local name last separator=
+  local name separator=
   printf '{"seeds": [%s], "iterations": %s, "arms": {' "$(IFS=,; echo "${seeds[*]}")" "$ITERATIONS"
-  for name in "${arms[@]}" "${once[@]}"; do
+  for name in "${names[@]}"; do
     recipe "$name"
-    [[ " ${once[*]} " = *" $name "* ]] && last=1 || last=$ITERATIONS
     printf '%s\n"%s": {"data": [' "$separator" "$name"
     separator=,
     local comma= type
@@ -79,7 +90,32 @@ describe() { # what is asked for, for the report
 }
 mkdir -p "$run/logs" "$run/done"
 plan=$(describe)
-report() { "$python" -m mcts_utils.report.experiment "$run" --output "$results"; }
+report() {
+  local i seed trees verdicts folders trees_of=mcts_result/textcraft/tiny_actor
+  "$python" -m mcts_utils.report.experiment "$run" --output "$results"
+  for ((i = 1; i <= ITERATIONS; i++)); do
+    trees=() verdicts=()
+    for seed in "${seeds[@]}"; do
+      folders=("$run/seed_$seed/shared/$trees_of" "$run/seed_$seed/agent_r/iteration_$i")
+      [ "$i" = 1 ] || folders[0]=${folders[1]}/$trees_of
+      if [ -f "${folders[1]}/model/manifest.json" ]; then
+        trees+=("${folders[0]}") verdicts+=("${folders[1]}/records")
+      fi
+    done
+    [ "${#trees[@]}" = 0 ] || "$python" -m mcts_utils.report.judge --trees "${trees[@]}" --verdicts "${verdicts[@]}" \
+      --output "$results/judge_$i.json"
+  done
+  folders=()
+  for seed in "${seeds[@]}"; do [ ! -d "$run/seed_$seed/agent_r" ] || folders+=("$run/seed_$seed/agent_r"); done
+  [ "${#folders[@]}" = 0 ] || "$python" -m mcts_utils.report.data "${folders[@]}" --output "$results/data.json"
+  for seed in "${seeds[@]}"; do
+    folders=()
+    for i in shared best_of_n/iteration_1 direct_search/iteration_1; do
+      [ ! -f "$run/seed_$seed/$i/$trees_of/manifest.json" ] || folders+=("$run/seed_$seed/$i/$trees_of")
+    done
+    [ "${#folders[@]}" -lt 2 ] || "$python" -m mcts_utils.report.budget "${folders[@]}" --output "$results/budget_seed_$seed.json"
+  done
+}
 if [ "${REPORT:-0}" = 1 ]; then
   report
   exit
@@ -99,14 +135,18 @@ cells=(base "${seeds[@]/#/shared.}")
 add() { # ITERATION ARM...: for every seed
   local i=$1 name seed
   shift
-  for name in "$@"; do for seed in "${seeds[@]}"; do cells+=("$name.$seed.$i"); done; done
+  for name in "$@"; do
+    recipe "$name"
+    [ "$i" -le "$last" ] || continue
+    for seed in "${seeds[@]}"; do cells+=("$name.$seed.$i"); done
+  done
 }
-head=("${arms[@]:0:4}") tail=("${arms[@]:4}")
-add 1 "${head[@]}"
-for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${head[@]:0:2}"; done
-add 1 "${once[@]}"
-for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${head[@]:2}"; done
+head=("${names[@]:0:2}") tail=("${names[@]:${#arms[@]}}")
+add 1 "${arms[@]:0:4}"
+for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${head[@]}"; done
 for ((i = 1; i <= ITERATIONS; i++)); do add "$i" "${tail[@]}"; done
+for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${arms[@]:2:2}"; done
+for ((i = 1; i <= ITERATIONS; i++)); do add "$i" "${arms[@]:4}"; done
 
 words=() # the cell's own call
 call_of() { # CELL
@@ -117,9 +157,14 @@ call_of() { # CELL
     shared) words=(shared "$seed") ;;
     *)
       recipe "$name"
+      if [ "$i" = 1 ] && [ -n "$from" ]; then
+        words=(copy "$name" "$seed" "$from")
+        return
+      fi
       [ "$i" = 1 ] || first_epochs=1
       words=("$name" "$seed" "$i" "$config" "$first_epochs" "$(alpha_of "$i")" "$flags" "${types[@]}")
       [ "$strategy" = mcts ] || words[0]+=":$strategy"
+      [ "$judge" = base ] || words[0]+="@$judge"
       ;;
   esac
 }
@@ -135,7 +180,8 @@ ready() { # CELL: all that it needs is there
     base | shared) return 0 ;;
   esac
   is_done base || return 1
-  if [ "$i" = 1 ]; then is_done "shared.$seed"; else is_done "$name.$seed.$((i - 1))"; fi
+  recipe "$name"
+  if [ "$i" = 1 ]; then is_done "${from:-shared}.$seed${from:+.1}"; else is_done "$name.$seed.$((i - 1))"; fi
 }
 
 start "$run/server.log" "$python" -m mcts_utils.servers.textcraft --port 0

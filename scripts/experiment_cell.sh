@@ -5,7 +5,9 @@
 #   experiment_cell.sh ARM SEED ITERATION CONFIG EPOCHS ALPHA "FLAGS" TYPE...
 #                                                        search (from iteration 2), records, training, evaluation.
 #                                                        ARM:STRATEGY: iteration 1 has trees of its own, made by that
-#                                                        strategy for as many model calls as the shared search
+#                                                        strategy for as many model calls as the shared search.
+#                                                        ARM@own: the model itself judges, not the untrained one
+#   experiment_cell.sh copy ARM SEED FROM                ARM's first iteration is FROM's
 # Every stage resumes by itself, so a cell that was stopped goes on where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,15 +28,22 @@ evaluate() { # model, name: the main evaluation, then the same failed prefixes f
 
 case $1 in
   base) evaluate "$base" base ;;
+  copy)
+    folder=$run/seed_$3/$2/iteration_1 results=$run/test_result/textcraft/tiny_actor
+    rm -rf "$folder" "${results}_$2_s$3_i1" "${results}_$2_s$3_i1_revise"
+    mkdir -p "$(dirname "$folder")"
+    cp -r "$run/seed_$3/$4/iteration_1" "$folder"
+    for suffix in "" _revise; do cp -r "${results}_$4_s$3_i1$suffix" "${results}_$2_s$3_i1$suffix"; done
+    ;;
   shared) SEED=$2 search "$base" 1 "$run/seed_$2/shared" ;;
   *)
-    arm=${1%%:*} iteration=$3 config=$4 epochs=$5 flags=$7
+    arm=${1%%[:@]*} judge=$base iteration=$3 config=$4 epochs=$5 flags=$7
     export SEED=$2 ALPHA=$6
     types=("${@:8}")
     folder=$run/seed_$SEED/$arm/iteration_$iteration
     if [ "$iteration" = 1 ]; then
       model=$base trees=$run/seed_$SEED/shared
-      if [ "$arm" != "$1" ]; then
+      if [[ $1 = *:* ]]; then
         search "$model" 1 "$folder" --strategy "${1#*:}" --budget_from "$trees/mcts_result/textcraft/tiny_actor"
         trees=$folder
       fi
@@ -42,10 +51,11 @@ case $1 in
       model=$run/seed_$SEED/$arm/iteration_$((iteration - 1))/model trees=$folder
       search "$model" "$iteration" "$trees"
     fi
+    [[ $1 != *@own ]] || judge=$model
     data=()
     for type in "${types[@]}"; do
       # shellcheck disable=SC2086 # flags are words
-      attend env MODEL_DIR="$model" "$python" path_collection.py --input_dir "$trees/mcts_result/textcraft/tiny_actor" \
+      attend env MODEL_DIR="$judge" "$python" path_collection.py --input_dir "$trees/mcts_result/textcraft/tiny_actor" \
         --output_dir "$folder/records" --data_type "$type" --revise 1 --model_name tiny_actor $flags
       data+=("$folder/records/textcraft_$type.jsonl")
     done

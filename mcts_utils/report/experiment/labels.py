@@ -16,6 +16,7 @@ LABELS = {
     "dpo": "DPO",
     "optimal_good_long": "Optimal + Good, 9 epochs",
     "best_of_n": "Agent-R on best of N",
+    "direct_search": "Agent-R on direct revision",
     "agent_r_unverified": "not verified",
     "agent_r_uncleaned": "not cleaned",
     "agent_r_duplicates": "duplicates kept",
