@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from mcts_utils.actor import make_actor
@@ -20,13 +20,16 @@ from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.conversion import Conversion, reasons, verify_file
 from mcts_utils.envs import make_environment, server_about
 from mcts_utils.held_out import HeldOut, look_up
+from mcts_utils.judge import LABELS
 from mcts_utils.records import KINDS, Options
+from mcts_utils.rehearsal import DATA_TYPE, write_verdicts
 from mcts_utils.revision import PairRule
 from mcts_utils.scheduler import sigterm_as_interrupt
 from mcts_utils.selection import split_ids
 from mcts_utils.types import ActorError, EnvError, Environment, InputError
 
-MAX_PER_TASK = {"good": 4, "optimal": 4}  # rows a task may give; 8 for the kinds made of pairs
+MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # rows a task may give; 8 for the kinds made of pairs
+UNPARSED_MOST = 0.2  # of the verdicts; beyond, the model cannot judge
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     add = flags.add_argument
     add("--input_dir", help="a folder of search_results_<idx>.json, ours or the reference's")
     add("--output_dir", default="mcts_training_data")
-    add("--data_type", choices=tuple(KINDS), default="centric")
+    add("--data_type", choices=(*KINDS, DATA_TYPE), default="centric")
     add("--env_server_base", help="environment server (ENV_SERVER_BASE)")
     add("--model_name", help="whose verdicts they are (MODEL_NAME)")
     add(
@@ -71,19 +74,21 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
+def cap_of(args: argparse.Namespace) -> int:
+    """Rows of one task at most."""
+    if args.max_per_task is None:
+        return MAX_PER_TASK.get(args.data_type, Options.max_per_task)
+    if args.max_per_task < 1:
+        raise InputError(f"--max_per_task must be at least 1: {args.max_per_task}")
+    return int(args.max_per_task)
+
+
 def options_of(args: argparse.Namespace, settings: Settings) -> Options:
     """Flags and settings as the stage's options."""
-    cap = (
-        MAX_PER_TASK.get(args.data_type, Options.max_per_task)
-        if args.max_per_task is None
-        else args.max_per_task
-    )
-    if cap < 1:
-        raise InputError(f"--max_per_task must be at least 1: {cap}")
     return Options(
         data_type=args.data_type,
         rule=PairRule(settings.alpha, settings.beta, bool(args.strict)),
-        max_per_task=cap,
+        max_per_task=cap_of(args),
         clean=bool(args.clean),
         verified=bool(args.verified),
         unique=bool(args.unique),
@@ -103,6 +108,17 @@ def look(settings: Settings, environment: Callable[[], Environment]) -> tuple[st
     return server_about(settings.env_server_base)["kind"], look_up(settings.task, test, environment)
 
 
+def cannot_judge(verdicts: Mapping[str, int], model: str) -> str:
+    """What to say where many verdicts did not parse, or nothing."""
+    asked = sum(verdicts[label] for label in LABELS)
+    if verdicts["unparsed"] <= UNPARSED_MOST * asked:
+        return ""
+    return (
+        f"warning: {verdicts['unparsed']} of {asked} verdicts of {model} did not parse, so it cannot judge. Train on "
+        "its own verdicts too (--data_type verdicts) or on general data, or let the model judge that it was before"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Do what the flags say; returns the exit code."""
     given = ("env_server_base", "model_name", "alpha", "beta", "seed")
@@ -110,6 +126,13 @@ def run(args: argparse.Namespace) -> int:
     for name in ("alpha", "beta"):
         if not 0 <= getattr(settings, name) <= 1:
             raise InputError(f"--{name} must be between 0 and 1: {getattr(settings, name)}")
+    if args.data_type == DATA_TYPE and args.input_dir and not args.verify:
+        settings.require("model_name")
+        counts = write_verdicts(settings, args.input_dir, args.output_dir, cap_of(args))
+        print(
+            f"{counts['written']} verdicts of {counts['trees']} trees; left out: {counts['dropped'] or 'none'}"
+        )
+        return 0
     settings.require("env_server_base")
     environment = partial(
         make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
@@ -137,6 +160,8 @@ def run(args: argparse.Namespace) -> int:
     counts = conversion.run(actor, environment)
     for line in conversion.failures:
         print(line, file=sys.stderr)
+    if warning := cannot_judge(counts["verdicts"], settings.model_name):
+        print(warning, file=sys.stderr)
     dropped = ", ".join(reasons(counts)) or "none"
     already = " (done before, nothing executed again)" if conversion.resumed else ""
     print(

@@ -25,7 +25,7 @@ from mcts_utils.config import Settings
 from mcts_utils.envs import task_id
 from mcts_utils.execution import Replayer, verify_rows
 from mcts_utils.held_out import HeldOut, HeldOutTask
-from mcts_utils.judge import LABELS, Judge, VerdictCache, verdicts_path
+from mcts_utils.judge import LABELS, Judge, VerdictCache, judge_name, verdicts_path
 from mcts_utils.records import REASONS, Built, Options, TreeBuilder
 from mcts_utils.rollout import SessionPool
 from mcts_utils.rows import Source, UniqueRows
@@ -308,8 +308,7 @@ class Conversion:
             raise BadTree(f"{error}; --allow_test overrides") from error
 
     def _judge_name(self) -> str:
-        """Whose verdicts they are: a kept one counts for the same model (and weights) only."""
-        return " ".join(filter(None, (self.settings.model_name, self._weights[:16])))
+        return judge_name(self.settings.model_name, self._weights)
 
     def _conclude(self, spool: RowSpool, tokens: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The records, then the manifest. Without one tree that worked, an earlier output stays."""

@@ -32,6 +32,11 @@ def verdicts_path(output_dir: str | FilePath, index: int) -> FilePath:
     return FilePath(output_dir, "verdicts", f"search_results_{index}.json")
 
 
+def judge_name(model: str, weights: str) -> str:
+    """Whose verdicts they are: a kept one counts for the same model, and the same weights where they are known."""
+    return " ".join(filter(None, (model, weights[:16])))
+
+
 def question_sha256(messages: Sequence[Message]) -> str:
     """Hex digest (16 digits) of a question; a kept verdict counts only for the same question."""
     text = "\x00".join(f"{m.role}\x01{m.content}" for m in messages)

@@ -24,6 +24,12 @@ case $line in
   -\ *) echo "0,1,2" ;;
   *) echo "$line" >>"$CALLS" ;;
 esac
+folder=$(sed -nE 's/.*--output_dir ([^ ]+).*/\1/p' <<<"$line")
+case $line in
+  xtuner_config/train.py*) mkdir -p "$folder" ;;
+  eval.py\ --mode\ revise*) mkdir -p "$folder/textcraft/tiny_actor_${MODEL_TYPE}_revise" ;;
+  eval.py*) mkdir -p "$folder/textcraft/tiny_actor_$MODEL_TYPE" ;;
+esac
 [ -z "${HANG:-}" ] || [[ ! $line =~ $HANG ]] || { echo $$ >>"$CALLS.pids"; exec sleep 600; }
 [ -z "${FAIL:-}" ] || [[ ! $line =~ $FAIL ]] || { echo "no luck with $line"; exit 2; }
 """
@@ -31,7 +37,7 @@ SMALL = {
     "SEEDS": "0 1",
     "ITERATIONS": "2",
     "ARMS": "agent_r direct",
-    "ABLATIONS": "unverified",
+    "ABLATIONS": "unverified self",
     "CONTROLS": "best_of_n",
     "LANES": "2",
 }
@@ -59,6 +65,7 @@ def setting(tmp_path: Path) -> Callable[..., dict[str, str]]:
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     places = {"RUN_DIR": str(tmp_path / "run"), "PYTHON": str(stub), "CALLS": str(tmp_path / "calls")}
+    places["RESULTS"] = str(tmp_path / "results")
     return lambda **more: kept | places | SMALL | more
 
 
@@ -83,19 +90,21 @@ def test_every_cell_runs_once_after_what_it_needs(
     ended = re.findall(r"done +(\S+)", done.stdout)
     wanted = {f"{arm}.{seed}.{i}" for arm in ("agent_r", "direct") for seed in (0, 1) for i in (1, 2)}
     wanted |= {f"{arm}.{seed}.1" for arm in ("agent_r_unverified", "best_of_n") for seed in (0, 1)}
+    wanted |= {f"agent_r_self.{seed}.{i}" for seed in (0, 1) for i in (1, 2)}
     wanted |= {"base", "shared.0", "shared.1"}
     assert sorted(ended) == sorted(wanted)
     began = re.findall(r"begins (\S+)", done.stdout)
     order = [line.split()[1:] for line in done.stdout.splitlines()]
     for cell in wanted - {"base", "shared.0", "shared.1"}:
         arm, seed, i = cell.split(".")
-        need = f"shared.{seed}" if i == "1" else f"{arm}.{seed}.{int(i) - 1}"
+        first = f"agent_r.{seed}.1" if arm == "agent_r_self" else f"shared.{seed}"
+        need = first if i == "1" else f"{arm}.{seed}.{int(i) - 1}"
         assert order.index(["done", need]) < order.index(["begins", cell])
     assert began.index("agent_r.0.1") < began.index("agent_r_unverified.0.1")
 
     made = calls(tmp_path)
     searches = [line for line in made if "mcts_collection.py" in line]
-    assert len(searches) == 2 + 4 + 2  # one a seed, one a cell of iteration 2, and best_of_n's own
+    assert len(searches) == 2 + 6 + 2  # one a seed, one a cell of iteration 2, and best_of_n's own
     second = next(line for line in made if "mcts_collection.py" in line and "direct/iteration_2" in line)
     assert "direct/iteration_1/model" in second
     baseline = next(line for line in made if "mcts_collection.py" in line and "seed_1/best_of_n" in line)
@@ -115,8 +124,16 @@ def test_every_cell_runs_once_after_what_it_needs(
     assert "textcraft_direct.jsonl" in training
     assert "textcraft_good.jsonl" in training
     evaluations = [line for line in made if line.startswith("eval.py")]
-    assert len(evaluations) == 2 * (len(wanted) - 2)
-    assert made[-1].startswith("-m mcts_utils.report.experiment")
+    assert len(evaluations) == 2 * (len(wanted) - 2 - 2)  # searches evaluate nothing, copies nothing anew
+    assert (tmp_path / "run/test_result/textcraft/tiny_actor_agent_r_self_s1_i1_revise").is_dir()
+    judges = {
+        arm: {re.search(r"model=(\S+)", line)[1] for line in records if f"/{arm}/iteration_2/" in line}  # type: ignore[index]
+        for arm in ("agent_r", "agent_r_self")
+    }
+    assert judges["agent_r"] == {"models/tiny_actor"}  # the untrained actor
+    assert {Path(model).parent.parent.name for model in judges["agent_r_self"]} == {"agent_r_self"}
+    reports = [line.split()[1] for line in made if line.startswith("-m")]
+    assert reports == ["mcts_utils.report.experiment", "mcts_utils.report.data"]
     plan = json.loads((tmp_path / "run" / "arms.json").read_text(encoding="utf-8"))
     assert plan["arms"]["agent_r_unverified"] == {
         "data": [["centric", "--verified 0"], ["good", "--verified 0"]],
@@ -125,7 +142,7 @@ def test_every_cell_runs_once_after_what_it_needs(
     }
 
     experiment(setting())
-    assert [line.split()[1] for line in calls(tmp_path)] == ["mcts_utils.report.experiment"]
+    assert [line.split()[1] for line in calls(tmp_path)] == reports  # and nothing else
     experiment(setting(EVAL_STEPS="9"))  # other settings: the stages are asked again what they keep
     assert any("--max_steps 9" in line for line in calls(tmp_path))
 

@@ -38,7 +38,7 @@ ORDER = [
     *("rollout", "travel", "forks", "explorer", "scheduler", "selection", "held_out", "budgets", "recipe"),
     *("judge", "execution", "records", "panel", "protocol", "scorecard", "comparison"),
     *("examples", "starts", "loops", "cluster"),
-    *("evaluation", "collection", "conversion"),  # one per stage
+    *("evaluation", "collection", "conversion", "rehearsal"),  # one per stage
     "servers",  # they import nothing of all this
     *("report", "serving", "tiny_actor", "bench"),
 ]

@@ -25,7 +25,9 @@ from hand_trees import (
 
 import path_collection
 from mcts_utils.config import Settings
+from mcts_utils.conversation import JUDGES, parse_verdict
 from mcts_utils.conversion import Conversion, manifest_path, records_path
+from mcts_utils.dataset import record_conversation
 from mcts_utils.judge import verdicts_path
 from mcts_utils.records import Options
 from mcts_utils.revision import PairRule
@@ -213,6 +215,44 @@ def test_without_a_judge_the_first_refused_step_is_the_cut(
     assert stage(revise=0) == 0
     assert actor.asked == []
     assert {row["revise_feedback"] for row in rows_of()} == {"the environment refused the action"}
+
+
+def test_the_models_own_verdicts_become_rows_that_stage_3_takes(
+    stage: Callable[..., int], actor: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stage(data_type="verdicts") == 2  # nobody has judged yet
+    assert "no verdict of scripted that parsed (0 did not)" in capsys.readouterr().err
+    assert stage() == 0
+    given = {v["node"]: v["label"] for row in rows_of() for v in row["lineage"]["verdicts"]}
+    asked = len(actor.asked)
+    assert stage(data_type="verdicts") == 0
+    assert len(actor.asked) == asked
+    rows = rows_of("verdicts")
+    assert {row["lineage"]["label"] for row in rows} >= set(given.values())
+    for row in rows:
+        talk = record_conversation(row, "row")
+        assert [(m.role, m.loss) for m in talk.messages] == [
+            ("system", False),
+            ("user", False),
+            ("assistant", True),
+        ]
+        label, reason = parse_verdict(talk.messages[-1].content) or ("", "")
+        assert label == row["lineage"]["label"]
+        assert talk.messages[0].content == JUDGES["brief"]
+        assert reason
+    assert manifest_of("verdicts")["counts"]["written"] == len(rows)
+    assert stage(data_type="verdicts", max_per_task=1) == 0
+    tasks = [row["lineage"]["task"]["id"] for row in rows_of("verdicts")]
+    assert len(tasks) == len(set(tasks))
+
+
+def test_a_model_that_cannot_judge_is_told(
+    stage: Callable[..., int], actor: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    actor.answer = lambda messages, temperature, seed: "Thought: hm\nAction: inventory"
+    assert stage() == 0
+    assert "verdicts of scripted did not parse, so it cannot judge" in capsys.readouterr().err
+    assert not rows_of()
 
 
 def test_the_cap_holds_per_task(stage: Callable[..., int]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mcts_utils.actor import make_actor
 from mcts_utils.config import Settings
 from mcts_utils.conversation import is_signal_step, judge_messages
-from mcts_utils.judge import Judge, VerdictCache, question_sha256, verdicts_path
+from mcts_utils.judge import Judge, VerdictCache, judge_name, question_sha256, verdicts_path
 from mcts_utils.report.judge.evidence import on_good_paths
 from mcts_utils.storage import fingerprint
 from mcts_utils.tree import Node, Tree, nodes, path_steps, step_of
@@ -78,7 +78,7 @@ class Asking:
         self, settings: Settings, folder: Path, make: Callable[[Settings], Actor] = make_actor
     ) -> None:
         self.settings, self.folder, self._make = settings, folder, make
-        self.model = " ".join(filter(None, (settings.model_name, fingerprint(settings.model_dir)[:16])))
+        self.model = judge_name(settings.model_name, fingerprint(settings.model_dir))
         self.requests = 0  # of this run
 
     def verdicts(
