@@ -19,7 +19,7 @@ from mcts_utils.conversion import manifest_path, read_tree, records_path, tree_f
 from mcts_utils.judge import LABELS, VerdictCache, judge_name, question_sha256, verdicts_path
 from mcts_utils.storage import fingerprint, sha256_file, write_jsonl, write_manifest
 from mcts_utils.tree import Node, Tree, nodes, path_steps, step_of
-from mcts_utils.types import InputError, Message, Verdict
+from mcts_utils.types import Message, Verdict
 
 DATA_TYPE = "verdicts"
 KIND = "verdict"
@@ -99,8 +99,10 @@ def write_verdicts(
 ) -> dict[str, Any]:
     """{task}_verdicts.jsonl and its manifest, from trees and the verdicts on them in output_dir; returns the counts.
 
+    Where this model has judged nothing, the file is empty.
+
     Raises:
-        InputError: no trees, or no verdict of this model on any of them.
+        InputError: no trees, or one that cannot be read.
     """
     began, output = time.monotonic(), records_path(output_dir, settings.task, DATA_TYPE)
     judge = judge_name(settings.model_name, fingerprint(settings.model_dir))
@@ -112,11 +114,6 @@ def write_verdicts(
         found, why = verdict_rows(tree, path, output_dir, judge, settings.prompt, most, settings.seed)
         rows += found
         left_out.update(why)
-    if not rows:
-        raise InputError(
-            f"--output_dir {output_dir}: no verdict of {judge} that parsed ({left_out['unparsed']} did not): "
-            "run --data_type centric with this model first"
-        )
     write_jsonl(output, rows)
     labels = Counter(row["lineage"]["label"] for row in rows)
     counts = {

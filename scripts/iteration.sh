@@ -9,6 +9,7 @@
 # TASK_IDS         training tasks: train (default), a list such as 0-9,31, or a file
 # EVAL_STEPS       steps of a test episode; default 100. EVAL_IDS: test tasks; default test, all of them
 # GENERAL_DATA     a ShareGPT-style JSON to mix in at ETA (default 0.2, Section 3.2); without it none is mixed in
+# REHEARSE         1: train on the model's own verdicts too, so that it can judge in the next iteration as well
 # TRAIN_CONFIG     tiny_actor (default) or llama3_8b_instruct_full_agent_r; TRAIN_FLAGS: more flags for train.py
 # The actor is MODEL_DIR (local weights) or OPENAI_BASE_URL with MODEL_NAME. Training always starts from MODEL_DIR.
 # With an endpoint, serve the trained model, point OPENAI_BASE_URL at it and run STEPS=evaluate.
@@ -42,6 +43,8 @@ task=$(setting TASK)
 task=${task:-textcraft}
 seed=$(setting SEED)
 seed=${seed:-0}
+kinds=(centric good)
+case ${REHEARSE:-0} in 0) ;; 1) kinds+=(verdicts) ;; *) die "REHEARSE must be 0 or 1: '$REHEARSE'" ;; esac
 [ -n "$name" ] || die "set MODEL_DIR, or OPENAI_BASE_URL and MODEL_NAME"
 mkdir -p "$run"
 
@@ -51,15 +54,17 @@ for step in $steps; do
       "$python" mcts_collection.py --task_ids "${TASK_IDS:-train}" --model_name "$name" --output_dir "$run/mcts_result"
       ;;
     revise)
-      for kind in centric good; do
+      for kind in "${kinds[@]}"; do
         "$python" path_collection.py --input_dir "$run/mcts_result/$task/$name" --output_dir "$run/records" \
           --data_type "$kind" --revise 1 --model_name "$name"
       done
       ;;
     train)
       [ -n "$model" ] || die "MODEL_DIR is not set: the weights to train from"
+      files=()
+      for kind in "${kinds[@]}"; do files+=("$run/records/${task}_$kind.jsonl"); done
       # shellcheck disable=SC2086 # flags are words
-      "$python" xtuner_config/train.py --data "$run/records/${task}_centric.jsonl" "$run/records/${task}_good.jsonl" \
+      "$python" xtuner_config/train.py --data "${files[@]}" \
         ${GENERAL_DATA:+--general "$GENERAL_DATA" --eta "${ETA:-0.2}"} \
         --config "${TRAIN_CONFIG:-tiny_actor}" --model_dir "$model" --output_dir "$run/model" \
         --epochs "${EPOCHS:-$epochs}" --seed "$seed" ${TRAIN_FLAGS:-}

@@ -19,6 +19,7 @@
 # OPENAI_BASE_URL    an endpoint that serves MODEL_DIR as MODEL_NAME: asked in place of MODEL_DIR, as long as nothing is
 #                    trained. All trained models are served by scripts/serve.sh: SERVE=vllm|local, SERVE_PORT (8000)
 # TRAIN_CONFIG       tiny_actor, llama3_8b_instruct_full_agent_r or another of xtuner_config/; TRAIN_FLAGS: more of train.py's
+# REHEARSE=1         train on the judge's own verdicts too, so that the model can judge in the next iteration as well
 # GENERAL_DATA       a ShareGPT-style JSON to mix in at ETA (0.2, Section 3.2)
 # PLAYER=scripted    who searches and judges is a player with slips (chance NOISE, 0.3) that knows the bundled servers'
 #                    solutions, in place of a model: to try all of this on a small machine. N_TRAIN, N_TEST (24): tasks of
@@ -38,7 +39,7 @@ DRY_RUN=${DRY_RUN:-0} dry=${DRY_RUN:-0}
 # --- settings
 TASKS=${TASKS:-textcraft sciworld webshop} ITERATIONS=${ITERATIONS:-3} EVAL_BASE=${EVAL_BASE:-1} EVAL_STEPS=${EVAL_STEPS:-100}
 PLAYER=${PLAYER:-model} NOISE=${NOISE:-0.3} N_TRAIN=${N_TRAIN:-24} N_TEST=${N_TEST:-24} EVAL_TASKS=${EVAL_TASKS:-0}
-EVAL_PLAYER=${EVAL_PLAYER:-0} VERIFY=${VERIFY:-0} SAMPLE=${SAMPLE:-2} SERVE_PORT=${SERVE_PORT:-8000}
+EVAL_PLAYER=${EVAL_PLAYER:-0} VERIFY=${VERIFY:-0} REHEARSE=${REHEARSE:-0} SAMPLE=${SAMPLE:-2} SERVE_PORT=${SERVE_PORT:-8000}
 SEED=$(setting SEED 0) MODEL_DIR=$(setting MODEL_DIR) TRAIN_CONFIG=${TRAIN_CONFIG:-tiny_actor}
 endpoint=$(setting OPENAI_BASE_URL) base_name=$(setting MODEL_NAME) depth=$(setting MAX_DEPTH)
 run=${RUN_DIR:-runs/run_all}
@@ -47,7 +48,7 @@ read -r -a epochs <<<"${EPOCHS:-3 1 1}"
 read -r -a tasks <<<"$TASKS"
 read -r -a train_flags <<<"${TRAIN_FLAGS:-}"
 one_of PLAYER model scripted
-for variable in DRY_RUN EVAL_BASE EVAL_PLAYER VERIFY; do one_of "$variable" 0 1; done
+for variable in DRY_RUN EVAL_BASE EVAL_PLAYER VERIFY REHEARSE; do one_of "$variable" 0 1; done
 for variable in ITERATIONS:1 EVAL_STEPS:1 N_TRAIN:1 N_TEST:1 EVAL_TASKS:0 SAMPLE:0 SERVE_PORT:0 SEED:0; do
   whole "${variable%:*}" "${variable#*:}"
 done
@@ -138,9 +139,11 @@ collect() { # FOLDER TASK K IDS
   may_fail=1 step "$1/$2/collect" "$run/$1/$2/mcts_result/$2/$(playing "$2" "$3")/manifest.json" \
     "${base[@]}" "$python" mcts_collection.py --task_ids "$4" --output_dir "$run/$1/$2/mcts_result"
 }
+kinds=(centric good)
+[ "$REHEARSE" = 0 ] || kinds+=(verdicts)
 revise() { # FOLDER TASK K ALPHA
   local kind
-  for kind in centric good; do
+  for kind in "${kinds[@]}"; do
     needs=("server $2")
     at "$2" && as_actor "$2" "$3"
     base+=("MAX_DEPTH=$(depth_of "$2")" "ALPHA=$4")
@@ -171,8 +174,10 @@ evaluate() { # FOLDER TASK K|player IDS
     "${base[@]}" "$python" eval.py --task_ids "$4" --max_steps "$steps" --output_dir "$run/$1/$2/$out"
 }
 train() { # K
-  local task files=()
-  for task in "${tasks[@]}"; do files+=("$run/iteration_$1/$task/records/${task}_centric.jsonl" "$run/iteration_$1/$task/records/${task}_good.jsonl"); done
+  local task kind files=()
+  for task in "${tasks[@]}"; do
+    for kind in "${kinds[@]}"; do files+=("$run/iteration_$1/$task/records/${task}_$kind.jsonl"); done
+  done
   needs=(memory)
   step "iteration_$1/train" "$run/iteration_$1/model/manifest.json" env "PYTHON=$python" bash scripts/train.sh --data "${files[@]}" \
     ${GENERAL_DATA:+--general "$GENERAL_DATA" --eta "${ETA:-0.2}"} --config "$TRAIN_CONFIG" --model_dir "$(weights_of $(($1 - 1)))" \

@@ -41,6 +41,7 @@ SMALL = {
     "EVAL_STEPS": "2",
     "ITERATIONS": "2",
     "EPOCHS": "2",
+    "REHEARSE": "1",
     "TRAIN_FLAGS": "--accumulation 1 --max_length 640 --max_per_task 2",
     "OMP_NUM_THREADS": "1",
     "PYTHON": sys.executable,
@@ -114,6 +115,7 @@ def test_two_iterations_train_one_model_on_the_records_of_all_environments(
             summary = read_json(folder / f"{task}/test_result/{task}/tiny_actor-{number}_greedy/summary.json")
             assert (summary["n"], summary["n_failed"]) == (2, 0)
         model = read_json(folder / "model/manifest.json")
+        assert model["counts"]["rows"]["verdict"] > 0  # the players' own verdicts
         before = ROOT / "models/tiny_actor" if number == 1 else run / "iteration_1/model"
         assert (ROOT / model["settings"]["model"]).resolve() == before
         assert set(model["counts"]["envs"]) == {task for task in TASKS if rows[task]}
