@@ -21,6 +21,8 @@ LABELS = {
     "agent_r_uncleaned": "not cleaned",
     "agent_r_duplicates": "duplicates kept",
     "agent_r_raw": "none of the three",
+    "agent_r_self": "trained model judges",
+    "agent_r_rehearsal": "trained model judges, rehearsed",
     "base": "untrained",
 }
 
