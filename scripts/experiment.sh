@@ -84,7 +84,7 @@ describe() { # what is asked for, for the report
     separator=,
     local comma= type
     for type in "${types[@]}"; do printf '%s["%s", "%s"]' "$comma" "$type" "$flags" && comma=', '; done
-    printf '], "config": "%s", "iterations": %s}' "$config" "$last"
+    printf '], "config": "%s", "iterations": %s, "from": "%s"}' "$config" "$last" "$from"
   done
   printf '}}\n'
 }

@@ -139,7 +139,9 @@ def test_every_cell_runs_once_after_what_it_needs(
         "data": [["centric", "--verified 0"], ["good", "--verified 0"]],
         "config": "tiny_actor",
         "iterations": 1,
+        "from": "",
     }
+    assert plan["arms"]["agent_r_self"]["from"] == "agent_r"
 
     experiment(setting())
     assert [line.split()[1] for line in calls(tmp_path)] == reports  # and nothing else

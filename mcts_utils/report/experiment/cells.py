@@ -32,6 +32,7 @@ class Plan:
     seeds: tuple[int, ...]
     arms: Mapping[str, int]  # name -> iterations, in the order of the file
     data: Mapping[str, Any]  # name -> [[data type, flags], ...]
+    branches: frozenset[str] = frozenset()  # arms whose first iteration is another's
 
     def cells(self) -> list[tuple[str, int, int]]:
         """(arm, seed, iteration) of every cell."""
@@ -77,7 +78,8 @@ def read_plan(run: Path) -> Plan:
             str(name): int(arm.get("iterations", found["iterations"])) for name, arm in found["arms"].items()
         }
         data = {str(name): arm.get("data", []) for name, arm in found["arms"].items()}
-        return Plan(tuple(sorted(int(seed) for seed in found["seeds"])), arms, data)
+        branches = frozenset(name for name, arm in found["arms"].items() if arm.get("from"))
+        return Plan(tuple(sorted(int(seed) for seed in found["seeds"])), arms, data, branches)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not an experiment's arms ({error!r})") from error
 

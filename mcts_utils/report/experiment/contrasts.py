@@ -56,7 +56,7 @@ def _families(plan: Plan) -> dict[str, list[tuple[str, str, int]]]:
             (arm, HERO, i)
             for arm, last in plan.arms.items()
             if is_ablation(arm)
-            for i in range(1, min(last, hero) + 1)
+            for i in range(1 + (arm in plan.branches), min(last, hero) + 1)
         ],
         UNTRAINED: [(BASE, arm, i) for arm, last in plan.arms.items() for i in range(1, last + 1)],
     }

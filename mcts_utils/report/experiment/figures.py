@@ -102,7 +102,6 @@ def revision_lengths(summary: Summary) -> Figure | None:
         ax.set_ylabel("actions from the start")
     left.set_xticks(range(1, last_iteration(summary) + 1))
     left.set_xlim(left=0.6)
-    left.set_xlabel("iteration (judged by the model before it)")
     left.set_title("First step judged bad, training paths", fontsize=10, loc="left")
     right.set_title("First refused action, failed test episodes", fontsize=10, loc="left")
     text = counted(summary, "revision_length_n", "goals with one")
@@ -112,7 +111,7 @@ def revision_lengths(summary: Summary) -> Figure | None:
 
 
 def judged(row: Mapping[str, Any]) -> Shown | None:
-    """Mean revision length of the records that the model before this iteration judged."""
+    """Mean revision length of the iteration's records, which the model before it searched."""
     mean = row["made"]["judged_revision_length"]["mean"]
     return None if mean is None else (mean, None)
 

@@ -53,8 +53,9 @@ def document(summary: Summary, figures: Sequence[str]) -> str:
             "Revision length (Figure 5)",
             revision(summary),
             source(summary, "main")
-            + " *judged*: actions up to the first step of a bad path that the model called bad, over the revision"
-            " records of the iteration (the model before it searched and judged): the paper's measure. *refused*:"
+            + " *judged*: actions up to the first step of a bad path that was called bad, over the revision records of"
+            " the iteration; the model before it searched, and the untrained model judged where the arm does not say"
+            " otherwise. The paper's measure is nearest to this one. *refused*:"
             " actions up to the first refused one, over failed test episodes that have one.",
             pictures.get("figure_5"),
         ),
