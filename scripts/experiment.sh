@@ -91,7 +91,7 @@ describe() { # what is asked for, for the report
 mkdir -p "$run/logs" "$run/done"
 plan=$(describe)
 report() {
-  local i seed trees verdicts folders trees_of=mcts_result/textcraft/tiny_actor
+  local i seed trees verdicts folders more trees_of=mcts_result/textcraft/tiny_actor
   "$python" -m mcts_utils.report.experiment "$run" --output "$results"
   for ((i = 1; i <= ITERATIONS; i++)); do
     trees=() verdicts=()
@@ -102,8 +102,10 @@ report() {
         trees+=("${folders[0]}") verdicts+=("${folders[1]}/records")
       fi
     done
-    [ "${#trees[@]}" = 0 ] || "$python" -m mcts_utils.report.judge --trees "${trees[@]}" --verdicts "${verdicts[@]}" \
-      --output "$results/judge_$i.json"
+    more=() # asked on purpose, once: 200 steps, half of them on good paths
+    [ "$i" != 1 ] || more=(--judge 200 --asked "$run/judge_asked")
+    [ "${#trees[@]}" = 0 ] || MODEL_DIR=models/tiny_actor "$python" -m mcts_utils.report.judge --trees "${trees[@]}" \
+      --verdicts "${verdicts[@]}" "${more[@]}" --output "$results/judge_$i.json"
   done
   folders=()
   for seed in "${seeds[@]}"; do [ ! -d "$run/seed_$seed/agent_r" ] || folders+=("$run/seed_$seed/agent_r"); done
