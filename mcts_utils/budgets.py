@@ -5,16 +5,13 @@ It checks flags and reads trees; it spends nothing (baselines.py does).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mcts_utils.baselines import SEARCH, STRATEGIES, Baseline
-from mcts_utils.storage import read_json
+from mcts_utils.storage import read_json, tree_files
 from mcts_utils.tree import Tree, tree_from_dict
 from mcts_utils.types import InputError
-
-TREE_FILE = re.compile(r"search_results_(\d+)\.json")
 
 
 def check_strategy(strategy: str, budget: str | None, budget_from: str | None) -> int | None:
@@ -43,20 +40,6 @@ def check_strategy(strategy: str, budget: str | None, budget_from: str | None) -
     return int(budget)
 
 
-def tree_files(folder: str | Path) -> dict[int, Path]:
-    """Task index -> file of the trees in a folder, by index.
-
-    Raises:
-        InputError: there are none.
-    """
-    named = [
-        (match, path) for path in Path(folder).glob("*.json") if (match := TREE_FILE.fullmatch(path.name))
-    ]
-    if not named:
-        raise InputError(f"{folder}: no search_results_<idx>.json there")
-    return dict(sorted((int(match[1]), path) for match, path in named))
-
-
 def finished_tree(path: Path) -> Tree:
     """A tree of stage 1 that is whole.
 
@@ -83,7 +66,7 @@ def spent_by(folder: str, env: str, goals: str) -> dict[int, int]:
         InputError: no trees, an unfinished one, other tasks than this environment's, or nothing spent.
     """
     found = {}
-    for index, path in tree_files(folder).items():
+    for index, path in tree_files(folder, "--budget_from").items():
         tree = finished_tree(path)
         kind = tree.settings.get("goals", goals)
         if (tree.task.env, kind) != (env, goals):

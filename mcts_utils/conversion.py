@@ -7,7 +7,6 @@ business; verdicts are kept per tree, so an interrupted run only replays.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,13 +36,13 @@ from mcts_utils.storage import (
     read_jsonl,
     safe_name,
     sha256_file,
+    tree_files,
     write_jsonl,
     write_manifest,
 )
 from mcts_utils.tree import Tree, load_tree
 from mcts_utils.types import Actor, ActorError, Environment, InputError
 
-TREE_FILE = re.compile(r"search_results_(\d+)\.json")
 HOPELESS = 3  # trees that fail in a row: the server is at fault, not the trees
 
 
@@ -67,21 +66,6 @@ def records_path(output_dir: str | Path, task: str, data_type: str) -> Path:
 def manifest_path(output_dir: str | Path, task: str, data_type: str) -> Path:
     """The manifest beside them."""
     return records_path(output_dir, task, data_type).with_suffix(".manifest.json")
-
-
-def tree_files(input_dir: str | Path) -> list[tuple[int, Path]]:
-    """(index, file) of every tree in a folder of stage 1, by index.
-
-    Raises:
-        InputError: no folder, or no tree in it.
-    """
-    folder = Path(input_dir)
-    if not folder.is_dir():
-        raise InputError(f"--input_dir is not a folder: {str(input_dir)!r}")
-    found = [(int(m.group(1)), path) for path in folder.iterdir() if (m := TREE_FILE.fullmatch(path.name))]
-    if not found:
-        raise InputError(f"--input_dir has no search_results_<idx>.json: {str(input_dir)!r}")
-    return sorted(found)
 
 
 def read_tree(path: Path, env: str, index: int) -> Tree:
@@ -150,7 +134,7 @@ class Conversion:
             KeyboardInterrupt: the verdicts so far are kept, the next run asks only for the others.
         """
         began = time.monotonic()
-        self.trees = tree_files(self.input_dir)
+        self.trees = list(tree_files(self.input_dir, "--input_dir").items())
         if (kept := self._finished()) is not None:
             return kept
         self.goals, self._held_out = self._look()

@@ -15,9 +15,9 @@ from typing import Any
 
 from mcts_utils.config import Settings
 from mcts_utils.conversation import judge_messages
-from mcts_utils.conversion import manifest_path, read_tree, records_path, tree_files
+from mcts_utils.conversion import manifest_path, read_tree, records_path
 from mcts_utils.judge import LABELS, VerdictCache, judge_name, question_sha256, verdicts_path
-from mcts_utils.storage import fingerprint, sha256_file, write_jsonl, write_manifest
+from mcts_utils.storage import fingerprint, sha256_file, tree_files, write_jsonl, write_manifest
 from mcts_utils.tree import Node, Tree, nodes, path_steps, step_of
 from mcts_utils.types import Message, Verdict
 
@@ -108,8 +108,8 @@ def write_verdicts(
     judge = judge_name(settings.model_name, fingerprint(settings.model_dir))
     rows: list[dict[str, Any]] = []
     left_out: Counter[str] = Counter()
-    files = tree_files(input_dir)
-    for index, path in files:
+    files = tree_files(input_dir, "--input_dir")
+    for index, path in files.items():
         tree = read_tree(path, settings.task, index)
         found, why = verdict_rows(tree, path, output_dir, judge, settings.prompt, most, settings.seed)
         rows += found
@@ -124,6 +124,6 @@ def write_verdicts(
     }
     known = {**settings.public(), "data_type": DATA_TYPE, "max_per_task": most, "judge": judge}
     manifest = manifest_path(output_dir, settings.task, DATA_TYPE)
-    inputs = [path for _, path in files]
+    inputs = list(files.values())
     write_manifest(manifest, "rehearsal", known, inputs, [output], counts, {}, time.monotonic() - began)
     return counts

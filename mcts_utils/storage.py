@@ -21,6 +21,7 @@ from mcts_utils.types import InputError
 MANIFEST_VERSION = 1
 SAMPLED_BYTES = 1 << 20  # read at each end of a weight file for its fingerprint
 SECRETS = ("openai_api_key", "api_key")
+TREE_FILE = re.compile(r"search_results_(\d+)\.json")
 UNSAFE = re.compile(r"[^A-Za-z0-9._=+@-]+")
 
 
@@ -44,6 +45,21 @@ def tree_folder(root: str | Path, task: str, model: str) -> Path:
 def tree_path(root: str | Path, task: str, model: str, index: int) -> Path:
     """A stage 1 tree."""
     return tree_folder(root, task, model) / f"search_results_{index}.json"
+
+
+def tree_files(folder: str | Path, flag: str) -> dict[int, Path]:
+    """Index -> file of what stage 1 (or stage 2 beside it) wrote to a folder, a file a tree, by index.
+
+    Raises:
+        InputError: no folder, or none of them in it; the line begins with `flag`.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise InputError(f"{flag} is not a folder: {str(folder)!r}")
+    found = {int(m[1]): path for path in place.iterdir() if (m := TREE_FILE.fullmatch(path.name))}
+    if not found:
+        raise InputError(f"{flag} has no search_results_<idx>.json: {str(folder)!r}")
+    return dict(sorted(found.items()))
 
 
 def episode_name(index: int, sample: int = 0) -> str:

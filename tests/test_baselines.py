@@ -371,7 +371,7 @@ def test_a_worker_process_gets_the_budgets(tmp_path):
         (("--strategy", "best_of_n", "--budget", "9", "--budget_from", "mcts"), "not both"),
         (("--strategy", "best_of_n", "--budget", "0"), "at least 1: '0'"),
         (("--strategy", "best_of_n", "--budget", "few"), "'few'"),
-        (("--strategy", "best_of_n", "--budget_from", "nowhere"), "nowhere: no search_results_<idx>.json"),
+        (("--strategy", "best_of_n", "--budget_from", "nowhere"), "--budget_from is not a folder: 'nowhere'"),
         (("--strategy", "best_of_n", "--budget_from", "HERE", "--task_ids", "119"), "no tree of index 119"),
         (("--strategy", "best_of_n", "--budget", "9", "--output_dir", "mcts"), "STRATEGY='mcts', now 'best_of_n'"),
         (("--task_ids", "119", "--output_dir", "best_of_n"), "STRATEGY='best_of_n', now 'mcts'"),

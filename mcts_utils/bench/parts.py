@@ -19,10 +19,9 @@ from mcts_utils.bench.reference import reference_bytes
 from mcts_utils.bench.serial import SerialWay
 from mcts_utils.collection import Collection
 from mcts_utils.config import Settings, settings_from_env
-from mcts_utils.conversion import tree_files
 from mcts_utils.endpoint import EndpointActor
 from mcts_utils.envs import make_environment
-from mcts_utils.storage import read_json, tree_folder
+from mcts_utils.storage import read_json, tree_files, tree_folder
 from mcts_utils.tree import Tree, load_tree, nodes
 from mcts_utils.types import Environment, StepResult, Task
 
@@ -136,7 +135,9 @@ def searched(manifest: Figures, folder: Path) -> Figures:
     """What the trees cost. Steps are all that were executed, replays on the way back to a node among them."""
     counts, run = manifest["counts"], manifest["tokens"]["this_run"]
     executed = size = reference = 0
-    for index, path in tree_files(tree_folder(folder / "mcts_result", TASK, MODEL)):
+    for index, path in tree_files(
+        tree_folder(folder / "mcts_result", TASK, MODEL), "the search's folder"
+    ).items():
         tree = load_tree(read_json(path), TASK, index)
         executed += executed_nodes(tree)
         size += path.stat().st_size

@@ -11,9 +11,10 @@ from random import Random
 from typing import Any
 
 from mcts_utils.baselines import SEARCH
-from mcts_utils.budgets import finished_tree, tree_files
+from mcts_utils.budgets import finished_tree
 from mcts_utils.metrics import is_success
 from mcts_utils.revision import PairRule, candidates, needed, paths
+from mcts_utils.storage import tree_files
 from mcts_utils.tree import Tree
 from mcts_utils.types import InputError
 
@@ -73,7 +74,7 @@ def read_folder(path: str, rule: PairRule) -> Folder:
     """
     outcomes: dict[str, Outcome] = {}
     first: dict[str, Any] | None = None
-    for file in tree_files(path).values():
+    for file in tree_files(path, "DIR").values():
         tree = finished_tree(file)
         named = {name: tree.settings.get(name) for name in ALIKE}
         how = {

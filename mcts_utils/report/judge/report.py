@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.config import settings_from_env
-from mcts_utils.conversion import TREE_FILE
 from mcts_utils.judge import LABELS, question_sha256
 from mcts_utils.report.judge.asking import Asking, Key, draw, question_about
 from mcts_utils.report.judge.evidence import Evidence, on_good_paths
 from mcts_utils.report.judge.oracles import RULES, ValueRule
 from mcts_utils.report.judge.table import table
-from mcts_utils.storage import one_line, read_json, write_json
+from mcts_utils.storage import one_line, read_json, tree_files, write_json
 from mcts_utils.tree import Tree, load_tree, nodes
 from mcts_utils.types import ActorError, InputError, Verdict
 
@@ -35,20 +34,6 @@ def label_of(verdict: Verdict) -> str:
     return verdict.label if verdict.parsed else "unparsed"
 
 
-def numbered_files(folder: Path, flag: str) -> dict[int, Path]:
-    """The search_results_<index>.json of a folder, by index.
-
-    Raises:
-        InputError: naming the flag and the folder without any.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{flag} is not a folder: {str(folder)!r}")
-    found = {int(m[1]): path for path in folder.iterdir() if (m := TREE_FILE.fullmatch(path.name))}
-    if not found:
-        raise InputError(f"{flag} has no search_results_<idx>.json: {str(folder)!r}")
-    return dict(sorted(found.items()))
-
-
 class Forest:
     """The trees of some folders, read one at a time, as often as they are asked for."""
 
@@ -58,7 +43,7 @@ class Forest:
         self.files: dict[Key, Path] = {
             (number, index): path
             for number, folder in enumerate(folders)
-            for index, path in numbered_files(folder, "--trees").items()
+            for index, path in tree_files(folder, "--trees").items()
         }
 
     def trees(self, keys: Iterable[Key] | None = None) -> Iterator[tuple[Key, Tree]]:
@@ -108,7 +93,7 @@ def of_stage_2(forest: Forest, folders: Sequence[Path], rule: ValueRule, seed: i
     counts = {"trees": 0, "files_without_tree": 0, "other_questions": 0}
     for number, folder in enumerate(folders):
         inner = folder / "verdicts"
-        files = numbered_files(inner if inner.is_dir() else folder, "--verdicts")
+        files = tree_files(inner if inner.is_dir() else folder, "--verdicts")
         keys = [(number, index) for index in files if (number, index) in forest.files]
         counts["files_without_tree"] += len(files) - len(keys)
         for key, tree in forest.trees(keys):
