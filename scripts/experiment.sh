@@ -143,7 +143,7 @@ add() { # ITERATION ARM...: for every seed
     for seed in "${seeds[@]}"; do cells+=("$name.$seed.$i"); done
   done
 }
-head=("${names[@]:0:2}") tail=("${names[@]:${#arms[@]}}")
+head=("${arms[@]:0:2}") tail=("${names[@]:${#arms[@]}}")
 add 1 "${arms[@]:0:4}"
 for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${head[@]}"; done
 for ((i = 1; i <= ITERATIONS; i++)); do add "$i" "${tail[@]}"; done

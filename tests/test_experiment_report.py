@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from mcts_utils.scorecard import summarise as score
 from mcts_utils.storage import read_json, write_json, write_jsonl
 from mcts_utils.types import Step
 
+ROOT = Path(__file__).resolve().parents[1]
 REFUSED = "Could not find stick"
 PROTOCOL: dict[str, Any] = {"task": "textcraft", "temperature": 0.0, "max_steps": 20, "seed": None}
 # What an episode does, as letters: one action each, capitals are refused. "+" at the end: the goal is reached.
@@ -305,3 +307,19 @@ def test_two_code_revisions_are_both_named(run: Path) -> None:
     summary = summarise(run)
     assert summary["code"] == "abc1234, fff0000"
     assert "not one revision" in document(summary, [])
+
+
+def test_the_readme_shows_the_tables_that_the_command_wrote() -> None:
+    results = (ROOT / "results/experiment.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme[readme.index("## Experiments and results") : readme.index("## The whole run")]
+    tables = re.findall(r"^\*\*(.+)\*\*\n\n((?:\|.*\n)+)", shown, re.MULTILINE)
+    assert len(tables) > 5
+    for title, table in tables:
+        assert f"## {title}\n\n{table}" in results, title
+    for picture in re.findall(r"\]\((results/[^)]+)\)", shown):
+        assert (ROOT / picture).is_file(), picture
+    summary = read_json(ROOT / "results/summary.json")
+    first = summary["arms"]["agent_r"]["iterations"][0]
+    assert {"success_rate", "ci95", "recovery_rate", "repeats", "revision_length", "n"} <= first.keys()
+    assert summary["command"] == "bash scripts/experiment.sh"
