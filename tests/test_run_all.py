@@ -187,7 +187,7 @@ def test_report_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixt
 # --- the plan
 
 
-PAPER = {"ITERATIONS": "3", "EPOCHS": "", "ALPHAS": ""}
+PAPER = {"ITERATIONS": "3", "EPOCHS": "", "ALPHAS": "", "REHEARSE": "0"}
 
 
 def test_a_dry_run_prints_a_script_and_leaves_nothing(tmp_path: Path) -> None:
