@@ -7,10 +7,10 @@
 # pairs). From iteration 2 on the untrained actor judges for agent_r: a small model that is trained on trajectories alone
 # forgets how to. Ablations of agent_r, one iteration each: agent_r_unverified, agent_r_uncleaned, agent_r_duplicates, and
 # agent_r_raw, which is all three; and for two iterations agent_r_self (the trained model judges) and agent_r_rehearsal
-# (it does, and is trained on its own verdicts too, so that it can). Controls, one iteration each: optimal_good_long (as many training steps as agent_r has, by
-# more epochs), best_of_n and direct_search (agent_r's records from as many model calls without a search: rollouts, or
-# rollouts that go on with a revision signal). The other arms of a seed share the search of iteration 1; later ones search
-# by themselves.
+# (it does, and is trained on its own verdicts too, so that it can). Controls, one iteration each: optimal_good_long (as
+# many training steps as agent_r has, by more epochs), best_of_n and direct_search (agent_r's records from as many model
+# calls without a search: rollouts, or rollouts that go on with a revision signal). The other arms of a seed share the
+# search of iteration 1; later ones search by themselves.
 # Every model is evaluated on the held-out goals (Table 2) and on the untrained actor's failed prefixes (Table 3).
 # Writes RUN_DIR/..., and at the end (or with REPORT=1 at once, from what is there) RESULTS: the tables and figures, the
 # judge held against oracles (judge_I.json for iteration I), the training data (data.json), the harvest of search and
@@ -143,11 +143,8 @@ add() { # ITERATION ARM...: for every seed
     for seed in "${seeds[@]}"; do cells+=("$name.$seed.$i"); done
   done
 }
-head=("${arms[@]:0:2}") tail=("${names[@]:${#arms[@]}}")
-add 1 "${arms[@]:0:4}"
-for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${head[@]}"; done
-for ((i = 1; i <= ITERATIONS; i++)); do add "$i" "${tail[@]}"; done
-for ((i = 2; i <= ITERATIONS; i++)); do add "$i" "${arms[@]:2:2}"; done
+for ((i = 1; i <= ITERATIONS; i++)); do add "$i" "${arms[@]:0:4}"; done
+for ((i = 1; i <= ITERATIONS; i++)); do add "$i" "${names[@]:${#arms[@]}}"; done
 for ((i = 1; i <= ITERATIONS; i++)); do add "$i" "${arms[@]:4}"; done
 
 words=() # the cell's own call
