@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.cleaning import is_refused
-from mcts_utils.metrics import LOOP_LENGTHS, is_success, repeated_sequences
+from mcts_utils.metrics import LOOP_LENGTHS, first, is_success, repeated_sequences
 from mcts_utils.protocol import differences
 from mcts_utils.report.round import only
 from mcts_utils.scorecard import by_task, episodes_of, own_steps
@@ -149,10 +150,10 @@ class Cells:
                 f"{summary['n_failed']} of {summary['n'] + summary['n_failed']} episodes failed"
             )
             return None
-        first, protocol = self._panels.setdefault(summary["protocol"]["mode"], (name, summary["protocol"]))
+        earlier, protocol = self._panels.setdefault(summary["protocol"]["mode"], (name, summary["protocol"]))
         if changed := differences(protocol, summary["protocol"]):
             raise InputError(
-                f"{self._folder}: {MODEL}_{first} and {MODEL}_{name} cannot be compared: {'; '.join(changed)}"
+                f"{self._folder}: {MODEL}_{earlier} and {MODEL}_{name} cannot be compared: {'; '.join(changed)}"
             )
         return summary
 
@@ -180,9 +181,9 @@ def of_episode(episode: Mapping[str, Any], env: str) -> dict[str, float]:
     actions = [step.action for step in steps]
     found = {loops(length): float(repeated_sequences(actions, length)) for length in LOOP_LENGTHS}
     found |= {SUCCESS: float(is_success(episode["reward"])), REPEATS: found[loops(1)]}
-    refused = (at for at, step in enumerate(steps, 1) if is_refused(env, step))
-    if not found[SUCCESS] and (first := next(refused, None)) is not None:
-        found[REVISION] = float(first)
+    refused = first(steps, partial(is_refused, env))
+    if not found[SUCCESS] and refused is not None:
+        found[REVISION] = float(refused)
     return found
 
 
