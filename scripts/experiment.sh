@@ -6,15 +6,15 @@
 # Arms (Figure 3): optimal, optimal_good, direct (direct revision + good), agent_r (revision + good), dpo (preference
 # pairs). From iteration 2 on the untrained actor judges for agent_r: a small model that is trained on trajectories alone
 # forgets how to. Ablations of agent_r, one iteration each: agent_r_unverified, agent_r_uncleaned, agent_r_duplicates, and
-# agent_r_raw, which is all three; and for two iterations agent_r_self (the trained model judges) and agent_r_rehearsal
-# (it does, and is trained on its own verdicts too, so that it can). Controls, one iteration each: optimal_good_long (as
-# many training steps as agent_r has, by more epochs), best_of_n and direct_search (agent_r's records from as many model
-# calls without a search: rollouts, or rollouts that go on with a revision signal). The other arms of a seed share the
-# search of iteration 1; later ones search by themselves.
+# agent_r_raw, which is all three. agent_r_self, two iterations: the trained model judges. agent_r_rehearsal, all
+# iterations: it does, and is trained on its own verdicts too, so that it can. Controls, one iteration each:
+# optimal_good_long (as many training steps as agent_r has, by more epochs), best_of_n and direct_search (agent_r's records
+# from as many model calls without a search: rollouts, or rollouts that go on with a revision signal). The other arms of a
+# seed share the search of iteration 1; later ones search by themselves.
 # Every model is evaluated on the held-out goals (Table 2) and on the untrained actor's failed prefixes (Table 3).
 # Writes RUN_DIR/..., and at the end (or with REPORT=1 at once, from what is there) RESULTS: the tables and figures, the
-# judge held against oracles (judge_I.json for iteration I), the training data (data.json), the harvest of search and
-# baselines (budget_seed_S.json).
+# judge held against oracles (judge_I.json for iteration I; judge_rehearsal_I.json where the trained model judges), the
+# training data (data.json), the harvest of search and baselines (budget_seed_S.json).
 #
 # RUN_DIR      runs/experiment          RESULTS   results
 # SEEDS        "0 1 2"                  ITERATIONS 3
@@ -53,7 +53,8 @@ recipe() { # ARM -> types, flags, config, first_epochs of its training, its iter
   config=tiny_actor flags= first_epochs=3 last=1 strategy=mcts judge=base from= # 3: Appendix C.1, then 1
   case $1 in
     optimal | optimal_good | direct | agent_r | dpo) last=$ITERATIONS ;;
-    agent_r_self | agent_r_rehearsal) last=$((ITERATIONS < 2 ? ITERATIONS : 2)) judge=own ;;
+    agent_r_self) last=$((ITERATIONS < 2 ? ITERATIONS : 2)) judge=own ;;
+    agent_r_rehearsal) last=$ITERATIONS judge=own ;;
   esac
   case $1 in
     optimal) types=(optimal) flags="--max_per_task 1" ;; # the best path of a task
@@ -90,22 +91,25 @@ describe() { # what is asked for, for the report
 }
 mkdir -p "$run/logs" "$run/done"
 plan=$(describe)
+judged() { # ARM ITERATION FILE FLAG...: its judge of that iteration against the oracles
+  local seed folder trees=() verdicts=()
+  for seed in "${seeds[@]}"; do
+    folder=$run/seed_$seed/$1/iteration_$2
+    [ -f "$folder/model/manifest.json" ] || continue
+    verdicts+=("$folder/records")
+    [ "$2" != 1 ] || folder=$run/seed_$seed/shared
+    trees+=("$folder/$trees_of")
+  done
+  [ "${#trees[@]}" = 0 ] || MODEL_DIR=models/tiny_actor "$python" -m mcts_utils.report.judge --trees "${trees[@]}" \
+    --verdicts "${verdicts[@]}" "${@:4}" --output "$results/$3"
+}
 report() {
-  local i seed trees verdicts folders more trees_of=mcts_result/textcraft/tiny_actor
+  local i seed folders trees_of=mcts_result/textcraft/tiny_actor
   "$python" -m mcts_utils.report.experiment "$run" --output "$results"
-  for ((i = 1; i <= ITERATIONS; i++)); do
-    trees=() verdicts=()
-    for seed in "${seeds[@]}"; do
-      folders=("$run/seed_$seed/shared/$trees_of" "$run/seed_$seed/agent_r/iteration_$i")
-      [ "$i" = 1 ] || folders[0]=${folders[1]}/$trees_of
-      if [ -f "${folders[1]}/model/manifest.json" ]; then
-        trees+=("${folders[0]}") verdicts+=("${folders[1]}/records")
-      fi
-    done
-    more=() # asked on purpose, once: 200 steps, half of them on good paths
-    [ "$i" != 1 ] || more=(--judge 200 --asked "$run/judge_asked")
-    [ "${#trees[@]}" = 0 ] || MODEL_DIR=models/tiny_actor "$python" -m mcts_utils.report.judge --trees "${trees[@]}" \
-      --verdicts "${verdicts[@]}" "${more[@]}" --output "$results/judge_$i.json"
+  judged agent_r 1 judge_1.json --judge 200 --asked "$run/judge_asked" # asked on purpose, once: half of them on good paths
+  for ((i = 2; i <= ITERATIONS; i++)); do
+    judged agent_r "$i" "judge_$i.json"
+    judged agent_r_rehearsal "$i" "judge_rehearsal_$i.json"
   done
   folders=()
   for seed in "${seeds[@]}"; do [ ! -d "$run/seed_$seed/agent_r" ] || folders+=("$run/seed_$seed/agent_r"); done
