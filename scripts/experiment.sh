@@ -197,14 +197,13 @@ begin() { # CELL
   bash scripts/experiment_cell.sh "${words[@]}" >>"$run/logs/$1.log" 2>&1 </dev/null &
   set +m
   running[$!]=$1
-  started+=("$!") # stopped with the server, if this script is
+  attended+=("$!")
 }
 failed=()
 ended() { # PID CODE
-  local cell=${running[$1]} kept=() one
+  local cell=${running[$1]}
   unset "running[$1]"
-  for one in "${started[@]}"; do [ "$one" = "$1" ] || kept+=("$one"); done
-  started=("${kept[@]}")
+  attended=("${!running[@]}")
   if [ "$2" = 0 ]; then
     stamp_of "$cell" >"$run/done/$cell"
     echo "$(date +%H:%M:%S) done   $cell"

@@ -5,8 +5,9 @@
 #   stop PID               stops one of them
 #   stop_all               stops everything that was started; runs at the exit of the script as well
 #   attend COMMAND...      runs COMMAND to its end; a signal to the script ends it too, at once
+# `attended` holds the pids of work that uses the servers: stop_all ends it before them
 started=()
-attended=
+attended=()
 
 start() {
   local log=$1 deadline=$((SECONDS + ${START_SECONDS:-60}))
@@ -41,23 +42,24 @@ stop() {
 }
 
 stop_all() {
+  end_all "${attended[@]+"${attended[@]}"}"
+  end_all "${started[@]+"${started[@]}"}"
+  started=() attended=()
+}
+end_all() { # PID...
   local one
-  for one in $attended "${started[@]+"${started[@]}"}"; do
-    kill "$one" 2>/dev/null || true
-    [ "$one" != "$attended" ] || wait "$one" 2>/dev/null || true # before its servers
-  done
-  for one in "${started[@]+"${started[@]}"}"; do wait "$one" 2>/dev/null || true; done
-  started=() attended=
+  for one in "$@"; do kill "$one" 2>/dev/null || true; done
+  for one in "$@"; do wait "$one" 2>/dev/null || true; done
 }
 
 attend() {
   local code=0
   set -m
   "$@" </dev/null &
-  attended=$!
+  attended=("$!")
   set +m
-  wait "$attended" || code=$?
-  attended=
+  wait "${attended[0]}" || code=$?
+  attended=()
   return "$code"
 }
 trap stop_all EXIT

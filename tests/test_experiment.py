@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STUB = r"""#!/usr/bin/env bash
 line="$* model=$MODEL_DIR type=${MODEL_TYPE:-} seed=${SEED:-} alpha=${ALPHA:-}"
 case $line in
-  *servers.textcraft*) echo "TextCraft server on http://127.0.0.1:9"; exec sleep 600 ;;
+  *servers.textcraft*) echo $$ >"$CALLS.server"; echo "TextCraft server on http://127.0.0.1:9"; exec sleep 600 ;;
   -\ *) echo "0,1,2" ;;
   *) echo "$line" >>"$CALLS" ;;
 esac
@@ -30,7 +30,12 @@ case $line in
   eval.py\ --mode\ revise*) mkdir -p "$folder/textcraft/tiny_actor_${MODEL_TYPE}_revise" ;;
   eval.py*) mkdir -p "$folder/textcraft/tiny_actor_$MODEL_TYPE" ;;
 esac
-[ -z "${HANG:-}" ] || [[ ! $line =~ $HANG ]] || { echo $$ >>"$CALLS.pids"; exec sleep 600; }
+if [ -n "${HANG:-}" ] && [[ $line =~ $HANG ]]; then
+  end() { kill -0 "$(<"$CALLS.server")" && echo "$$ could save" >>"$CALLS.end"; exit 130; }
+  trap end TERM
+  echo $$ >>"$CALLS.pids"
+  while :; do sleep 0.1; done
+fi
 [ -z "${FAIL:-}" ] || [[ ! $line =~ $FAIL ]] || { echo "no luck with $line"; exit 2; }
 """
 SMALL = {
@@ -177,7 +182,9 @@ def test_a_stopped_run_leaves_no_process_behind(
         pids = [int(line) for line in noted.read_text(encoding="utf-8").split()] if noted.exists() else []
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    for pid in pids:
+    saved = (tmp_path / "calls.end").read_text(encoding="utf-8").splitlines()
+    assert sorted(saved) == sorted(f"{pid} could save" for pid in pids)  # work ends before its server
+    for pid in [*pids, int((tmp_path / "calls.server").read_text(encoding="utf-8"))]:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
