@@ -249,7 +249,15 @@ def test_the_same_files_give_the_same_bytes(report: Path, summary: dict[str, Any
     assert figure is not None and png(figure) == (report / "ablation.png").read_bytes()
 
 
-def test_arms_are_drawn_only_as_far_as_they_are_there(summary: dict[str, Any]) -> None:
+def test_arms_that_run_all_iterations_are_drawn_as_far_as_they_are_there(run: Path) -> None:
+    plan = read_json(run / "arms.json")
+    for arm in ("direct", "agent_r_uncleaned"):  # planned for all iterations, though the second is not there
+        plan["arms"][arm]["iterations"] = 2
+    for arm in ("best_of_n", "agent_r_unverified"):  # a control and an ablation of one iteration
+        plan["arms"][arm] = {**plan["arms"]["agent_r"], "iterations": 1}
+        evaluated(run, f"{arm}_s0_i1", [GOOD, GOOD, GOOD, GOOD])
+    write_json(run / "arms.json", plan)
+    summary = summarise(run)
     figure = solved(summary)
     assert figure is not None
     containers: list[Any] = figure.axes[0].containers
@@ -257,8 +265,12 @@ def test_arms_are_drawn_only_as_far_as_they_are_there(summary: dict[str, Any]) -
     assert {name: [y for _, y in points] for name, points in drawn.items()} == {
         "Direct-Revision + Good": [50.0],
         "Agent-R": [62.5, 100.0],
+        "not cleaned": [25.0],
         "untrained": [25.0],
     }
+    table = document(summary, []).split("## ")[1]
+    listed = ["Direct-Revision + Good", "Agent-R", "not cleaned", "Agent-R on best of N"]
+    assert re.findall(r"^\| ([^|]+) \| 25", table, re.MULTILINE) == listed
 
 
 def other_goals(run: Path) -> str:

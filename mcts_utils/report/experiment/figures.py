@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcts_utils.metrics import LOOP_LENGTHS
 from mcts_utils.report.experiment.contrasts import ABLATIONS, WORTH
-from mcts_utils.report.experiment.labels import Summary, label, last_iteration, seeds_text, trained_arms
+from mcts_utils.report.experiment.labels import Summary, drawn_arms, label, last_iteration, seeds_text
 from mcts_utils.report.experiment.plots import (
     COLOURS,
     GREY,
@@ -42,7 +42,7 @@ def draw_all(summary: Summary) -> dict[str, bytes]:
 
 def counted(summary: Summary, key: str, unit: str) -> str:
     """`n = 198 goals, seeds 0, 1, 2`, as far as the arms have them."""
-    rows = [row for arm in trained_arms(summary) for row in summary["arms"][arm]["iterations"]]
+    rows = [row for arm in drawn_arms(summary) for row in summary["arms"][arm]["iterations"]]
     sizes = sorted({row[key] for row in rows if row[key]})
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}" if sizes else "0"

@@ -32,19 +32,28 @@ def label(arm: str) -> str:
     return LABELS.get(arm, arm.replace("_", " "))
 
 
-def trained_arms(summary: Summary) -> list[str]:
-    """Arms that are no ablation, in the order of arms.json."""
-    return [arm for arm in summary["arms"] if not is_ablation(arm)]
+def last_iteration(summary: Summary) -> int:
+    """How many iterations the longest arm has."""
+    return max((len(arm["iterations"]) for arm in summary["arms"].values()), default=0)
+
+
+def drawn_arms(summary: Summary) -> list[str]:
+    """Arms that run all iterations, in the order of arms.json: the lines of the figures. If there is one iteration
+    alone, those that are no ablation."""
+    last = last_iteration(summary)
+    arms = [arm for arm, found in summary["arms"].items() if len(found["iterations"]) == last]
+    return arms if last > 1 else [arm for arm in arms if not is_ablation(arm)]
+
+
+def listed_arms(summary: Summary) -> list[str]:
+    """The arms of the tables by iteration: those of the figures, and all that are no ablation."""
+    drawn = drawn_arms(summary)
+    return [arm for arm in summary["arms"] if arm in drawn or not is_ablation(arm)]
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
     """`seeds 0, 1, 2`."""
     return ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)) if seeds else "no seed"
-
-
-def last_iteration(summary: Summary) -> int:
-    """How many iterations the longest arm has."""
-    return max((len(summary["arms"][arm]["iterations"]) for arm in trained_arms(summary)), default=0)
 
 
 def source(summary: Summary, mode: str) -> str:

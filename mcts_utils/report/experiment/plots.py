@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcts_utils.report.experiment.labels import Summary, label, last_iteration, trained_arms
+from mcts_utils.report.experiment.labels import Summary, drawn_arms, label, last_iteration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,13 +50,13 @@ def new_figure(
 
 def style(summary: Summary, arm: str) -> dict[str, Any]:
     """Colour and marker of an arm, the same in every figure."""
-    at = trained_arms(summary).index(arm)
+    at = drawn_arms(summary).index(arm)
     return {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
 
 
 def lines(ax: Axes, summary: Summary, show: Show) -> bool:
     """Draw a value by iteration, a line an arm, the untrained model at 0; True if there was anything to draw."""
-    arms = trained_arms(summary)
+    arms = drawn_arms(summary)
     base = show(summary["base"]) if summary["base"] else None
     drawn = False
     for at, arm in enumerate(arms):

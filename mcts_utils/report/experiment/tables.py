@@ -11,9 +11,9 @@ from mcts_utils.report.experiment.labels import (
     Summary,
     label,
     last_iteration,
+    listed_arms,
     seeds_text,
     source,
-    trained_arms,
 )
 from mcts_utils.report.experiment.markdown import NONE, counts_text, markdown, number, section
 from mcts_utils.report.experiment.versus import comparisons, gains
@@ -105,7 +105,7 @@ def by_iteration(summary: Summary, cell: Callable[[Row, Sequence[int]], str]) ->
     last = last_iteration(summary)
     base = cell(summary["base"], ()) if summary["base"] else NONE
     rows = []
-    for arm in trained_arms(summary):
+    for arm in listed_arms(summary):
         found = [cell(row, summary["seeds"]) for row in summary["arms"][arm]["iterations"]]
         rows.append([label(arm), base, *found, *[NONE] * (last - len(found))])
     return markdown(["arm", "untrained", *(f"iteration {i}" for i in range(1, last + 1))], rows)
