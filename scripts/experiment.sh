@@ -6,11 +6,12 @@
 # Arms (Figure 3): optimal, optimal_good, direct (direct revision + good), agent_r (revision + good), dpo (preference
 # pairs). From iteration 2 on the untrained actor judges for agent_r: a small model that is trained on trajectories alone
 # forgets how to. Ablations of agent_r, one iteration each: agent_r_unverified, agent_r_uncleaned, agent_r_duplicates, and
-# agent_r_raw, which is all three. agent_r_self, two iterations: the trained model judges. agent_r_rehearsal, all
-# iterations: it does, and is trained on its own verdicts too, so that it can. Controls, one iteration each:
-# optimal_good_long (as many training steps as agent_r has, by more epochs), best_of_n and direct_search (agent_r's records
-# from as many model calls without a search: rollouts, or rollouts that go on with a revision signal). The other arms of a
-# seed share the search of iteration 1; later ones search by themselves.
+# agent_r_raw, which is all three. agent_r_self, two iterations: the trained model judges. All iterations:
+# agent_r_rehearsal (it judges, and is trained on its own verdicts too, so that it can) and agent_r_optimal (revisions, and
+# the shortest good path of each task alone). Controls, one iteration each: optimal_good_long (as many training steps as
+# agent_r has, by more epochs), best_of_n and direct_search (agent_r's records from as many model calls without a search:
+# rollouts, or rollouts that go on with a revision signal). The other arms of a seed share the search of iteration 1; later
+# ones search by themselves.
 # Every model is evaluated on the held-out goals (Table 2) and on the untrained actor's failed prefixes (Table 3).
 # Writes RUN_DIR/..., and at the end (or with REPORT=1 at once, from what is there) RESULTS: the tables and figures, the
 # judge held against oracles (judge_I.json for iteration I; judge_rehearsal_I.json where the trained model judges), the
@@ -18,8 +19,8 @@
 #
 # RUN_DIR      runs/experiment          RESULTS   results
 # SEEDS        "0 1 2"                  ITERATIONS 3
-# ARMS         "agent_r direct optimal_good optimal dpo"    ABLATIONS "unverified uncleaned duplicates raw self rehearsal"
-# CONTROLS     "optimal_good_long best_of_n direct_search"
+# ARMS         "agent_r direct optimal_good optimal dpo"    CONTROLS "optimal_good_long best_of_n direct_search"
+# ABLATIONS    "unverified uncleaned duplicates raw self rehearsal optimal"
 # LANES        cells at once; the number of cores
 # SHARE        4: an iteration searches every SHARE-th training goal, each iteration other ones
 # ITERA, N_GEN, N_ROLLOUT, MAX_DEPTH: the search's (3, 4, 2, 14). EVAL_STEPS 20, REVISE_STEPS 10, EVAL_IDS test
@@ -37,7 +38,7 @@ for variable in LANES SHARE ITERATIONS; do
 done
 read -r -a seeds <<<"${SEEDS:-0 1 2}"
 read -r -a arms <<<"${ARMS-agent_r direct optimal_good optimal dpo}"
-read -r -a ablations <<<"${ABLATIONS-unverified uncleaned duplicates raw self rehearsal}"
+read -r -a ablations <<<"${ABLATIONS-unverified uncleaned duplicates raw self rehearsal optimal}"
 read -r -a controls <<<"${CONTROLS-optimal_good_long best_of_n direct_search}"
 names=("${arms[@]}" "${ablations[@]/#/agent_r_}" "${controls[@]}")
 for seed in "${seeds[@]}"; do [[ $seed =~ ^[0-9]+$ ]] || die "SEEDS must be whole numbers: '$seed'"; done
@@ -49,15 +50,15 @@ export TASK=textcraft MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=${N_GEN
 export EVAL_STEPS=${EVAL_STEPS:-20} REVISE_STEPS=${REVISE_STEPS:-10} EVAL_IDS=${EVAL_IDS:-test} TRAIN_FLAGS=${TRAIN_FLAGS:---accumulation 4}
 export RUN_DIR=$run PYTHON=$python OMP_NUM_THREADS=1
 
-recipe() { # ARM -> types, flags, config, first_epochs of its training, its iterations, who searches and who judges for it
+recipe() { # ARM -> types (with flags of their own), flags, config, first_epochs of its training, its iterations, who searches and who judges for it
   config=tiny_actor flags= first_epochs=3 last=1 strategy=mcts judge=base from= # 3: Appendix C.1, then 1
   case $1 in
-    optimal | optimal_good | direct | agent_r | dpo) last=$ITERATIONS ;;
+    optimal | optimal_good | direct | agent_r | agent_r_optimal | dpo) last=$ITERATIONS ;;
     agent_r_self) last=$((ITERATIONS < 2 ? ITERATIONS : 2)) judge=own ;;
     agent_r_rehearsal) last=$ITERATIONS judge=own ;;
   esac
   case $1 in
-    optimal) types=(optimal) flags="--max_per_task 1" ;; # the best path of a task
+    optimal) types=(optimal) flags="--max_per_task 1" ;; # the shortest path of a task
     optimal_good) types=(good) ;;
     direct) types=(direct good) ;;
     optimal_good_long) types=(good) first_epochs=9 ;;
@@ -67,6 +68,7 @@ recipe() { # ARM -> types, flags, config, first_epochs of its training, its iter
     dpo) types=(preference) config=tiny_actor_dpo ;;
     agent_r_self) types=(centric good) from=agent_r ;; # its first iteration is agent_r's
     agent_r_rehearsal) types=(centric good verdicts) ;;
+    agent_r_optimal) types=(centric "optimal --max_per_task 1") ;;
     agent_r_unverified) types=(centric good) flags="--verified 0" ;;
     agent_r_uncleaned) types=(centric good) flags="--clean 0 --mask_refused 0" ;;
     agent_r_duplicates) types=(centric good) flags="--unique 0" ;;
@@ -83,8 +85,11 @@ describe() { # what is asked for, for the report
     recipe "$name"
     printf '%s\n"%s": {"data": [' "$separator" "$name"
     separator=,
-    local comma= type
-    for type in "${types[@]}"; do printf '%s["%s", "%s"]' "$comma" "$type" "$flags" && comma=', '; done
+    local comma= type own
+    for type in "${types[@]}"; do
+      read -r type own <<<"$type $flags"
+      printf '%s["%s", "%s"]' "$comma" "$type" "$own" && comma=', '
+    done
     printf '], "config": "%s", "iterations": %s, "from": "%s"}' "$config" "$last" "$from"
   done
   printf '}}\n'

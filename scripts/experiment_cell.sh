@@ -2,7 +2,7 @@
 # One cell of experiment.sh, which calls it with its settings in the environment: RUN_DIR, ENV_SERVER_BASE, PYTHON.
 #   experiment_cell.sh base                              the untrained actor's evaluation, and the panel of its failures
 #   experiment_cell.sh shared SEED                       the search of iteration 1, which all arms of a seed use
-#   experiment_cell.sh ARM SEED ITERATION CONFIG EPOCHS ALPHA "FLAGS" TYPE...
+#   experiment_cell.sh ARM SEED ITERATION CONFIG EPOCHS ALPHA "FLAGS" "TYPE [FLAG...]"...
 #                                                        search (from iteration 2), records, training, evaluation.
 #                                                        ARM:STRATEGY: iteration 1 has trees of its own, made by that
 #                                                        strategy for as many model calls as the shared search.
@@ -54,9 +54,10 @@ case $1 in
     [[ $1 != *@own ]] || judge=$model
     data=()
     for type in "${types[@]}"; do
+      read -r type own <<<"$type"
       # shellcheck disable=SC2086 # flags are words
       attend env MODEL_DIR="$judge" "$python" path_collection.py --input_dir "$trees/mcts_result/textcraft/tiny_actor" \
-        --output_dir "$folder/records" --data_type "$type" --revise 1 --model_name tiny_actor $flags
+        --output_dir "$folder/records" --data_type "$type" --revise 1 --model_name tiny_actor $flags $own
       data+=("$folder/records/textcraft_$type.jsonl")
     done
     # shellcheck disable=SC2086

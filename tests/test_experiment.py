@@ -42,7 +42,7 @@ SMALL = {
     "SEEDS": "0 1",
     "ITERATIONS": "2",
     "ARMS": "agent_r direct",
-    "ABLATIONS": "unverified self",
+    "ABLATIONS": "unverified self optimal",
     "CONTROLS": "best_of_n",
     "LANES": "2",
 }
@@ -95,7 +95,7 @@ def test_every_cell_runs_once_after_what_it_needs(
     ended = re.findall(r"done +(\S+)", done.stdout)
     wanted = {f"{arm}.{seed}.{i}" for arm in ("agent_r", "direct") for seed in (0, 1) for i in (1, 2)}
     wanted |= {f"{arm}.{seed}.1" for arm in ("agent_r_unverified", "best_of_n") for seed in (0, 1)}
-    wanted |= {f"agent_r_self.{seed}.{i}" for seed in (0, 1) for i in (1, 2)}
+    wanted |= {f"agent_r_{arm}.{seed}.{i}" for arm in ("self", "optimal") for seed in (0, 1) for i in (1, 2)}
     wanted |= {"base", "shared.0", "shared.1"}
     assert sorted(ended) == sorted(wanted)
     began = re.findall(r"begins (\S+)", done.stdout)
@@ -109,7 +109,7 @@ def test_every_cell_runs_once_after_what_it_needs(
 
     made = calls(tmp_path)
     searches = [line for line in made if "mcts_collection.py" in line]
-    assert len(searches) == 2 + 6 + 2  # one a seed, one a cell of iteration 2, and best_of_n's own
+    assert len(searches) == 2 + 8 + 2  # one a seed, one a cell of iteration 2, and best_of_n's own
     second = next(line for line in made if "mcts_collection.py" in line and "direct/iteration_2" in line)
     assert "direct/iteration_1/model" in second
     baseline = next(line for line in made if "mcts_collection.py" in line and "seed_1/best_of_n" in line)
@@ -123,6 +123,9 @@ def test_every_cell_runs_once_after_what_it_needs(
     assert len(unverified) == 4
     assert all("--verified 0" in line for line in unverified)
     assert not any("--verified" in line for line in records if "agent_r_unverified" not in line)
+    shortest = [line for line in records if "--max_per_task 1" in line]
+    assert len(shortest) == 4  # of agent_r_optimal the good paths alone, not the revisions
+    assert all("/agent_r_optimal/" in line and "--data_type optimal" in line for line in shortest)
     assert {re.search(r"alpha=(\S+)", line)[1] for line in records if "iteration_2" in line} == {"0.7"}  # type: ignore[index]
     training = next(line for line in made if "train.py" in line and "seed_1/direct/iteration_2" in line)
     assert "--epochs 1 --seed 1" in training
@@ -147,6 +150,7 @@ def test_every_cell_runs_once_after_what_it_needs(
         "from": "",
     }
     assert plan["arms"]["agent_r_self"]["from"] == "agent_r"
+    assert plan["arms"]["agent_r_optimal"]["data"] == [["centric", ""], ["optimal", "--max_per_task 1"]]
 
     experiment(setting())
     assert [line.split()[1] for line in calls(tmp_path)] == reports  # and nothing else

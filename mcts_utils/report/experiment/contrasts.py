@@ -24,7 +24,7 @@ Goals = Mapping[str, float]
 
 
 def is_ablation(arm: str) -> bool:
-    """True for Agent-R with one thing left out."""
+    """True for Agent-R with one thing changed or left out."""
     return arm.startswith(f"{HERO}_")
 
 

@@ -117,7 +117,7 @@ def judged(row: Mapping[str, Any]) -> Shown | None:
 
 
 def ablation(summary: Summary) -> Figure | None:
-    """Agent-R minus Agent-R with one thing left out, in points, at the iteration that both have."""
+    """Agent-R minus Agent-R with one thing changed, in points, at iteration 1."""
     rows = [row for row in summary["comparisons"] if row["family"] == ABLATIONS and row["iteration"] == 1]
     arms = list(dict.fromkeys(row["before"] for row in rows))
     if not arms:
@@ -132,7 +132,7 @@ def ablation(summary: Summary) -> Figure | None:
             f"{name}: n = {kept[0]['n']}, {seeds_text(seeds)}" if kept else name, fontsize=10, loc="left"
         )
     axes[0].set_yticks(range(len(arms)), [label(arm) for arm in reversed(arms)])
-    headline(figure, "Agent-R against itself with one thing left out, iteration 1 (grey: less than 5 points)")
+    headline(figure, "Agent-R against itself with one thing changed, iteration 1 (grey: less than 5 points)")
     return figure
 
 

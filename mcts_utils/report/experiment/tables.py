@@ -41,7 +41,7 @@ def document(summary: Summary, figures: Sequence[str]) -> str:
             pictures.get("table_3"),
         ),
         *comparisons(summary, ARMS, "Agent-R against the other arms"),
-        *comparisons(summary, ABLATIONS, "What is left out of Agent-R", pictures.get("ablation")),
+        *comparisons(summary, ABLATIONS, "Agent-R with one thing changed", pictures.get("ablation")),
         *gains(summary),
         section(
             "Repeated action sequences of an episode, by length (Figure 4)",
