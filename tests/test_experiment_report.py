@@ -273,6 +273,21 @@ def test_arms_that_run_all_iterations_are_drawn_as_far_as_they_are_there(run: Pa
     assert re.findall(r"^\| ([^|]+) \| 25", table, re.MULTILINE) == listed
 
 
+def test_the_rehearsed_arm_is_held_against_the_others_as_well(run: Path) -> None:
+    plan = read_json(run / "arms.json")
+    plan["arms"]["agent_r_rehearsal"] = {**plan["arms"]["agent_r"], "iterations": 1}
+    write_json(run / "arms.json", plan)
+    evaluated(run, "agent_r_rehearsal_s1_i1", [GOOD, GOOD, GOOD, GOOD])
+    summary = summarise(run)
+    rows = [row for row in summary["comparisons"] if row["family"] == "rehearsed"]
+    found = [(row["before"], row["after"], row["seeds"]) for row in rows]
+    assert (
+        found == [("direct", "agent_r_rehearsal", [1])] * 2
+    )  # solved goals and repeats; no prefixes were played
+    assert rows[0]["difference"] == 0.5  # direct solves two of the four goals
+    assert "| Agent-R, rehearsed - Direct-Revision + Good | 1 | +50.0 (" in document(summary, [])
+
+
 def other_goals(run: Path) -> str:
     evaluated(run, "agent_r_s1_i1", [GOOD, LOOP, IDLE, GOOD], first=1)
     return "tiny_actor_base and tiny_actor_agent_r_s1_i1 cannot be compared: panel"

@@ -1,7 +1,7 @@
 """Arms of the experiment compared: paired over goals, mean over the seeds that both have, with power. Reads no files.
 
-Families: Agent-R against the other arms, Agent-R against its ablations, every arm against the untrained model. p-values
-are adjusted within a family and a measure.
+Families: Agent-R against the other arms, Agent-R against its ablations, Agent-R that judges for itself and is rehearsed
+against the other arms, every arm against the untrained model. p-values are adjusted within a family and a measure.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from mcts_utils.metrics import CONFIDENCE, holm, paired_over_seeds
 from mcts_utils.metrics.paired import sign_flip
 from mcts_utils.report.experiment.cells import BASE, RECOVERY, REPEATS, SUCCESS, Cells, Plan
 
-HERO = "agent_r"
-ARMS, ABLATIONS, UNTRAINED = "arms", "ablations", "base"
+HERO, REHEARSAL = "agent_r", "agent_r_rehearsal"
+ARMS, ABLATIONS, REHEARSED, UNTRAINED = "arms", "ablations", "rehearsed", "base"
 MEASURES = (SUCCESS, RECOVERY, REPEATS)
 WORTH = 0.05  # the difference of rates that the experiment is to settle
 Goals = Mapping[str, float]
@@ -50,14 +50,20 @@ def _families(plan: Plan) -> dict[str, list[tuple[str, str, int]]]:
     """Family -> (before, after, iteration). A difference is after - before."""
     others = [arm for arm in plan.arms if arm != HERO and not is_ablation(arm)]
     hero = plan.arms.get(HERO, 0)
+
+    def against(one: str) -> list[tuple[str, str, int]]:
+        last = plan.arms.get(one, 0)
+        return [(arm, one, i) for i in range(1, last + 1) for arm in others if i <= plan.arms[arm]]
+
     return {
-        ARMS: [(arm, HERO, i) for i in range(1, hero + 1) for arm in others if i <= plan.arms[arm]],
+        ARMS: against(HERO),
         ABLATIONS: [
             (arm, HERO, i)
             for arm, last in plan.arms.items()
             if is_ablation(arm)
             for i in range(1 + (arm in plan.branches), min(last, hero) + 1)
         ],
+        REHEARSED: against(REHEARSAL),
         UNTRAINED: [(BASE, arm, i) for arm, last in plan.arms.items() for i in range(1, last + 1)],
     }
 

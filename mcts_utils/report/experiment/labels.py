@@ -22,7 +22,7 @@ LABELS = {
     "agent_r_duplicates": "duplicates kept",
     "agent_r_raw": "none of the three",
     "agent_r_self": "trained model judges",
-    "agent_r_rehearsal": "trained model judges, rehearsed",
+    "agent_r_rehearsal": "Agent-R, rehearsed",
     "agent_r_optimal": "shortest good paths only",
     "base": "untrained",
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mcts_utils.metrics import LOOP_LENGTHS
-from mcts_utils.report.experiment.contrasts import ABLATIONS, ARMS
+from mcts_utils.report.experiment.contrasts import ABLATIONS, ARMS, REHEARSED
 from mcts_utils.report.experiment.labels import (
     Summary,
     label,
@@ -42,6 +42,7 @@ def document(summary: Summary, figures: Sequence[str]) -> str:
         ),
         *comparisons(summary, ARMS, "Agent-R against the other arms"),
         *comparisons(summary, ABLATIONS, "Agent-R with one thing changed", pictures.get("ablation")),
+        *comparisons(summary, REHEARSED, "Agent-R, rehearsed, against the other arms"),
         *gains(summary),
         section(
             "Repeated action sequences of an episode, by length (Figure 4)",
