@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mcts_utils.report.experiment.cells import Cells, read_plan
-from mcts_utils.report.experiment.contrasts import contrast, verdict
+from mcts_utils.report.experiment.contrasts import among, contrast, verdict
 from mcts_utils.report.experiment.figures import ablation, solved
 from mcts_utils.report.experiment.plots import png
 from mcts_utils.report.experiment.report import main, summarise
@@ -209,6 +209,23 @@ def test_an_iteration_that_only_one_arm_has_is_not_compared(run: Path) -> None:
 def test_a_verdict_says_no_more_than_the_interval(low: float, high: float, seeds: Any, word: str) -> None:
     row = {"difference_ci95": [low, high], "detectable": 0.04, "sd": 0.3, "by_seed": dict(enumerate(seeds))}
     assert verdict(row) == word
+
+
+@pytest.mark.parametrize(
+    ("said", "p", "word"),
+    [
+        ("higher", 0.01, "higher"),
+        ("higher", 0.3, "higher; not after Holm"),
+        ("lower, but not with every seed", 0.051, "lower, but not with every seed; not after Holm"),
+        ("open", 0.8, "open"),
+        ("within 5 points", 0.8, "within 5 points"),
+    ],
+)
+def test_a_difference_that_the_adjusted_p_does_not_bear_out_is_called_so(
+    said: str, p: float, word: str
+) -> None:
+    assert among({"verdict": said, "p": 0.01}, p) == {"verdict": word, "p": 0.01, "p_holm": p}
+    assert among({"p": 0.01}, p) == {"p": 0.01, "p_holm": p}  # repeats have no verdict
 
 
 def test_what_is_not_there_is_named_and_shown_as_a_dash(run: Path) -> None:

@@ -40,7 +40,7 @@ def contrasts(plan: Plan, cells: Cells) -> list[dict[str, Any]]:
             ]
             adjusted = holm([row["p"] for row in rows])
             found += [
-                {"family": family, **row, "p_holm": p, "comparisons": len(rows)}
+                {"family": family, **among(row, p), "comparisons": len(rows)}
                 for row, p in zip(rows, adjusted, strict=True)
             ]
     return found
@@ -98,6 +98,12 @@ def contrast(cells: Cells, measure: str, before: str, after: str, iteration: int
         settled = row["detectable"] is not None and row["detectable"] <= WORTH
         row |= {"settles_worth": settled, "verdict": verdict(row)}
     return row
+
+
+def among(row: Mapping[str, Any], p_holm: float) -> dict[str, Any]:
+    """A comparison as one of a table: a difference that the adjusted p does not bear out is called so."""
+    named = row.get("verdict", "").startswith(("higher", "lower")) and p_holm > 1 - CONFIDENCE
+    return {**row, "p_holm": p_holm, **({"verdict": f"{row['verdict']}; not after Holm"} if named else {})}
 
 
 def over_training(gaps: Sequence[float]) -> list[float] | None:

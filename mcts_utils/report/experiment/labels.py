@@ -23,7 +23,7 @@ LABELS = {
     "agent_r_raw": "none of the three",
     "agent_r_self": "trained model judges",
     "agent_r_rehearsal": "Agent-R, rehearsed",
-    "agent_r_optimal": "shortest good paths only",
+    "agent_r_optimal": "Agent-R, shortest good paths",
     "base": "untrained",
 }
 

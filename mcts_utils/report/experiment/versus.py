@@ -73,5 +73,5 @@ def differences_note(summary: Summary, rows: Sequence[Row], in_full: bool) -> st
         f"{where} Paired over goals, mean over the seeds that both arms have (*by seed*, in this order). The interval "
         "is about other goals with these very models; *by seed* shows how far training runs lie apart. *p*: sign flips "
         "over goals, Holm over this table. *detectable*: the difference that these goals would find with 80 % power; "
-        "*5 points settled*: it is 5 or less."
+        "*5 points settled*: it is 5 or less. *verdict*: by the interval; *not after Holm*: p is above 0.05."
     )
