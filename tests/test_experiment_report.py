@@ -29,16 +29,24 @@ PROTOCOL: dict[str, Any] = {"task": "textcraft", "temperature": 0.0, "max_steps"
 IDLE, LOOP, DIRECT, GOOD = "aBBB", "abab", "cD+", "cde+"
 
 
+# Even goals are made of what can be got, odd ones need something that is crafted first.
+OPENINGS = (
+    "Crafting commands:\ncraft 1 x using 1 a\n\nGoal: craft x.",
+    "Crafting commands:\ncraft 1 x using 1 a\ncraft 1 a using 2 b\n\nGoal: craft x.",
+)
+
+
 def episode(index: int, play: str) -> dict[str, Any]:
     """An episode file as stage 4 writes it, as far as a report reads it."""
     reward = float(play.endswith("+"))
+    task = {"env": "textcraft", "index": index, "id": f"textcraft:{index}", "opening": OPENINGS[index % 2]}
     steps = [
         Step(f"Action: get {x}", f"get {x}", REFUSED if x.isupper() else f"Got {x}", 0.0)
         for x in play.rstrip("+")
     ]
     return {
         "status": "done",
-        "task": {"env": "textcraft", "index": index, "id": f"textcraft:{index}", "opening": "Goal: craft x."},
+        "task": task,
         "steps": [asdict(step) for step in steps],
         "reward": reward,
         "end": "done" if reward else "max_steps",
@@ -257,6 +265,18 @@ def test_tables_and_pictures_are_written(report: Path) -> None:
         assert f"]({name})" in text
     assert "| 62.5 % (" in text and "| +12.5 (" in text
     assert str(report.parent) not in text + (report / "summary.json").read_text()
+
+
+def test_solved_goals_are_broken_down_by_depth(report: Path, summary: dict[str, Any]) -> None:
+    kinds = summary["arms"]["agent_r"]["iterations"][0]["kinds"]
+    # Goals 0 and 2 are solved by both seeds and by none, goals 1 and 3 by one seed and by both.
+    assert {kind: (one["success_rate"], one["n"]) for kind, one in kinds.items()} == {
+        "depth_1": (0.5, 2),
+        "depth_2": (0.75, 2),
+    }
+    table = (report / "experiment.md").read_text().split("## Solved goals by kind of goal")[1]
+    assert "| arm | iteration | depth 1 (n 2) | depth 2 (n 2) |" in table
+    assert re.search(r"\| Agent-R \| 1 \| 50.0 % \([^|]+\) \| 75.0 % ", table)
 
 
 def test_the_same_files_give_the_same_bytes(report: Path, summary: dict[str, Any], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.cleaning import is_refused
+from mcts_utils.contracts import contract
 from mcts_utils.metrics import LOOP_LENGTHS, first, is_success, repeated_sequences
 from mcts_utils.protocol import differences
 from mcts_utils.report.round import only
@@ -22,6 +23,7 @@ from mcts_utils.storage import read_json
 from mcts_utils.types import InputError
 
 BASE = "base"
+SOLVED = "solved_"  # begins the measures of single kinds of goals
 RESULTS, MODEL = "test_result", "tiny_actor"
 SUCCESS, RECOVERY, REPEATS, REVISION = "success_rate", "recovery_rate", "repeats", "revision_length"
 
@@ -49,7 +51,9 @@ class Plan:
 class Cell:
     """One evaluated model. A measure is goal -> number; a goal whose episode has none is left out."""
 
-    measures: Mapping[str, Mapping[str, float]]  # success_rate, repeats, loops_1 ..., revision_length
+    measures: Mapping[
+        str, Mapping[str, float]
+    ]  # success_rate, repeats, loops_1 ..., revision_length, solved_...
     protocol: Mapping[str, Any]  # of the main evaluation, with the panel's hash
     recovery: Mapping[str, float] | None  # failed prefix -> 1 where it was recovered; None: not evaluated
     revise_protocol: Mapping[str, Any] | None
@@ -58,12 +62,17 @@ class Cell:
 
     def by_goal(self, measure: str) -> Mapping[str, float] | None:
         """One measure; None where it was not evaluated."""
-        return self.recovery if measure == RECOVERY else self.measures[measure]
+        return self.recovery if measure == RECOVERY else self.measures.get(measure)
 
 
 def loops(length: int) -> str:
     """Name of the measure: repeated sequences of `length` actions in an episode (Figure 4)."""
     return f"loops_{length}"
+
+
+def solved_in(name: str, group: str) -> str:
+    """Name of the measure: success on the goals of one kind (contract.strata)."""
+    return f"{SOLVED}{name}_{group}"
 
 
 def read_plan(run: Path) -> Plan:
@@ -163,15 +172,17 @@ def measures(run: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, float
 
     repeats: actions equal to the one before; loops_k: Figure 4. revision_length: actions up to and including the first
     one that the environment refused, of failed episodes that have one (Figure 5 has the judge's first error there).
+    solved_NAME_GROUP: success, of the goals of one kind.
     """
     found: dict[str, dict[str, float]] = {
         name: {} for name in (SUCCESS, REPEATS, REVISION, *map(loops, LOOP_LENGTHS))
     }
+    env = summary["protocol"]["task"]
     for goal, episodes in keyed(run):
-        seen = [of_episode(episode, summary["protocol"]["task"]) for episode in episodes]
-        for name, by_goal in found.items():
-            if values := [one[name] for one in seen if name in one]:
-                by_goal[goal] = sum(values) / len(values)
+        seen = [of_episode(episode, env) for episode in episodes]
+        for name in {name for one in seen for name in one}:
+            values = [one[name] for one in seen if name in one]
+            found.setdefault(name, {})[goal] = sum(values) / len(values)
     return found
 
 
@@ -184,6 +195,9 @@ def of_episode(episode: Mapping[str, Any], env: str) -> dict[str, float]:
     refused = first(steps, partial(is_refused, env))
     if not found[SUCCESS] and refused is not None:
         found[REVISION] = float(refused)
+    task = episode["task"]
+    for name, group in contract(env).strata(task["opening"], task["index"]).items():
+        found[solved_in(name, group)] = found[SUCCESS]
     return found
 
 

@@ -22,6 +22,7 @@ from mcts_utils.report.experiment.cells import (
     RECOVERY,
     REPEATS,
     REVISION,
+    SOLVED,
     SUCCESS,
     Cell,
     Cells,
@@ -52,10 +53,12 @@ def average(cells: Mapping[int, Cell], measure: str) -> tuple[metrics.Estimate, 
     found = {seed: goals for seed, cell in cells.items() if (goals := cell.by_goal(measure)) is not None}
     own = {seed: float(np.mean(list(goals.values()))) for seed, goals in found.items() if goals}
     values = list(over_seeds(list(found.values())).values())
-    if measure in (SUCCESS, RECOVERY) and set(values) in ({0.0}, {1.0}):
-        return metrics.success_rate(
-            values
-        ), own  # a bootstrap of equal values has no width; Wilson's interval has
+    rates = measure in (SUCCESS, RECOVERY) or measure.startswith(SOLVED)
+    if rates and set(values) in (
+        {0.0},
+        {1.0},
+    ):  # a bootstrap of equal values has no width; Wilson's interval has
+        return metrics.success_rate(values), own
     return metrics.bootstrap_mean(values), own
 
 
@@ -64,7 +67,8 @@ def scores(cells: Mapping[int, Cell]) -> dict[str, Any]:
 
     Returns:
         success_rate, recovery_rate, repeats and revision_length with ci95 (success_rate's has no prefix), n (goals),
-        seeds, by_seed (measure -> seed -> mean), loops and loops_ci95 (by length), recovery_n and recovery_seeds.
+        seeds, by_seed (measure -> seed -> mean), loops and loops_ci95 (by length), recovery_n and recovery_seeds,
+        kinds (`depth_1` -> success_rate, ci95 and n of these goals).
     """
     row: dict[str, Any] = {"seeds": sorted(seed for seed in cells if seed >= 0)}
     by_seed = {}
@@ -80,8 +84,22 @@ def scores(cells: Mapping[int, Cell]) -> dict[str, Any]:
     row["recovery_seeds"] = [s for s, cell in sorted(cells.items()) if s >= 0 and cell.recovery is not None]
     repeated = {str(n): average(cells, loops(n))[0] for n in metrics.LOOP_LENGTHS}
     row["loops"] = {n: found.mean for n, found in repeated.items()}
+    row["kinds"] = {kind: kind_scores(cells, kind) for kind in kinds_of(cells)}
     row["loops_ci95"] = {n: list(found.ci95) if found.ci95 else None for n, found in repeated.items()}
     return {**row, "by_seed": by_seed}
+
+
+def kinds_of(cells: Mapping[int, Cell]) -> list[str]:
+    """The kinds of goals by which success is broken down."""
+    return sorted(
+        {m.removeprefix(SOLVED) for cell in cells.values() for m in cell.measures if m.startswith(SOLVED)}
+    )
+
+
+def kind_scores(cells: Mapping[int, Cell], kind: str) -> dict[str, Any]:
+    """Success on the goals of one kind."""
+    found, _ = average(cells, SOLVED + kind)
+    return {SUCCESS: found.mean, "ci95": list(found.ci95) if found.ci95 else None, "n": found.n}
 
 
 def evaluation_cost(cells: Mapping[int, Cell]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from mcts_utils.metrics import LOOP_LENGTHS
 from mcts_utils.report.experiment.contrasts import ABLATIONS, ARMS, REHEARSED
 from mcts_utils.report.experiment.labels import (
     Summary,
+    drawn_arms,
     label,
     last_iteration,
     listed_arms,
@@ -40,6 +41,7 @@ def document(summary: Summary, figures: Sequence[str]) -> str:
             + " The prefixes are the untrained model's failures, cut at a random step.",
             pictures.get("table_3"),
         ),
+        section("Solved goals by kind of goal", kinds(summary), source(summary, "main")),
         *comparisons(summary, ARMS, "Agent-R against the other arms"),
         *comparisons(summary, ABLATIONS, "Agent-R with one thing changed", pictures.get("ablation")),
         *comparisons(summary, REHEARSED, "Agent-R, rehearsed, against the other arms"),
@@ -110,6 +112,22 @@ def by_iteration(summary: Summary, cell: Callable[[Row, Sequence[int]], str]) ->
         found = [cell(row, summary["seeds"]) for row in summary["arms"][arm]["iterations"]]
         rows.append([label(arm), base, *found, *[NONE] * (last - len(found))])
     return markdown(["arm", "untrained", *(f"iteration {i}" for i in range(1, last + 1))], rows)
+
+
+def kinds(summary: Summary) -> str:
+    """Success by kind of goal (crafting depth), of the arms that the figures show."""
+    drawn = drawn_arms(summary)
+    rows = [("base", NONE, summary["base"])] if summary["base"] else []
+    rows += [(arm, str(row["iteration"]), row) for arm, row in arm_rows(summary) if arm in drawn]
+    sizes = {kind: one["n"] for _, _, row in rows for kind, one in row["kinds"].items()}
+    header = [f"{kind.replace('_', ' ')} (n {n})" for kind, n in sizes.items()]
+    lines = [[label(arm), i, *(kind_cell(row["kinds"].get(kind)) for kind in sizes)] for arm, i, row in rows]
+    return markdown(["arm", "iteration", *header], lines if sizes else [])
+
+
+def kind_cell(found: Row | None) -> str:
+    """A rate of one kind of goals."""
+    return percent(found["success_rate"], found["ci95"]) if found else NONE
 
 
 def arm_rows(summary: Summary) -> list[tuple[str, Row]]:
