@@ -149,4 +149,4 @@ def difference_axis(ax: Axes, rows: Sequence[Mapping[str, Any]], arms: Sequence[
         ax.plot(seeds, [at - 0.22] * len(seeds), "o", markersize=4, markerfacecolor="none", color=GREY)
     ax.grid(axis="y", visible=False)
     ax.set_ylim(-0.6, len(arms) - 0.4)
-    ax.set_xlabel("Agent-R minus the ablation, points (circles: seeds)")
+    ax.set_xlabel("Agent-R minus that, points (circles: seeds)")
