@@ -50,7 +50,9 @@ export TASK=textcraft MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=${N_GEN
 export EVAL_STEPS=${EVAL_STEPS:-20} REVISE_STEPS=${REVISE_STEPS:-10} EVAL_IDS=${EVAL_IDS:-test} TRAIN_FLAGS=${TRAIN_FLAGS:---accumulation 4}
 export RUN_DIR=$run PYTHON=$python OMP_NUM_THREADS=1
 
-recipe() { # ARM -> types (with flags of their own), flags, config, first_epochs of its training, its iterations, who searches and who judges for it
+# ARM -> types (with flags of their own), flags, config, first_epochs of its training, its iterations, who searches and
+# who judges for it
+recipe() {
   config=tiny_actor flags= first_epochs=3 last=1 strategy=mcts judge=base from= # 3: Appendix C.1, then 1
   case $1 in
     optimal | optimal_good | direct | agent_r | agent_r_optimal | dpo) last=$ITERATIONS ;;

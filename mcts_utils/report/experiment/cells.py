@@ -51,9 +51,7 @@ class Plan:
 class Cell:
     """One evaluated model. A measure is goal -> number; a goal whose episode has none is left out."""
 
-    measures: Mapping[
-        str, Mapping[str, float]
-    ]  # success_rate, repeats, loops_1 ..., revision_length, solved_...
+    measures: Mapping[str, Mapping[str, float]]  # those of measures()
     protocol: Mapping[str, Any]  # of the main evaluation, with the panel's hash
     recovery: Mapping[str, float] | None  # failed prefix -> 1 where it was recovered; None: not evaluated
     revise_protocol: Mapping[str, Any] | None

@@ -53,12 +53,9 @@ def average(cells: Mapping[int, Cell], measure: str) -> tuple[metrics.Estimate, 
     found = {seed: goals for seed, cell in cells.items() if (goals := cell.by_goal(measure)) is not None}
     own = {seed: float(np.mean(list(goals.values()))) for seed, goals in found.items() if goals}
     values = list(over_seeds(list(found.values())).values())
-    rates = measure in (SUCCESS, RECOVERY) or measure.startswith(SOLVED)
-    if rates and set(values) in (
-        {0.0},
-        {1.0},
-    ):  # a bootstrap of equal values has no width; Wilson's interval has
-        return metrics.success_rate(values), own
+    rate = measure in (SUCCESS, RECOVERY) or measure.startswith(SOLVED)
+    if rate and set(values) in ({0.0}, {1.0}):
+        return metrics.success_rate(values), own  # Wilson's interval; a bootstrap of equal values has no width
     return metrics.bootstrap_mean(values), own
 
 
