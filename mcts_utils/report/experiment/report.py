@@ -54,9 +54,9 @@ def average(cells: Mapping[int, Cell], measure: str) -> tuple[metrics.Estimate, 
     own = {seed: float(np.mean(list(goals.values()))) for seed, goals in found.items() if goals}
     values = list(over_seeds(list(found.values())).values())
     rate = measure in (SUCCESS, RECOVERY) or measure.startswith(SOLVED)
-    if rate and set(values) in ({0.0}, {1.0}):
-        return metrics.success_rate(values), own  # Wilson's interval; a bootstrap of equal values has no width
-    return metrics.bootstrap_mean(values), own
+    # A bootstrap of equal values has no width; Wilson's interval has.
+    interval = metrics.success_rate if rate and set(values) in ({0.0}, {1.0}) else metrics.bootstrap_mean
+    return interval(values), own
 
 
 def scores(cells: Mapping[int, Cell]) -> dict[str, Any]:
