@@ -98,7 +98,7 @@ describe() { # what is asked for, for the report
 }
 mkdir -p "$run/logs" "$run/done"
 plan=$(describe)
-judged() { # ARM ITERATION FILE FLAG...: its judge of that iteration against the oracles
+judge_report() { # ARM ITERATION FILE FLAG...: its judge of that iteration against the oracles
   local seed folder trees=() verdicts=()
   for seed in "${seeds[@]}"; do
     folder=$run/seed_$seed/$1/iteration_$2
@@ -113,10 +113,10 @@ judged() { # ARM ITERATION FILE FLAG...: its judge of that iteration against the
 report() {
   local i seed folders trees_of=mcts_result/textcraft/tiny_actor
   "$python" -m mcts_utils.report.experiment "$run" --output "$results"
-  judged agent_r 1 judge_1.json --judge 200 --asked "$run/judge_asked" # asked on purpose, once: half of them on good paths
+  judge_report agent_r 1 judge_1.json --judge 200 --asked "$run/judge_asked" # asked on purpose, once: half of them on good paths
   for ((i = 2; i <= ITERATIONS; i++)); do
-    judged agent_r "$i" "judge_$i.json"
-    judged agent_r_rehearsal "$i" "judge_rehearsal_$i.json"
+    judge_report agent_r "$i" "judge_$i.json"
+    judge_report agent_r_rehearsal "$i" "judge_rehearsal_$i.json"
   done
   folders=()
   for seed in "${seeds[@]}"; do [ ! -d "$run/seed_$seed/agent_r" ] || folders+=("$run/seed_$seed/agent_r"); done

@@ -26,7 +26,8 @@ case $line in
 esac
 folder=$(sed -nE 's/.*--output_dir ([^ ]+).*/\1/p' <<<"$line")
 case $line in
-  xtuner_config/train.py*) mkdir -p "$folder" ;;
+  xtuner_config/train.py*) mkdir -p "$folder" && : >"$folder/manifest.json" ;;
+  mcts_collection.py*) mkdir -p "$folder/textcraft/tiny_actor" && : >"$folder/textcraft/tiny_actor/manifest.json" ;;
   eval.py\ --mode\ revise*) mkdir -p "$folder/textcraft/tiny_actor_${MODEL_TYPE}_revise" ;;
   eval.py*) mkdir -p "$folder/textcraft/tiny_actor_$MODEL_TYPE" ;;
 esac
@@ -42,10 +43,11 @@ SMALL = {
     "SEEDS": "0 1",
     "ITERATIONS": "2",
     "ARMS": "agent_r direct",
-    "ABLATIONS": "unverified self optimal",
+    "ABLATIONS": "unverified self rehearsal optimal",
     "CONTROLS": "best_of_n",
     "LANES": "2",
 }
+OWN_ARMS = ("self", "rehearsal", "optimal")  # of agent_r, two iterations each
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_every_cell_runs_once_after_what_it_needs(
     ended = re.findall(r"done +(\S+)", done.stdout)
     wanted = {f"{arm}.{seed}.{i}" for arm in ("agent_r", "direct") for seed in (0, 1) for i in (1, 2)}
     wanted |= {f"{arm}.{seed}.1" for arm in ("agent_r_unverified", "best_of_n") for seed in (0, 1)}
-    wanted |= {f"agent_r_{arm}.{seed}.{i}" for arm in ("self", "optimal") for seed in (0, 1) for i in (1, 2)}
+    wanted |= {f"agent_r_{arm}.{seed}.{i}" for arm in OWN_ARMS for seed in (0, 1) for i in (1, 2)}
     wanted |= {"base", "shared.0", "shared.1"}
     assert sorted(ended) == sorted(wanted)
     began = re.findall(r"begins (\S+)", done.stdout)
@@ -109,7 +111,7 @@ def test_every_cell_runs_once_after_what_it_needs(
 
     made = calls(tmp_path)
     searches = [line for line in made if "mcts_collection.py" in line]
-    assert len(searches) == 2 + 8 + 2  # one a seed, one a cell of iteration 2, and best_of_n's own
+    assert len(searches) == 2 + 10 + 2  # one a seed, one a cell of iteration 2, and best_of_n's own
     second = next(line for line in made if "mcts_collection.py" in line and "direct/iteration_2" in line)
     assert "direct/iteration_1/model" in second
     baseline = next(line for line in made if "mcts_collection.py" in line and "seed_1/best_of_n" in line)
@@ -140,8 +142,20 @@ def test_every_cell_runs_once_after_what_it_needs(
     }
     assert judges["agent_r"] == {"models/tiny_actor"}  # the untrained actor
     assert {Path(model).parent.parent.name for model in judges["agent_r_self"]} == {"agent_r_self"}
-    reports = [line.split()[1] for line in made if line.startswith("-m")]
-    assert reports == ["mcts_utils.report.experiment", "mcts_utils.report.data"]
+    reports = [line for line in made if line.startswith("-m")]
+    names = ["experiment", *["judge"] * 3, "data", *["budget"] * 2]
+    assert [line.split()[1] for line in reports] == [f"mcts_utils.report.{name}" for name in names]
+    trees = [re.findall(r"(seed_\d/\S+)/mcts_result", line) for line in reports]
+    assert trees[1:4] == [
+        ["seed_0/shared", "seed_1/shared"],
+        ["seed_0/agent_r/iteration_2", "seed_1/agent_r/iteration_2"],
+        ["seed_0/agent_r_rehearsal/iteration_2", "seed_1/agent_r_rehearsal/iteration_2"],
+    ]
+    assert [re.search(r"results/(\S+)", line)[1] for line in reports[1:]] == [  # type: ignore[index]
+        *("judge_1.json", "judge_2.json", "judge_rehearsal_2.json", "data.json"),
+        *("budget_seed_0.json", "budget_seed_1.json"),
+    ]
+    assert trees[5:] == [[f"seed_{seed}/shared", f"seed_{seed}/best_of_n/iteration_1"] for seed in (0, 1)]
     plan = json.loads((tmp_path / "run" / "arms.json").read_text(encoding="utf-8"))
     assert plan["arms"]["agent_r_unverified"] == {
         "data": [["centric", "--verified 0"], ["good", "--verified 0"]],
@@ -153,7 +167,7 @@ def test_every_cell_runs_once_after_what_it_needs(
     assert plan["arms"]["agent_r_optimal"]["data"] == [["centric", ""], ["optimal", "--max_per_task 1"]]
 
     experiment(setting())
-    assert [line.split()[1] for line in calls(tmp_path)] == reports  # and nothing else
+    assert calls(tmp_path) == reports  # and nothing else
     experiment(setting(EVAL_STEPS="9"))  # other settings: the stages are asked again what they keep
     assert any("--max_steps 9" in line for line in calls(tmp_path))
 

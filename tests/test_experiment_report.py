@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mcts_utils.report.experiment.cells import Cells, read_plan
-from mcts_utils.report.experiment.contrasts import among, contrast, verdict
+from mcts_utils.report.experiment.contrasts import contrast, verdict, with_adjusted_p
 from mcts_utils.report.experiment.figures import ablation, solved
 from mcts_utils.report.experiment.plots import png
 from mcts_utils.report.experiment.report import main, summarise
@@ -232,8 +232,8 @@ def test_a_verdict_says_no_more_than_the_interval(low: float, high: float, seeds
 def test_a_difference_that_the_adjusted_p_does_not_bear_out_is_called_so(
     said: str, p: float, word: str
 ) -> None:
-    assert among({"verdict": said, "p": 0.01}, p) == {"verdict": word, "p": 0.01, "p_holm": p}
-    assert among({"p": 0.01}, p) == {"p": 0.01, "p_holm": p}  # repeats have no verdict
+    assert with_adjusted_p({"verdict": said, "p": 0.01}, p) == {"verdict": word, "p": 0.01, "p_holm": p}
+    assert with_adjusted_p({"p": 0.01}, p) == {"p": 0.01, "p_holm": p}  # repeats have no verdict
 
 
 def test_what_is_not_there_is_named_and_shown_as_a_dash(run: Path) -> None:

@@ -40,7 +40,7 @@ def contrasts(plan: Plan, cells: Cells) -> list[dict[str, Any]]:
             ]
             adjusted = holm([row["p"] for row in rows])
             found += [
-                {"family": family, **among(row, p), "comparisons": len(rows)}
+                {"family": family, **with_adjusted_p(row, p), "comparisons": len(rows)}
                 for row, p in zip(rows, adjusted, strict=True)
             ]
     return found
@@ -100,7 +100,7 @@ def contrast(cells: Cells, measure: str, before: str, after: str, iteration: int
     return row
 
 
-def among(row: Mapping[str, Any], p_holm: float) -> dict[str, Any]:
+def with_adjusted_p(row: Mapping[str, Any], p_holm: float) -> dict[str, Any]:
     """A comparison as one of a table: a difference that the adjusted p does not bear out is called so."""
     named = row.get("verdict", "").startswith(("higher", "lower")) and p_holm > 1 - CONFIDENCE
     return {**row, "p_holm": p_holm, **({"verdict": f"{row['verdict']}; not after Holm"} if named else {})}
