@@ -16,22 +16,21 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mcts_utils import comparison, loops
-from mcts_utils.actor import make_actor
+from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.envs import make_environment, server_about
-from mcts_utils.evaluation import Evaluation
-from mcts_utils.examples import load_examples
-from mcts_utils.panel import sampled
-from mcts_utils.protocol import protocol_of
-from mcts_utils.scheduler import sigterm_as_interrupt
-from mcts_utils.scorecard import describe
-from mcts_utils.starts import choose_starts, freeze
+from mcts_utils.evaluation import compare, loops
+from mcts_utils.evaluation.eval_set import choose_starts, freeze, sampled
+from mcts_utils.evaluation.few_shot import load_examples
+from mcts_utils.evaluation.protocol import protocol_of
+from mcts_utils.evaluation.stage import Evaluation
+from mcts_utils.evaluation.summary import describe
+from mcts_utils.executors.threads import sigterm_as_interrupt
 from mcts_utils.types import ActorError, EnvError, InputError
 
 REVISE_STEPS = 50  # Table 3: at most 50 rounds after the cut
 MAIN_STEPS = 100  # Table 2
-COMMANDS = {"compare": comparison.main, "loops": loops.main}  # on finished runs
+COMMANDS = {"compare": compare.main, "loops": loops.main}  # on finished runs
 
 
 def flags(argv: Sequence[str]) -> argparse.Namespace:

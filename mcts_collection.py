@@ -15,15 +15,15 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mcts_utils.actor import make_actor
-from mcts_utils.baselines import SEARCH, Baseline
-from mcts_utils.budgets import baseline, check_strategy, spent_by
-from mcts_utils.collection import Collection, describe
+from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import make_environment, server_about
-from mcts_utils.held_out import look_up
-from mcts_utils.scheduler import sigterm_as_interrupt
-from mcts_utils.selection import split_ids, training_list, training_range, training_variations
+from mcts_utils.envs.contamination import look_up
+from mcts_utils.envs.task_ids import split_ids, training_list, training_range, training_variations
+from mcts_utils.executors.threads import sigterm_as_interrupt
+from mcts_utils.search.baselines import SEARCH, Baseline
+from mcts_utils.search.budget import baseline, check_strategy, spent_by
+from mcts_utils.search.stage import Collection, describe
 from mcts_utils.types import ActorError, EnvError, InputError
 
 

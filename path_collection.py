@@ -15,17 +15,18 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from mcts_utils.actor import make_actor
+from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
-from mcts_utils.conversion import Conversion, reasons, verify_file
 from mcts_utils.envs import make_environment, server_about
-from mcts_utils.held_out import HeldOut, look_up
-from mcts_utils.judge import LABELS
-from mcts_utils.records import KINDS, Options
-from mcts_utils.rehearsal import DATA_TYPE, write_verdicts
-from mcts_utils.revision import PairRule
-from mcts_utils.scheduler import sigterm_as_interrupt
-from mcts_utils.selection import split_ids
+from mcts_utils.envs.contamination import HeldOut, look_up
+from mcts_utils.envs.task_ids import split_ids
+from mcts_utils.executors.threads import sigterm_as_interrupt
+from mcts_utils.revision.builder import KINDS, Options
+from mcts_utils.revision.pairs import PairRule
+from mcts_utils.revision.stage import Conversion, reasons
+from mcts_utils.revision.verdict_cache import LABELS
+from mcts_utils.revision.verdict_rows import DATA_TYPE, write_verdicts
+from mcts_utils.revision.verification import verify_file
 from mcts_utils.types import ActorError, EnvError, Environment, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # rows a task may give; 8 for the kinds made of pairs

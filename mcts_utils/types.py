@@ -123,3 +123,22 @@ class EnvError(RuntimeError):
 
 class InputError(ValueError):
     """Bad input from the user; the message is one line naming the variable, file or row and the value. Exit code 2."""
+
+
+class ClosableActor(Actor, Protocol):
+    """What make_actor gives: an actor with counters and an end."""
+
+    def stats(self) -> dict[str, float]:
+        """calls, prompt_tokens, completion_tokens, max_in_flight, busy_s (seconds with a request in flight)."""
+
+    def close(self) -> None:
+        """Free connections and threads."""
+
+
+class Stopped(Exception):
+    """The run is being stopped; what was not saved is given up."""
+
+
+def one_line(error: BaseException) -> str:
+    """`EnvError: what happened`, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -62,4 +62,4 @@ echo "== 5/6 the trained actor on the same goals"
 evaluate "$run/model" after
 recover "$run/model" after
 echo "== 6/6 the round"
-"$python" -m mcts_utils.report.round "$run"
+"$python" -m mcts_utils.report.runs.round "$run"

@@ -3,7 +3,7 @@
 #
 #   TASK=sciworld bash scripts/demo.sh     or webshop; multi: textcraft, sciworld and webshop, and one model on all records
 #
-# The player (a chat endpoint, `python -m mcts_utils.servers.chat`) knows the solutions and slips with chance NOISE (0.3) per
+# The player (a chat endpoint, `python -m mcts_utils.servers.mock_llm`) knows the solutions and slips with chance NOISE (0.3) per
 # turn, so that trees hold good and bad paths; it judges too. Searched, executed, written and trained is for real; only who
 # acts is scripted, and the output says so. The trained model is run on EVAL_TRAINED (4) test tasks of each world, to show
 # that stage 4 takes it: nobody learns ScienceWorld from some dozens of records, and no gain is claimed.

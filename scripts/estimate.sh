@@ -30,7 +30,7 @@ else
 fi
 count() { # TASK SPLIT WANTED: "number ids", ids for the sample among them
   local at=ENV_SERVER_BASE_$(upper "$1")
-  "$python" -m mcts_utils.report.forecast pick "$1" "${!at}" "$2" "$SAMPLE"
+  "$python" -m mcts_utils.report.cost pick "$1" "${!at}" "$2" "$SAMPLE"
 }
 
 dry=0 chain=sample
@@ -77,7 +77,7 @@ for ((k = 1; k <= ITERATIONS; k++)); do all_epochs+=("$(nth "$k" "${epochs[@]}")
 flags=()
 [ "$PLAYER" = model ] || flags+=(--scripted)
 [ -z "${GENERAL_DATA:-}" ] || flags+=(--eta "${ETA:-0.2}")
-"$python" -m mcts_utils.report.forecast show "$scratch/sample" --plan "${plans[@]}" --epochs "${all_epochs[@]}" --base "$EVAL_BASE" \
+"$python" -m mcts_utils.report.cost show "$scratch/sample" --plan "${plans[@]}" --epochs "${all_epochs[@]}" --base "$EVAL_BASE" \
   --tokens_per_second "$TOKENS_PER_SECOND" --prefill_tokens_per_second "$PREFILL_TOKENS_PER_SECOND" \
   --train_tokens_per_second "$TRAIN_TOKENS_PER_SECOND" --gpus "$GPUS" --dollars_per_gpu_hour "$DOLLARS_PER_GPU_HOUR" \
   --overhead_minutes "$OVERHEAD_MINUTES" --general_tokens_per_row "$GENERAL_TOKENS_PER_ROW" ${flags[@]+"${flags[@]}"} >"$scratch/estimate"

@@ -68,7 +68,7 @@ fi
 base_name=${base_name:-$(basename "$MODEL_DIR")}
 bundled() { [ -d "mcts_utils/servers/$1" ]; }
 for task in "${tasks[@]}"; do
-  [ -f "mcts_utils/contracts/$task.py" ] && [ "$task" != base ] && [ "$task" != __init__ ] \
+  [ -f "mcts_utils/envs/specs/$task.py" ] && [ "$task" != base ] && [ "$task" != __init__ ] \
     || die "TASKS names no known environment: '$task'"
   address=ENV_SERVER_BASE_$(upper "$task")
   if [ "$PLAYER" = scripted ]; then
@@ -119,7 +119,7 @@ ready() { # "server TASK", "player TASK", "model K", "memory" (of the GPUs, for 
       [ "$of" != sciworld ] || flags+=(--reproducible) # so that every record comes back as it was written
       launch "ENV_SERVER_BASE_$(upper "$of")" "$logs/$of.log" "$python" -m "mcts_utils.servers.$of" "${flags[@]}"
       ;;
-    player) launch "player_$of" "$logs/${of}_player.log" "$python" -m mcts_utils.servers.chat --port 0 --env "$of" --noise "$NOISE" ;;
+    player) launch "player_$of" "$logs/${of}_player.log" "$python" -m mcts_utils.servers.mock_llm --port 0 --env "$of" --noise "$NOISE" ;;
     memory) halt served ;;
     model)
       if [ "$serving" != "$of" ]; then halt served; fi
@@ -183,8 +183,8 @@ train() { # K
     ${GENERAL_DATA:+--general "$GENERAL_DATA" --eta "${ETA:-0.2}"} --config "$TRAIN_CONFIG" --model_dir "$(weights_of $(($1 - 1)))" \
     --output_dir "$run/iteration_$1/model" --epochs "$(nth "$1" "${epochs[@]}")" --seed "$SEED" ${train_flags[@]+"${train_flags[@]}"}
 }
-table() { # stages|iterations FOLDER
-  local command=("$python" -m "mcts_utils.report.$1" "$2" "${tasks[@]}")
+table() { # iteration|iterations FOLDER
+  local command=("$python" -m "mcts_utils.report.runs.$1" "$2" "${tasks[@]}")
   if [ "$dry" = 1 ]; then show "${command[@]}"; else "${command[@]}"; fi
 }
 all_iterations() {
@@ -203,7 +203,7 @@ all_iterations() {
     done
     train "$k"
     for i in "${!tasks[@]}"; do evaluate "$folder" "${tasks[i]}" "$k" "${test_ids[i]}"; done
-    table stages "$run/$folder"
+    table iteration "$run/$folder"
   done
   table iterations "$run"
 }

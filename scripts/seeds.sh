@@ -21,4 +21,4 @@ for seed in $seeds; do
 done
 folders=()
 for seed in $seeds; do folders+=("runs/demo_seed_$seed"); done
-.venv/bin/python -m mcts_utils.report.round --compare "${folders[@]}"
+.venv/bin/python -m mcts_utils.report.runs.round --compare "${folders[@]}"

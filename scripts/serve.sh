@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Serves a model folder as an OpenAI-compatible endpoint: with vLLM, or without a GPU with the local actor.
 #   MODEL_DIR=runs/x/model bash scripts/serve.sh [more flags of the server]
-# Waits until it answers, holds its chat template against what is trained (xtuner_config/served.py), prints the exports
+# Waits until it answers, holds its chat template against what is trained (mcts_utils/training/tokenizer_check.py), prints the exports
 # to use, and stays; Ctrl-C or SIGTERM stops it and the server. Exit code 1: the server ended by itself, or serves other
 # tokens than are trained; 2: bad input.
 # PORT (8000), HOST (127.0.0.1), MODEL_NAME (the folder's name), SERVE=vllm|local (vllm where there are vllm and a GPU),
@@ -29,7 +29,7 @@ case $mode in
       --generation-config vllm --chat-template-content-format string)
     [ -z "${TENSOR_PARALLEL:-}" ] || command+=(--tensor-parallel-size "$TENSOR_PARALLEL")
     ;;
-  local) command=("$python" -m mcts_utils.serving --model_dir "$model" --name "$name" --host "$host" --port "$port") ;;
+  local) command=("$python" -m mcts_utils.actors.serve --model_dir "$model" --name "$name" --host "$host" --port "$port") ;;
   *) die "SERVE must be vllm or local: '$mode'" ;;
 esac
 answers() { # whether something answers GET /health at $url
@@ -60,7 +60,7 @@ until [ "$port" != 0 ] && answers; do
   wait $! # a signal ends this wait at once
 done
 checked=0
-"$python" xtuner_config/served.py --model_dir "$model" --base_url "$url" || checked=$?
+"$python" -m mcts_utils.training.tokenizer_check --model_dir "$model" --base_url "$url" || checked=$?
 [ "$checked" != 1 ] || die "$url serves another chat template than the one that is trained" 1
 echo "export OPENAI_BASE_URL=$url/v1"
 echo "export MODEL_NAME=$name"

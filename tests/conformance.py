@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from conformance_requests import REQUESTS, Every, Request, Same
+
+from tests.conformance_requests import REQUESTS, Every, Request, Same
 
 VARIABLE = re.compile(r"<([a-z]+)>")
 TEXT = "__text__"  # in recordings: the answer was no JSON

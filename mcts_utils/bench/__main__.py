@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from mcts_utils.bench import parts
-from mcts_utils.bench.parts import Figures, Load, Size
+from mcts_utils.bench import scenarios
+from mcts_utils.bench.scenarios import Figures, Load, Size
 from mcts_utils.bench.table import summary, table
-from mcts_utils.scheduler import sigterm_as_interrupt
-from mcts_utils.storage import code_revision, write_json
+from mcts_utils.executors.threads import sigterm_as_interrupt
+from mcts_utils.storage.files import write_json
+from mcts_utils.storage.manifest import code_revision
 from mcts_utils.types import ActorError, EnvError, InputError
 
 PARTS = ("slots_16", "slots_64", "auto", "revision", "public", "descent", "serial", "serial_reference")
@@ -62,14 +63,14 @@ def plan(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], Figures
     alone = Load(16, args.latency_16, "1", args.descent_noise)
     trees = root / "slots_16" / "mcts_result"
     return {
-        "slots_16": partial(parts.search, small, size, root / "slots_16"),
-        "slots_64": partial(parts.search, large, size, root / "slots_64"),
-        "auto": partial(parts.search, auto, size, root / "auto"),
-        "revision": partial(parts.revision, small, trees, root / "revision"),
-        "public": partial(parts.public, small, few, root / "public"),
-        "descent": partial(parts.search, descending, descent, root / "descent"),
-        "serial": partial(parts.serial, alone, serial, root / "serial", False),
-        "serial_reference": partial(parts.serial, alone, serial, root / "serial_reference", True),
+        "slots_16": partial(scenarios.search, small, size, root / "slots_16"),
+        "slots_64": partial(scenarios.search, large, size, root / "slots_64"),
+        "auto": partial(scenarios.search, auto, size, root / "auto"),
+        "revision": partial(scenarios.revision, small, trees, root / "revision"),
+        "public": partial(scenarios.public, small, few, root / "public"),
+        "descent": partial(scenarios.search, descending, descent, root / "descent"),
+        "serial": partial(scenarios.serial, alone, serial, root / "serial", False),
+        "serial_reference": partial(scenarios.serial, alone, serial, root / "serial_reference", True),
     }
 
 

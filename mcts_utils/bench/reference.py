@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mcts_utils.conversation import acting_messages
-from mcts_utils.tree import Node, Tree, path_steps
+from mcts_utils.prompts import acting_messages
+from mcts_utils.search.tree import Node, Tree, path_steps
 
 
 def reference_bytes(tree: Tree) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcts_utils.contracts import contract, names
+from mcts_utils.envs.client import AgentGym, about
 from mcts_utils.envs.http import TIMEOUT, ConnectionLost, HttpSession
-from mcts_utils.envs.session import AgentGym, about
+from mcts_utils.envs.specs import contract, names
 from mcts_utils.types import EnvError, InputError
 
 __all__ = ["AgentGym", "make_environment", "names", "server_about", "task_id"]

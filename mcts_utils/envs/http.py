@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
+from mcts_utils.envs.wire import Transport
 from mcts_utils.types import EnvError, InputError
-from mcts_utils.wire import Transport
 
 TIMEOUT = 60.0  # seconds for an answer; a public server builds an index inside its first requests
 CONNECT_TIMEOUT = 5.0  # seconds

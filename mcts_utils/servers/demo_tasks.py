@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mcts_utils.servers.chat import ENVS
+from mcts_utils.servers.mock_llm.endpoint import ENVS
 from mcts_utils.servers.sciworld.expert import demo_ids
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.servers.webshop.shop import bundled_shop

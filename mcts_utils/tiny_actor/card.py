@@ -21,14 +21,14 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from mcts_utils import metrics
-from mcts_utils.actor import make_actor
+from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import settings_from_env
-from mcts_utils.conversation import judge_messages, parse_verdict
-from mcts_utils.rollout import run_episode
-from mcts_utils.scheduler import run_tasks
+from mcts_utils.evaluation import metrics
+from mcts_utils.executors.threads import run_tasks
+from mcts_utils.prompts import judge_messages, parse_verdict
+from mcts_utils.rollouts.episode import run_episode
 from mcts_utils.servers.textcraft.world import Session, World, load_world
-from mcts_utils.storage import write_json
+from mcts_utils.storage.files import write_json
 from mcts_utils.tiny_actor import make
 from mcts_utils.tiny_actor.demonstrations import Player, oracle_verdict, refused
 from mcts_utils.types import Actor, Episode, StepResult, Task

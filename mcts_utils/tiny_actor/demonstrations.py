@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mcts_utils.conversation import BRIEF_JUDGE, judge_messages, reply_text, system_prompt
+from mcts_utils.prompts import BRIEF_JUDGE, judge_messages, reply_text, system_prompt
 from mcts_utils.servers.textcraft.planner import CRAFT, Action, NoPlan, Planner
 from mcts_utils.servers.textcraft.world import Session, World, text
 from mcts_utils.types import Step, Task

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.cleaning import is_refused
-from mcts_utils.contracts import contract
-from mcts_utils.metrics import LOOP_LENGTHS, first, is_success, repeated_sequences
-from mcts_utils.protocol import differences
-from mcts_utils.report.round import only
-from mcts_utils.scorecard import by_task, episodes_of, own_steps
-from mcts_utils.storage import read_json
+from mcts_utils.envs.specs import contract
+from mcts_utils.evaluation.metrics import LOOP_LENGTHS, first, is_success, repeated_sequences
+from mcts_utils.evaluation.protocol import differences
+from mcts_utils.evaluation.results import by_task, episodes_of, own_steps
+from mcts_utils.report.common import only
+from mcts_utils.rollouts.steps import is_refused
+from mcts_utils.storage.files import read_json
 from mcts_utils.types import InputError
 
 BASE = "base"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mcts_utils.metrics import CONFIDENCE, holm, paired_over_seeds
-from mcts_utils.metrics.paired import sign_flip
+from mcts_utils.evaluation.metrics import CONFIDENCE, holm, paired_over_seeds
+from mcts_utils.evaluation.metrics.paired import sign_flip
 from mcts_utils.report.experiment.cells import BASE, RECOVERY, REPEATS, SUCCESS, Cells, Plan
 
 HERO, REHEARSAL = "agent_r", "agent_r_rehearsal"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcts_utils.metrics import LOOP_LENGTHS
+from mcts_utils.evaluation.metrics import LOOP_LENGTHS
 from mcts_utils.report.experiment.contrasts import ABLATIONS, WORTH
 from mcts_utils.report.experiment.labels import Summary, drawn_arms, label, last_iteration, seeds_text
 from mcts_utils.report.experiment.plots import (

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from mcts_utils import metrics
-from mcts_utils.report.experiment import making
+from mcts_utils.evaluation import metrics
+from mcts_utils.report.experiment import provenance
 from mcts_utils.report.experiment.cells import (
     RECOVERY,
     REPEATS,
@@ -34,7 +34,7 @@ from mcts_utils.report.experiment.cells import (
 from mcts_utils.report.experiment.contrasts import contrasts
 from mcts_utils.report.experiment.figures import draw_all
 from mcts_utils.report.experiment.tables import document
-from mcts_utils.storage import sha256_file, write_bytes, write_json
+from mcts_utils.storage.files import sha256_file, write_bytes, write_json
 from mcts_utils.types import InputError
 
 VERSION = 1
@@ -112,7 +112,7 @@ def arm_summary(run: Path, plan: Plan, cells: Cells, arm: str) -> dict[str, Any]
     iterations = []
     for i in range(1, plan.arms[arm] + 1):
         found = cells.of(arm, i)
-        made = making.over_seeds([making.one_model(run, arm, seed, i) for seed in found])
+        made = provenance.over_seeds([provenance.one_model(run, arm, seed, i) for seed in found])
         cost = evaluation_cost(found)
         made["seconds"]["evaluate"], made["tokens"]["evaluate"] = cost["seconds"], cost["tokens"]
         iterations.append({"iteration": i, **scores(found), "made": made})
@@ -129,7 +129,7 @@ def summarise(run: Path) -> dict[str, Any]:
     plan = read_plan(run)
     cells = Cells(run, plan)
     arms = {arm: arm_summary(run, plan, cells, arm) for arm in plan.arms}
-    code = making.revisions(run)
+    code = provenance.revisions(run)
     base = {-1: cells.base} if cells.base else {}
     panel = run / "panel.json"
     return {

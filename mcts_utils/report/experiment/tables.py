@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mcts_utils.metrics import LOOP_LENGTHS
+from mcts_utils.evaluation.metrics import LOOP_LENGTHS
+from mcts_utils.report.common import NONE, counts_text, markdown, number, percent, section
+from mcts_utils.report.experiment.comparison_tables import comparisons, gains
 from mcts_utils.report.experiment.contrasts import ABLATIONS, ARMS, REHEARSED
 from mcts_utils.report.experiment.labels import (
     Summary,
@@ -16,9 +18,6 @@ from mcts_utils.report.experiment.labels import (
     seeds_text,
     source,
 )
-from mcts_utils.report.experiment.markdown import NONE, counts_text, markdown, number, section
-from mcts_utils.report.experiment.versus import comparisons, gains
-from mcts_utils.report.round import percent
 
 Row = Mapping[str, Any]
 

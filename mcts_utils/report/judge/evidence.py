@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcts_utils.cleaning import EPSILON
 from mcts_utils.report.judge.agreement import VERDICTS, Item, JudgedPath, Scored, area, cuts, mean, score
 from mcts_utils.report.judge.oracles import Truth, ValueRule, by_plan, by_value
-from mcts_utils.revision import Path, paths
-from mcts_utils.tree import Tree, nodes
+from mcts_utils.revision.pairs import Path, paths
+from mcts_utils.rollouts.steps import EPSILON
+from mcts_utils.search.tree import Tree, nodes
 
 PLANNED = ("textcraft",)  # environments that have a planner
 MIN_VISITS = (1, 2, 4)  # of the rules beside the one that was asked for

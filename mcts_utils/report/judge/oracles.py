@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from mcts_utils.cleaning import EPSILON, is_look, is_refused
-from mcts_utils.conversation import is_signal_step
+from mcts_utils.prompts import is_signal_step
+from mcts_utils.rollouts.steps import EPSILON, is_look, is_refused
+from mcts_utils.search.tree import Node, Tree, nodes, step_of
 from mcts_utils.servers.textcraft.expert import OPENING, goal_of
 from mcts_utils.servers.textcraft.planner import NoPlan, Planner
 from mcts_utils.servers.textcraft.world import Session, load_world
-from mcts_utils.tree import Node, Tree, nodes, step_of
 
 Label = Literal["good", "bad", "neutral"]
 RULES = ("parent", "threshold")

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.config import settings_from_env
-from mcts_utils.judge import LABELS, question_sha256
-from mcts_utils.report.judge.asking import Asking, Key, draw, question_about
 from mcts_utils.report.judge.evidence import Evidence, on_good_paths
 from mcts_utils.report.judge.oracles import RULES, ValueRule
+from mcts_utils.report.judge.sampling import Asking, Key, draw, question_about
 from mcts_utils.report.judge.table import table
-from mcts_utils.storage import one_line, read_json, tree_files, write_json
-from mcts_utils.tree import Tree, load_tree, nodes
-from mcts_utils.types import ActorError, InputError, Verdict
+from mcts_utils.revision.verdict_cache import LABELS, question_sha256
+from mcts_utils.search.tree import Tree, nodes
+from mcts_utils.search.tree_io import load_tree
+from mcts_utils.storage.files import read_json, write_json
+from mcts_utils.storage.layout import tree_files
+from mcts_utils.types import ActorError, InputError, Verdict, one_line
 
 USUAL = ValueRule()
 

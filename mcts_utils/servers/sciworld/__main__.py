@@ -9,12 +9,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mcts_utils.servers import host
+from mcts_utils.servers import app_server
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Flags of the command line."""
-    flags = host.parser("sciworld", 26002, __doc__)
+    flags = app_server.parser("sciworld", 26002, __doc__)
     flags.add_argument("--jvms", type=int, default=4, help="Java processes at most")
     flags.add_argument(
         "--heap", default="384m", help="memory of each for its objects, as Java's -Xmx takes it"
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except jvm.Missing as error:
         print(error, file=sys.stderr)
         return 2
-    return host.serve(
+    return app_server.serve(
         args,
         lambda: app.create_app(pool.Pool(args.jvms, setup, jar), args.idle_seconds),
     )

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.host import IDLE_SECONDS
+from mcts_utils.servers.app_server import IDLE_SECONDS
 from mcts_utils.servers.sciworld.games import games, split
 from mcts_utils.servers.sciworld.pool import Pool
 from mcts_utils.servers.sciworld.sessions import NotOpen, Sessions

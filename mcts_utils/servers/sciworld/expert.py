@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mcts_utils.servers.dialogue import CURRENT, Turn, turns
+from mcts_utils.servers.transcript import CURRENT, Turn, turns
 
 DATA = Path(__file__).with_name("gold.json")
 LOGGED = re.compile(r"^Action: (.*)\nObservation: ((?:(?!^Action: |^Current action: ).*\n)*)", re.MULTILINE)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from py4j.java_gateway import find_jar_path
 
-from mcts_utils.servers.sciworld.wire import Ref, Wire, call, forget, new, static
+from mcts_utils.servers.sciworld.py4j_batch import Ref, Wire, call, forget, new, static
 
 MINIMUM_JAVA = 11
 START_SECONDS = 120  # for one answer of a starting process, far more than it takes

@@ -18,7 +18,7 @@ from typing import Any
 
 from mcts_utils.servers.sciworld.games import Game
 from mcts_utils.servers.sciworld.jvm import Jvm
-from mcts_utils.servers.sciworld.wire import JavaError, Ref, call, forget, new
+from mcts_utils.servers.sciworld.py4j_batch import JavaError, Ref, call, forget, new
 
 NUMBERS = "util.UniqueIdentifier"
 COMMANDS = ("help", "objects", "task")  # the simulator answers these outside its game

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mcts_utils.servers.host import parser, serve
+from mcts_utils.servers.app_server import parser, serve
 from mcts_utils.servers.textcraft.app import create_app
 
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.host import IDLE_SECONDS, answered, running
+from mcts_utils.servers.app_server import IDLE_SECONDS, answered, running
 from mcts_utils.servers.textcraft.sessions import Sessions
 from mcts_utils.servers.textcraft.world import load_world
 

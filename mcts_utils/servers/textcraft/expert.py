@@ -10,9 +10,9 @@ import random
 import re
 from functools import lru_cache
 
-from mcts_utils.servers.dialogue import CURRENT, LOGGED, Turn, turns
 from mcts_utils.servers.textcraft.planner import Action, NoPlan, Planner
 from mcts_utils.servers.textcraft.world import load_world, text
+from mcts_utils.servers.transcript import CURRENT, LOGGED, Turn, turns
 
 OPENING = re.compile(
     r"Crafting commands:\n(?P<commands>.*?)\n\nGoal: craft (?P<goal>.*?)\.(?:\n|$)", re.DOTALL

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from mcts_utils.servers.host import parser, serve
+from mcts_utils.servers.app_server import parser, serve
 from mcts_utils.servers.webshop.app import create_app
 from mcts_utils.servers.webshop.official import AGENTGYM_PRODUCTS, DataError, load_shop
 from mcts_utils.servers.webshop.shop import Shop, bundled_shop

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.host import IDLE_SECONDS, running
+from mcts_utils.servers.app_server import IDLE_SECONDS, running
 from mcts_utils.servers.webshop.sessions import Sessions
 from mcts_utils.servers.webshop.shop import AGENTGYM, Shop, bundled_shop
 

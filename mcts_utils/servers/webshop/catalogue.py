@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from mcts_utils.servers.webshop.catalogue_tables import DEPARTMENTS, Department, Kind
 from mcts_utils.servers.webshop.goals import limit_and_clause, shuffled, with_options
-from mcts_utils.servers.webshop.records import Goal, Product
-from mcts_utils.servers.webshop.wares import DEPARTMENTS, Department, Kind
+from mcts_utils.servers.webshop.models import Goal, Product
 
 SEED = 2025
 FAMILIES = 6  # per kind

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass, field, replace
 
 from mcts_utils.servers.webshop import pages
+from mcts_utils.servers.webshop.models import Goal, Product
 from mcts_utils.servers.webshop.pages import Click, Page
-from mcts_utils.servers.webshop.records import Goal, Product
 from mcts_utils.servers.webshop.reward import reward
 from mcts_utils.servers.webshop.shop import Shop
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 import re
 
-from mcts_utils.servers.dialogue import CURRENT, LOGGED, Turn, turns
-from mcts_utils.servers.webshop import plan
-from mcts_utils.servers.webshop.records import Goal
-from mcts_utils.servers.webshop.situation import Situation, situation
+from mcts_utils.servers.transcript import CURRENT, LOGGED, Turn, turns
+from mcts_utils.servers.webshop import planner
+from mcts_utils.servers.webshop.models import Goal
+from mcts_utils.servers.webshop.page_state import Situation, situation
 
 INSTRUCTION = re.compile(r"Instruction: \[SEP\] (.*?) \[SEP\] ")
 OPENING = re.compile(r"^WebShop \[SEP\] Instruction: .*$", re.MULTILINE)
@@ -29,21 +29,21 @@ def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
     if current:
         before = LOGGED.findall(asked.split("\n\nLog:\n", 1)[-1])
         return _verdict(opening[0], before, (current[1], current[2]), rng, noise)
-    now = situation(opening[0], turns(messages), plan.options_by_title())
-    goal = plan.known(INSTRUCTION.findall(opening[0] + " [SEP] ")[0])
+    now = situation(opening[0], turns(messages), planner.options_by_title())
+    goal = planner.known(INSTRUCTION.findall(opening[0] + " [SEP] ")[0])
     if goal is None:
         return _stranger(now, opening[0])
-    if rng.random() < noise and (slips := plan.slips(now, goal)):
+    if rng.random() < noise and (slips := planner.slips(now, goal)):
         return f"Thought: I will try this now.\nAction: {rng.choice(slips)}"
-    reason, action = plan.move(now, goal)
+    reason, action = planner.move(now, goal)
     return f"Thought: {reason}\nAction: {action}"
 
 
 def _verdict(opening: str, before: list[Turn], current: Turn, rng: random.Random, noise: float) -> str:
     """Bad if the plan got longer, refused or the purchase pays less than 1; good if it got shorter; else uncertain."""
-    goal = plan.known(INSTRUCTION.findall(opening + " [SEP] ")[0])
-    old = situation(opening, before, plan.options_by_title())
-    new = situation(opening, [*before, current], plan.options_by_title())
+    goal = planner.known(INSTRUCTION.findall(opening + " [SEP] ")[0])
+    old = situation(opening, before, planner.options_by_title())
+    new = situation(opening, [*before, current], planner.options_by_title())
     label, reason = ("Uncertain", "I do not know this shop.") if goal is None else _judged(old, new, goal)
     if rng.random() < noise:
         label = rng.choice(["Good", "Bad", "Uncertain"])
@@ -52,7 +52,7 @@ def _verdict(opening: str, before: list[Turn], current: Turn, rng: random.Random
 
 def _judged(old: Situation, new: Situation, goal: Goal) -> tuple[str, str]:
     """The verdict on one action and its reason."""
-    ahead, behind = plan.left(old, goal), plan.left(new, goal)
+    ahead, behind = planner.left(old, goal), planner.left(new, goal)
     wanted = dict(goal.options)
     if new.seen.kind == "done" and old.seen.kind != "done":
         if new.seen.score == 1:
@@ -75,7 +75,7 @@ def _judged(old: Situation, new: Situation, goal: Goal) -> tuple[str, str]:
 
 def _stranger(now: Situation, opening: str) -> str:
     """An instruction of another catalogue: search its words, take the first product, and what options it names."""
-    instruction = plan.CLAUSE.sub("", INSTRUCTION.findall(opening + " [SEP] ")[0])
+    instruction = planner.CLAUSE.sub("", INSTRUCTION.findall(opening + " [SEP] ")[0])
     if now.seen.kind == "results" and now.seen.asins:
         action = f"click[{now.seen.asins[0].lower()}]"
     elif now.seen.kind == "item":

@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mcts_utils.servers.webshop.records import NO_LIMIT, Goal, Product
+from mcts_utils.servers.webshop.models import NO_LIMIT, Goal, Product
 
 SEED = 233  # of the price limits and of the order
 LIMITS = tuple(10.0 * step for step in range(1, 100))  # dollars

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.servers.webshop.goals import Instruction, human_goals, synthetic_goals
-from mcts_utils.servers.webshop.records import Product
+from mcts_utils.servers.webshop.models import Product
 from mcts_utils.servers.webshop.shop import AGENTGYM, Shop
 
 PRODUCTS = ("items_shuffle.json", "items_shuffle_1000.json")

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mcts_utils.servers.webshop.records import Product
+from mcts_utils.servers.webshop.models import Product
 
 SEPARATOR = " [SEP] "
 PAGE_SIZE = 10

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from rapidfuzz import fuzz, utils
 
-from mcts_utils.servers.webshop.records import Goal, Product
+from mcts_utils.servers.webshop.models import Goal, Product
 
 SAME = 85  # a token-set ratio above this, out of 100, is a match
 LATIN_1_REST = dict.fromkeys(range(128, 256))  # dropped before strings are compared

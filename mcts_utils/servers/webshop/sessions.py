@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcts_utils.servers.webshop.engine import Player
-from mcts_utils.servers.webshop.records import Goal
+from mcts_utils.servers.webshop.models import Goal
 from mcts_utils.servers.webshop.shop import Shop
 
 IDS = (1_000_000, 48_950_076)  # random, as on the public server: an id of an earlier server is not found here

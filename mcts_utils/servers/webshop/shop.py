@@ -10,7 +10,7 @@ from functools import lru_cache
 from mcts_utils.servers.webshop import catalogue
 from mcts_utils.servers.webshop.goals import split
 from mcts_utils.servers.webshop.index import RESULTS, Index
-from mcts_utils.servers.webshop.records import Goal, Product
+from mcts_utils.servers.webshop.models import Goal, Product
 
 AGENTGYM = "agentgym"  # kind of a server whose goal indices are AgentGym's own
 SEARCHES_KEPT = 4096  # results of recent searches

@@ -1,0 +1,43 @@
+"""Who answers: an OpenAI-compatible chat endpoint (endpoint.py), a local model (local_model.py), or a script for tests.
+
+It builds no conversation and reads no environment variable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcts_utils.actors.endpoint import EndpointActor
+from mcts_utils.types import ClosableActor, InputError
+
+
+def make_actor(settings: Any) -> ClosableActor:
+    """The actor that the settings name (config.Settings): MODEL_DIR without OPENAI_BASE_URL is a local model.
+
+    Raises:
+        InputError: naming the variable, when the folder cannot be loaded or the endpoint does not answer.
+    """
+    if settings.local:
+        # torch takes seconds to import, and an endpoint needs none
+        from mcts_utils.actors.local import LocalActor, load_model
+
+        model, tokenizer = load_model(settings.model_dir)
+        return LocalActor(model, tokenizer, settings.max_token_length, settings.concurrency)
+    if not settings.model_name:
+        raise InputError(
+            "MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)"
+        )
+    if not (settings.openai_base_url or settings.openai_api_key):
+        raise InputError(
+            "neither MODEL_DIR nor OPENAI_BASE_URL nor OPENAI_API_KEY is set, so nobody can answer"
+        )
+    actor = EndpointActor(
+        settings.openai_base_url or "https://api.openai.com/v1", settings.openai_api_key, settings.model_name,
+        settings.max_token_length, settings.concurrency,
+    )  # fmt: skip
+    try:
+        actor.check()
+    except InputError:
+        actor.close()
+        raise
+    return actor

@@ -1,0 +1,225 @@
+"""The local actor behind an OpenAI-compatible chat endpoint, for machines without a GPU (scripts/serve.sh).
+
+    python -m mcts_utils.actors.serve --model_dir models/tiny_actor --port 8000
+
+It answers GET /health, GET /v1/models, POST /v1/chat/completions (n, temperature, seed, max_tokens, usage) and, as vLLM
+does, POST /tokenize of messages. Requests of all connections are batched by local_model. What it cannot do (streams,
+top_p below 1, stop strings) is refused, never ignored. There is no authentication: keep it on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from mcts_utils.actors.local import LocalActor, load_model
+from mcts_utils.servers.app_server import Server, listen
+from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Sample
+
+ROLES = ("system", "user", "assistant")
+CONCURRENCY = 64  # conversations in one batch
+MAX_TOKENS = 256  # of a reply, where the request does not say
+MAX_N = 128
+# Sampling settings that the engine does not have, and the values that leave it as it is.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "stream": (False,),
+    "top_p": (1,),
+    "top_k": (-1, 0),
+    "min_p": (0,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "stop": ([],),
+    "logprobs": (False,),
+}
+
+
+class Refused(Exception):
+    """A request that cannot be answered as asked; becomes a 400 (or `status`) in OpenAI's form."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def create_app(actor: LocalActor, name: str, concurrency: int = CONCURRENCY) -> FastAPI:
+    """The endpoint of an actor, which it calls from `concurrency` threads; the caller closes the actor."""
+    app = FastAPI(title="Actor")
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="serving")
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {}
+
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        model = {"id": name, "object": "model", "created": 0, "owned_by": "local"}
+        return {"object": "list", "data": [model | {"max_model_len": actor.context}]}
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        return await _answer(request, lambda body: completion(actor, name, body), pool)
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        return await _answer(request, lambda body: tokens(actor, body), pool)
+
+    return app
+
+
+async def _answer(
+    request: Request, work: Callable[[dict[str, Any]], dict[str, Any]], pool: ThreadPoolExecutor
+) -> Response:
+    try:
+        body = await request.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        return error("the body is not a JSON object", 400)
+    try:
+        return JSONResponse(await asyncio.get_running_loop().run_in_executor(pool, work, body))
+    except Refused as refused:
+        return error(str(refused), refused.status)
+    except ContextOverflow as long:
+        return error(f"the maximum context length is exceeded: {long}", 400)
+    except ActorError as failed:
+        return error(str(failed), 500)
+
+
+def error(message: str, status: int) -> JSONResponse:
+    """OpenAI's form of an error."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return JSONResponse({"error": {"message": message, "type": kind, "code": status}}, status)
+
+
+def completion(actor: LocalActor, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to a chat request.
+
+    Raises:
+        Refused: naming what is wrong with it or cannot be done.
+    """
+    if body.get("model") != name:
+        raise Refused(f"the model {body.get('model')!r} does not exist; this is {name!r}", 404)
+    for setting, allowed in NEUTRAL.items():
+        if body.get(setting) is not None and body[setting] not in allowed:
+            raise Refused(
+                f"unsupported: {setting}={body[setting]!r}; temperature is the only sampling setting"
+            )
+    limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    temperature = body.get("temperature")
+    temperature = 1.0 if temperature is None else temperature
+    if (
+        isinstance(temperature, bool)
+        or not isinstance(temperature, int | float)
+        or not 0 <= temperature <= 100
+    ):
+        raise Refused(f"temperature must be a number from 0, not {temperature!r}")
+    seed = body.get("seed")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise Refused(f"seed must be a whole number, not {seed!r}")
+    samples = actor.sample(
+        chat_messages(body),
+        _whole(body, "n", 1, MAX_N),
+        float(temperature),
+        None if seed is None else abs(seed),
+        _whole(body, limit, min(MAX_TOKENS, actor.context), 10**9),
+    )
+    return _completion_of(name, samples)
+
+
+def tokens(actor: LocalActor, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The ids of a conversation with the generation prompt behind it, as the actor is given them."""
+    ids = actor.tokens.ids(chat_messages(body)).tolist()
+    return {"count": len(ids), "max_model_len": actor.context, "tokens": ids}
+
+
+def chat_messages(body: Mapping[str, Any]) -> list[Message]:
+    """The conversation of a request.
+
+    Raises:
+        Refused: naming the message that is not text of a known role.
+    """
+    turns = body.get("messages")
+    if not isinstance(turns, list) or not turns:
+        raise Refused("messages must be a list of turns")
+    found = []
+    for number, turn in enumerate(turns, start=1):
+        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
+        if role not in ROLES or not isinstance(content, str):
+            raise Refused(f"message {number}: a role of {', '.join(ROLES)} and a text are wanted")
+        found.append(Message(role, content))
+    return found
+
+
+def _whole(body: Mapping[str, Any], name: str, usual: int, most: int) -> int:
+    value = body.get(name)
+    if value is None:
+        return usual
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise Refused(f"{name} must be a whole number from 1 to {most}, not {value!r}")
+    return value
+
+
+def _completion_of(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    prompt, written = sum(s.prompt_tokens for s in samples), sum(s.completion_tokens for s in samples)
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": sample.text},
+            "finish_reason": "length" if sample.truncated else "stop",
+        }
+        for index, sample in enumerate(samples)
+    ]
+    usage = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+    facts = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "created": int(time.time())}
+    return facts | {"model": name, "choices": choices, "usage": usage}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve a model folder until SIGTERM or Ctrl-C; the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model_dir", required=True)
+    parser.add_argument("--name", help="what the endpoint calls the model; default: the folder's name")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="0 takes a free one; the printed line names it"
+    )
+    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="conversations in one batch")
+    args = parser.parse_args(argv)
+    try:
+        if args.concurrency < 1:
+            raise InputError(f"--concurrency must be at least 1, not {args.concurrency}")
+        listener = listen(args.host, args.port)
+        model, tokenizer = load_model(args.model_dir)
+    except InputError as problem:
+        print(f"serving: {problem}", file=sys.stderr)
+        return 2
+    except (OSError, OverflowError) as problem:
+        print(f"serving: --port {args.port}: cannot listen on {args.host}: {problem}", file=sys.stderr)
+        return 2
+    actor = LocalActor(model, tokenizer, MAX_TOKENS, args.concurrency)
+    name = args.name or Path(args.model_dir).resolve().name
+    url = f"http://{args.host}:{listener.getsockname()[1]}"
+    server = Server(create_app(actor, name, args.concurrency), lambda: print(f"{name} on {url}", flush=True))
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: setattr(server, "should_exit", True))
+    server.run([listener])
+    actor.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

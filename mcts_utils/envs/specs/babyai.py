@@ -1,0 +1,61 @@
+"""BabyAI: reach, carry, open or bring together coloured things in a grid of rooms."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from mcts_utils.envs.specs.base import Contract, digest, field, number
+from mcts_utils.types import EnvError, StepResult
+
+LEVELS = 40  # index = seed * LEVELS + level
+
+
+class BabyAI(Contract):
+    """Reward comes with the mission's end, 1 less what the steps cost. The server lists the actions in every turn."""
+
+    name, title = "babyai", "BabyAI"
+    full_prompt = (
+        "You move through a grid of rooms with coloured doors, keys, balls and boxes, and have a goal to reach. You "
+        "see what lies before you; distances are in steps ahead and to your left or right.\n"
+        "In every turn reply with exactly two lines:\n"
+        "Thought: one short sentence on what to do next and why\n"
+        "Action: one of the actions that the last observation lists as available, word for word\n"
+        "The actions are of these kinds: turn left, turn right, move forward, go to <thing> <number>, pickup <thing> "
+        "<number>, go through <door> <number>, toggle and go through <door> <number>, drop, toggle, check available "
+        "actions. A locked door needs the key of its colour in your hand; you carry one thing at a time. Turn around "
+        "to find what you do not see. Fewer steps earn more."
+    )
+    brief_prompt = "Reach the goal."
+    refusal = re.compile(
+        r"The action is not recognized|There is a barrier|No change in state|You cannot (?!see )"
+    )
+    look = re.compile(r"check available")
+
+    def goal(self, opening: str) -> str:
+        """The mission."""
+        match = re.match(r"Your goal: (.+)", opening)
+        if match is None:
+            raise EnvError(f"no 'Your goal: ...' in the opening text {opening[:200]!r}")
+        return match.group(1).strip()
+
+    def task_id(self, opening: str, index: int) -> str:
+        """Level and seed, which the index is made of, and the mission."""
+        seed, level = divmod(index, LEVELS)
+        return f"{self.name}:{level + 1}:{seed}:{digest(self.goal(opening))}"
+
+    def strata(self, opening: str, index: int) -> dict[str, str]:
+        """By level, from 1 as in a task's id."""
+        return {"level": str(index % LEVELS + 1)}
+
+    def result(self, answer: Any) -> StepResult:
+        """`score` adds the reward again with every step behind a mission that ended late without being counted."""
+        score = min(1.0, number(answer, "score", 0.0, float("1e9")))
+        return StepResult(field(answer, "observation", str), score, field(answer, "done", bool))
+
+    def shows(self, answer: Any, seen: str) -> bool:
+        """The answer is a dict whose text begins with the goal, as the opening does and no step's observation."""
+        return str(field(answer, "observation", str)).endswith(seen)
+
+
+CONTRACT = BabyAI()

@@ -1,0 +1,77 @@
+"""WebShop: find a product in a shop by its description, choose its options, buy it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from mcts_utils.envs.specs.base import Contract, Started, field, number
+from mcts_utils.types import EnvError, StepResult, Task
+
+INSTRUCTION = re.compile(r"Instruction:\s*(?:\[SEP\]\s*)?(.+?)\s*(?:\[SEP\]|$)", re.DOTALL)
+PRICE = re.compile(r",? and price lower than [\d.,]+ dollars")
+
+OPTION = re.compile(r"(?:\bwith|, and) [^:,]{1,40}: ")  # as a synthetic instruction lists them
+
+
+class WebShop(Contract):
+    """The reward comes with `buy now`; a refused action shows the same page again.
+
+    A public server draws the price limit of every goal anew with each /create, so a task belongs to one session, and
+    its id leaves the limit out. The ids of sessions are random numbers; there is no /close.
+    """
+
+    name, title = "webshop", "WebShop"
+    full_prompt = (
+        "You are shopping on a web site. The instruction says which product to buy, and often which options and at "
+        "what price at most.\n"
+        "In every turn reply with exactly two lines:\n"
+        "Thought: one short sentence on what to do next and why\n"
+        "Action: one command\n"
+        "The commands are:\n"
+        "search[words] - only on the page that has Search: look for products\n"
+        "click[value] - press something that the page shows between [SEP] marks: a product code such as b09abc1234, an "
+        "option such as blue or x-large, description, features, next >, < prev, back to search, buy now\n"
+        "Search first, open the product that fits best, click every option that the instruction asks for, check the "
+        "price, then click[buy now]: it ends the task, so do it once and last. Clicking an option leaves the page's "
+        "text as it is; going back to the search clears the options. A page that stays the same after any other "
+        "command means that the command was wrong."
+    )
+    brief_prompt = "Buy what is asked for."
+    # A refused action and a clicked option show the same page: its text cannot tell, so nothing counts as refused.
+    id_field, index_field = "env_idx", "session_id"
+    own_goals = True
+    hello = listing = "/list_envs"
+
+    def greets(self, answer: Any) -> bool:
+        """GET / says only "ok"; no other environment lists its sessions."""
+        return isinstance(answer, list)
+
+    def session_id(self, created: Any) -> int:
+        """A bare number."""
+        return int(field({"env_idx": created}, "env_idx", int))
+
+    def started(self, answer: Any, index: int) -> Started:
+        """The answer is [page, null]."""
+        page = field({"page": answer[0] if isinstance(answer, list) and answer else None}, "page", str)
+        return Started(Task(self.name, index, self.task_id(page, index), page), page)
+
+    def goal(self, opening: str) -> str:
+        """The instruction without its price limit."""
+        match = INSTRUCTION.search(opening)
+        if match is None:
+            raise EnvError(f"no 'Instruction: [SEP] <goal> [SEP]' in the opening text {opening[:200]!r}")
+        return PRICE.sub("", match.group(1)).strip()
+
+    def strata(self, opening: str, index: int) -> dict[str, str]:
+        """By how many options the instruction names in its `name: value` form; one that a person wrote names none."""
+        goal = INSTRUCTION.search(opening)
+        return {"options": str(len(OPTION.findall(goal.group(1))))} if goal else {}
+
+    def result(self, answer: Any) -> StepResult:
+        """`state` is the page."""
+        reward = number(answer, "reward", 0.0, 1.0)
+        return StepResult(field(answer, "state", str), reward, field(answer, "done", bool))
+
+
+CONTRACT = WebShop()

@@ -1,0 +1,1 @@
+"""Stage 4: roll a model out on test tasks, score it and compare runs."""

@@ -1,0 +1,61 @@
+"""Numbers about evaluation episodes: scores, what the agent did, runs compared. Pure; statistics are the libraries'."""
+
+from mcts_utils.evaluation.metrics.behaviour import (
+    LOOP_LENGTHS,
+    behaviour,
+    first,
+    immediate_repeats,
+    loops,
+    per_task,
+    repeated_sequences,
+)
+from mcts_utils.evaluation.metrics.paired import (
+    compare_runs,
+    differences,
+    holm,
+    mcnemar,
+    paired_over_seeds,
+    power,
+    sign_flip,
+)
+from mcts_utils.evaluation.metrics.scores import (
+    CONFIDENCE,
+    RESAMPLES,
+    Estimate,
+    bootstrap_mean,
+    bootstrap_ratio,
+    is_success,
+    mean_at_k,
+    mean_reward,
+    pass_at_k,
+    solved,
+    success_rate,
+)
+
+__all__ = [
+    "CONFIDENCE",
+    "Estimate",
+    "LOOP_LENGTHS",
+    "RESAMPLES",
+    "behaviour",
+    "bootstrap_mean",
+    "bootstrap_ratio",
+    "compare_runs",
+    "differences",
+    "first",
+    "holm",
+    "immediate_repeats",
+    "is_success",
+    "loops",
+    "mcnemar",
+    "mean_at_k",
+    "mean_reward",
+    "paired_over_seeds",
+    "pass_at_k",
+    "per_task",
+    "power",
+    "repeated_sequences",
+    "sign_flip",
+    "solved",
+    "success_rate",
+]

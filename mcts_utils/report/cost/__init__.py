@@ -1,0 +1,1 @@
+"""What a whole run will cost, from a sample of tasks."""

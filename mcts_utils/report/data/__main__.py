@@ -1,0 +1,10 @@
+"""`python -m mcts_utils.report.data`: see report.py."""
+
+from __future__ import annotations
+
+import sys
+
+from mcts_utils.report.data.report import main
+
+if __name__ == "__main__":
+    sys.exit(main())

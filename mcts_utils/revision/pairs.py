@@ -1,0 +1,187 @@
+"""Pairs of paths, the splice and the loss flags of revision trajectories (Sections 3.1 and 4.4, Eq. 4 and 6). Pure.
+
+Asks no judge and executes nothing: records.py does, and hands the results in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mcts_utils.prompts import opening_messages
+from mcts_utils.rollouts.steps import EPSILON, is_idle, is_refused
+from mcts_utils.search.tree import Tree, leaves, path_nodes, path_steps
+from mcts_utils.types import Message, Step, Task, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Root to one leaf of a tree; `nodes` and `steps` run side by side, the root has no step."""
+
+    root: int  # node id
+    nodes: tuple[int, ...]
+    steps: tuple[Step, ...]
+    reward: float  # of the leaf, in [0, 1]
+
+    @property
+    def leaf(self) -> int:
+        """Node id of the last step."""
+        return self.nodes[-1]
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What was sent to the environment."""
+        return tuple(step.action for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A good and a bad path of one tree that satisfy Eq. 4."""
+
+    good: Path
+    bad: Path
+    shared: int  # steps of tau^i: the fork is after them
+    fork: int  # node id of the last tree node that both paths pass
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a bad path is cut (transition point t')."""
+
+    step: (
+        int | None
+    )  # index into the bad path's steps, the last one that is kept; None: no bad step was found
+    verdicts: tuple[tuple[int, Verdict], ...] = ()  # (node id, verdict) in the order of the path
+
+
+@dataclass(frozen=True, slots=True)
+class PairRule:
+    """Eq. 4: r(good) > alpha and r(good) - r(bad) > beta; strict is r(bad) < beta < r(good) instead."""
+
+    alpha: float
+    beta: float
+    strict: bool = False
+
+    def good(self, reward: float) -> bool:
+        """True if a path of this reward is good. At alpha = 1 that is an optimal one, r = 1."""
+        return reward >= 1 - EPSILON if self.alpha >= 1 else reward > self.alpha
+
+    def apart(self, good: float, bad: float) -> bool:
+        """True if the rewards differ enough for a pair."""
+        return bad < self.beta < good if self.strict else good - bad > self.beta + EPSILON
+
+
+def paths(tree: Tree) -> list[Path]:
+    """Every executed path of the tree that took a step, by leaf id."""
+    found = []
+    for leaf in leaves(tree):
+        steps = tuple(path_steps(leaf))
+        if steps:
+            nodes = tuple(node.id for node in path_nodes(leaf))[-len(steps) :]
+            found.append(Path(tree.root.id, nodes, steps, 0.0 if leaf.disaster else float(leaf.reward)))
+    return sorted(found, key=lambda path: path.leaf)
+
+
+def pair_up(good: Path, bad: Path) -> Pair | str:
+    """The pair, or why it is none: the paths act alike, or the bad one has no step of its own past the fork.
+
+    The fork is a tree node that both pass. Twin nodes behind it, with the same action and the same observation, are the
+    same situation, so tau^i takes them in: an error is where the paths differ.
+    """
+    if good.actions == bad.actions:
+        return "same_actions"
+    nodes = 0
+    while nodes < min(len(good.nodes), len(bad.nodes)) and good.nodes[nodes] == bad.nodes[nodes]:
+        nodes += 1
+    shared = nodes
+    while shared < min(len(good.steps), len(bad.steps)) and _alike(good.steps[shared], bad.steps[shared]):
+        shared += 1
+    if shared == len(bad.steps) or good.actions[: len(bad.steps)] == bad.actions:
+        return "no_error_branch"
+    return Pair(good, bad, shared, bad.nodes[nodes - 1] if nodes else bad.root)
+
+
+def _alike(a: Step, b: Step) -> bool:
+    return a.action == b.action and a.observation == b.observation
+
+
+def candidates(
+    good: Sequence[Path], bad: Sequence[Path], rule: PairRule, env: str, rng: random.Random
+) -> tuple[list[Pair], dict[str, int]]:
+    """Pairs in the order to try them, and how many reward pairs there were or dropped out, by reason.
+
+    Every bad path comes once before any comes twice (in an order drawn by `rng`, those that repeat another's
+    actions last), each first with the good path that needs the fewest steps.
+    """
+    counts = {"pairs": 0}
+    queue: list[tuple[int, int, Pair]] = []
+    shortest = sorted(good, key=lambda path: (needed(path, env), path.leaf))
+    for place, path in enumerate(spread(bad, rng)):
+        rank = 0
+        for partner in shortest:
+            if not rule.apart(partner.reward, path.reward):
+                continue
+            counts["pairs"] += 1
+            pair = pair_up(partner, path)
+            if isinstance(pair, str):
+                counts[pair] = counts.get(pair, 0) + 1
+            else:
+                queue.append((rank, place, pair))
+                rank += 1
+    return [pair for _, _, pair in sorted(queue, key=lambda item: item[:2])], counts
+
+
+def spread(found: Sequence[Path], rng: random.Random) -> list[Path]:
+    """The paths in an order drawn by `rng`, those that repeat an earlier one's actions last."""
+    drawn = rng.sample(list(found), len(found))
+    seen: set[tuple[str, ...]] = set()
+    first: list[Path] = []
+    again: list[Path] = []
+    for path in drawn:
+        (again if path.actions in seen else first).append(path)
+        seen.add(path.actions)
+    return first + again
+
+
+def needed(path: Path, env: str) -> int:
+    """Steps that are neither refused nor looks: an estimate of the cleaned length that costs no replay."""
+    return sum(not is_idle(env, step) for step in path.steps)
+
+
+def first_refused(env: str, path: Path, start: int) -> Cut:
+    """The cut without a judge: the first refused step, or the one that lost the episode (`--revise 0`)."""
+    for index in range(start, len(path.steps)):
+        step = path.steps[index]
+        if step.disaster or is_refused(env, step):
+            reason = "the score went negative" if step.disaster else "the environment refused the action"
+            return Cut(index, ((path.nodes[index], Verdict("bad", reason, 0, True)),))
+    return Cut(None)
+
+
+def tail_start(pair: Pair, cut: int) -> int:
+    """Index of the first good step that can follow the cut: behind the fork, or behind a cut inside tau^i."""
+    return min(pair.shared, cut + 1)
+
+
+def splice(bad: Sequence[Step], cut: int, rs: str, tail: Sequence[Step]) -> list[str]:
+    """Replies of tau^r = (bad steps up to and with t', rs, good steps after the fork)."""
+    return [step.reply for step in bad[: cut + 1]] + [rs] + [step.reply for step in tail]
+
+
+def conversation(
+    task: Task, steps: Sequence[Step], prompt: str, trained: Callable[[int, Step], bool]
+) -> list[Message]:
+    """The messages of a path, ending with its last assistant turn; `trained` gives the loss flag of step i (Eq. 6)."""
+    messages = opening_messages(task, prompt)
+    for index, step in enumerate(steps):
+        messages += [
+            Message("assistant", step.reply, trained(index, step)),
+            Message("user", step.observation),
+        ]
+    return messages[:-1] if steps else messages
+
+
+def trained_from(first: int, env: str, mask_refused: bool = True) -> Callable[[int, Step], bool]:
+    """Loss flags: steps from `first` on are trained; what was refused and could not be left out is not."""
+    return lambda index, step: index >= first and not (mask_refused and is_refused(env, step))

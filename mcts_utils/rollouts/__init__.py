@@ -1,0 +1,1 @@
+"""One actor in one environment: steps, whole episodes, replays."""

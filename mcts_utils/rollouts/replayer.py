@@ -1,0 +1,91 @@
+"""Execute replies on one task, each distinct sequence of actions once. Chooses nothing and formats nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+
+from mcts_utils.envs.session_pool import SessionPool
+from mcts_utils.prompts import action_of, is_signal
+from mcts_utils.rollouts.episode import replay, run_episode
+from mcts_utils.types import Actor, EnvError, InputError, Step, Stopped, Task
+
+
+def sent(reply: str) -> str:
+    """What of a reply decides what happens: its action, and whether a `wait` is a revision signal."""
+    return "\0" if is_signal(reply, env_waits=True) else action_of(reply)
+
+
+class Replayer:
+    """Executes replies on one task, each distinct sequence of actions once; one instance per tree, one thread."""
+
+    def __init__(
+        self, pool: SessionPool, index: int, task_id: str, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`index` is the server's index of the goal, `task_id` what must be there."""
+        self._pool, self._index, self._task_id, self._stopped = pool, index, task_id, stopped
+        self._known: dict[tuple[str, ...], tuple[Task, tuple[Step, ...]]] = {}
+        self._sent = cache(sent)
+        self.replays = 0
+        self.env_steps = 0
+
+    def __call__(self, replies: Sequence[str]) -> tuple[Step, ...]:
+        """The steps that came back, up to the one that ended the episode."""
+        return self.run(replies)[1]
+
+    def run(self, replies: Sequence[str]) -> tuple[Task, tuple[Step, ...]]:
+        """The task as its reset showed it, and the steps that came back.
+
+        Raises:
+            EnvError: when two sessions in a row failed.
+            InputError: when the server's index is another goal than the tree's.
+            Stopped: when the run is being stopped.
+        """
+        key = tuple(self._sent(reply) for reply in replies)
+        if key not in self._known:
+            if self._stopped():
+                raise Stopped
+            try:
+                found = self._execute(replies)
+            except EnvError:
+                found = self._execute(
+                    replies
+                )  # a step is never sent again, a whole path from its reset may be
+            self._known[key] = found
+        task, steps = self._known[key]
+        return task, tuple(
+            step if step.reply == reply else replace(step, reply=reply)
+            for step, reply in zip(steps, replies, strict=False)
+        )
+
+    def _execute(self, replies: Sequence[str]) -> tuple[Task, tuple[Step, ...]]:
+        with self._pool.session() as env:
+            task, steps = replay(env, self._index, replies)
+        if task.id != self._task_id:
+            raise InputError(
+                f"the server's index {self._index} is the task {task.id}, the tree's is {self._task_id}"
+            )
+        self.replays += 1
+        self.env_steps += len(steps)
+        return task, tuple(steps)
+
+    def resume(
+        self, actor: Actor, prefix: Sequence[Step], prompt: str, max_steps: int, temperature: float, seed: int
+    ) -> tuple[Step, ...]:
+        """The prefix and what the actor does behind it (`--repair 1`)."""
+        with self._pool.session() as env:
+            episode = run_episode(
+                actor,
+                env,
+                self._index,
+                prompt=prompt,
+                max_steps=max_steps,
+                temperature=temperature,
+                seed=seed,
+                prefix=prefix,
+                stopped=self._stopped,
+            )
+        self.replays += 1
+        self.env_steps += len(episode.steps)
+        return tuple(episode.steps)

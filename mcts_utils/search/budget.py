@@ -1,0 +1,75 @@
+"""How many completions a baseline may spend on each task: what an earlier search spent, or a number for all tasks.
+
+It checks flags and reads trees; it spends nothing (baselines.py does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mcts_utils.search.baselines import SEARCH, STRATEGIES, Baseline
+from mcts_utils.search.tree_io import finished_tree
+from mcts_utils.storage.layout import tree_files
+from mcts_utils.types import InputError
+
+
+def check_strategy(strategy: str, budget: str | None, budget_from: str | None) -> int | None:
+    """The number of --budget, if the three flags go together.
+
+    Raises:
+        InputError: naming the flag and its value.
+    """
+    names = (SEARCH, *STRATEGIES)
+    if strategy not in names:
+        raise InputError(f"--strategy must be one of {', '.join(names)}: {strategy!r}")
+    given = {"--budget": budget, "--budget_from": budget_from}
+    used = [name for name, value in given.items() if value is not None]
+    if strategy == SEARCH and used:
+        raise InputError(
+            f"{' and '.join(used)} is for --strategy {' or '.join(STRATEGIES)}; the search has ITERA"
+        )
+    if strategy != SEARCH and len(used) != 1:
+        raise InputError(
+            f"--strategy {strategy} needs --budget or --budget_from, {'not both' if used else 'none is given'}"
+        )
+    if budget is None:
+        return None
+    if not budget.isdecimal() or int(budget) < 1:
+        raise InputError(f"--budget must be a whole number of completions, at least 1: {budget!r}")
+    return int(budget)
+
+
+def spent_by(folder: str, env: str, goals: str) -> dict[int, int]:
+    """Task index -> completions, of the finished search in a folder.
+
+    Args:
+        goals: the kind of server that the indices must belong to.
+
+    Raises:
+        InputError: no trees, an unfinished one, other tasks than this environment's, or nothing spent.
+    """
+    found = {}
+    for index, path in tree_files(folder, "--budget_from").items():
+        tree = finished_tree(path)
+        kind = tree.settings.get("goals", goals)
+        if (tree.task.env, kind) != (env, goals):
+            raise InputError(f"--budget_from: {path} is of {tree.task.env} ({kind}), not {env} ({goals})")
+        if not tree.stats["completions"]:
+            raise InputError(f"--budget_from: {path} spent no completions")
+        found[index] = tree.stats["completions"]
+    return found
+
+
+def baseline(
+    strategy: str, number: int | None, source: str, spent: dict[int, int], ids: Sequence[int]
+) -> Baseline:
+    """The budget of each id: `number`, or what it has in `spent`.
+
+    Raises:
+        InputError: naming an id without a tree.
+    """
+    if number is not None:
+        return Baseline(strategy, dict.fromkeys(ids, number))
+    if missing := [index for index in ids if index not in spent]:
+        raise InputError(f"--budget_from {source} has no tree of index {missing[0]} ({len(missing)} missing)")
+    return Baseline(strategy, {index: spent[index] for index in ids}, source)

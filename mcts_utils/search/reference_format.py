@@ -1,0 +1,55 @@
+"""Trees of the public reference: nested nodes, each with its whole conversation. For reading only. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from mcts_utils.search.tree import Node, Tree, new_tree, nodes
+from mcts_utils.types import InputError, Task
+
+
+def from_reference_dict(data: Mapping[str, Any], env: str = "", index: int = -1) -> Tree:
+    """A reference tree: nested nodes, each with its whole conversation in `state`. For reading, never to go on with.
+
+    Scores of 0..100 (ScienceWorld) become 0..1. A leaf is a terminal node without children: the reference also marks
+    inner nodes terminal when all their children are. What its depth limit ended is not told from `done`.
+
+    Raises:
+        InputError: if a field is missing.
+    """
+    try:
+        opening = _reference_opening(data.get("state"))
+        digest = hashlib.sha256(opening.encode("utf-8", "replace")).hexdigest()[:16]
+        tree = new_tree(Task(env, index, f"{env}:{digest}", opening))
+        tree.status = "done"
+        stack = [(tree.root, data)]
+        while stack:
+            node, row = stack.pop()
+            node.visits, node.value = row["visits"], row["value"]
+            for child_row in row["children"]:
+                stack.append((_reference_child(tree, node, child_row), child_row))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"not a reference tree: {error!r}") from error
+    if max(node.reward for node in nodes(tree)) > 1:
+        for node in nodes(tree):
+            node.reward /= 100
+            node.value /= 100
+    return tree
+
+
+def _reference_child(tree: Tree, parent: Node, row: Mapping[str, Any]) -> Node:
+    child = tree.add(parent, row["llm_response"], row["action"])
+    child.obs = row["obs"]
+    child.disaster = bool(row["disaster"])
+    child.reward = 0.0 if child.disaster else max(0.0, float(row["env_score"]))
+    child.is_terminal = child.done = bool(row["is_terminal"]) and not row["children"]
+    child.executed, child.samples = True, 1
+    return child
+
+
+def _reference_opening(state: Any) -> str:
+    """The last user turn of the root's conversation."""
+    turns = [m["content"] for m in state or () if m.get("role") == "user"]
+    return turns[-1] if turns else ""

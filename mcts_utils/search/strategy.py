@@ -1,0 +1,103 @@
+"""How the trees of one folder are made: the strategy and its settings, as each tree and the manifest record them.
+
+Two runs may write into one folder if they would make the same trees. It opens no session and asks no actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from mcts_utils.config import Settings
+from mcts_utils.rollouts.episode import derive_seed
+from mcts_utils.search.baselines import SEARCH, STRATEGIES, Baseline
+from mcts_utils.search.mcts import Rules, search
+from mcts_utils.search.simulator import TaskSimulator
+from mcts_utils.search.tree import Tree, new_tree
+from mcts_utils.storage.files import read_json
+from mcts_utils.types import InputError, Task
+
+# What two runs must share to write into one folder; ITERA may differ.
+FIXED = ("model_name", "n_gen", "n_rollout", "max_depth", "uct_c", "temp", "max_token_length", "grounding")
+SEARCH_ONLY = ("itera", "n_gen", "uct_c")  # a baseline has no use for these
+RNG = -2  # the "rollout number" of an iteration's random choices
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Strategy and settings of a run."""
+
+    settings: Settings
+    goals: str  # the kind of server that the indices belong to
+    weights: str  # of a local model (storage.fingerprint)
+    baseline: Baseline | None = None  # instead of the search
+
+    @property
+    def strategy(self) -> str:
+        """`mcts`, or the baseline's name."""
+        return self.baseline.strategy if self.baseline else SEARCH
+
+    def fixed(self) -> dict[str, Any]:
+        """What all trees of the folder share; each of them records it."""
+        unused = SEARCH_ONLY if self.baseline else ()
+        how = {name: getattr(self.settings, name) for name in FIXED if name not in unused}
+        return {**how, "weights": self.weights, "goals": self.goals, "strategy": self.strategy}
+
+    def public(self) -> dict[str, Any]:
+        """For the manifest; a baseline's budget is that of all its tasks."""
+        everything = {**self.settings.public(), **self.fixed()}
+        if self.baseline is None:
+            return everything
+        kept = {name: value for name, value in everything.items() if name not in SEARCH_ONLY}
+        budget = sum(self.baseline.budgets.values())
+        return {**kept, "budget": budget, "budget_from": self.baseline.source}
+
+    def plant(self, task: Task) -> Tree:
+        """A tree of its root alone."""
+        settings = {**self.fixed(), **self._extent(task.index)}
+        return new_tree(task, settings, self.settings.prompt, self.settings.seed)
+
+    def grow(self, tree: Tree, simulator: TaskSimulator) -> Iterator[int]:
+        """Bring the tree to its end; yields the number of each whole iteration, when the tree can be saved."""
+        s, index = self.settings, tree.task.index
+        tree.settings.update(self._extent(index))
+        rules = Rules(s.n_gen, s.n_rollout, s.max_depth, s.uct_c)
+
+        def rng(iteration: int) -> Random:
+            return Random(derive_seed(s.seed, index, iteration, RNG))
+
+        if self.baseline is None:
+            return search(tree, s.itera, rules, rng, simulator)
+        return STRATEGIES[self.strategy](tree, self.baseline.budgets[index], rules, rng, simulator)
+
+    def check(self, tree: Tree, path: Path) -> None:
+        """Raises InputError if the tree of that file was begun in another way."""
+        found = {"strategy": SEARCH, **tree.settings, "prompt": tree.prompt, "seed": tree.seed}
+        wanted = {**self.fixed(), "prompt": self.settings.prompt, "seed": self.settings.seed}
+        if self.baseline:
+            wanted |= self._extent(tree.task.index)
+        if tree.stats["iterations"]:
+            refuse(path, found, wanted)
+
+    def check_manifest(self, path: Path) -> None:
+        """Raises InputError if another strategy filled the folder, with whatever tasks."""
+        if path.exists():
+            made = read_json(path).get("settings", {}).get("strategy", SEARCH)
+            refuse(path, {"strategy": made}, {"strategy": self.strategy})
+
+    def _extent(self, index: int) -> dict[str, int]:
+        """How far a tree goes."""
+        if self.baseline:
+            return {"budget": self.baseline.budgets.get(index, 0)}
+        return {"itera": self.settings.itera}
+
+
+def refuse(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises InputError naming what differs."""
+    changed = [name for name in wanted if found.get(name) != wanted[name]]
+    if changed:
+        what = ", ".join(f"{n.upper()}={found.get(n)!r}, now {wanted[n]!r}" for n in changed)
+        raise InputError(f"{path} was made with {what}: use another --output_dir")

@@ -1,0 +1,1 @@
+"""A stand-in for an LLM: an OpenAI-compatible chat endpoint that plays a bundled environment by plan."""

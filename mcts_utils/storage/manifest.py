@@ -1,0 +1,87 @@
+"""File names, atomic JSON and JSONL, sha256, manifests.
+
+One function names each file for writer, reader and resume alike. It knows nothing of trees or records: it takes and
+gives plain dicts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mcts_utils.storage.files import sha256_file, write_json
+
+MANIFEST_VERSION = 1
+SAMPLED_BYTES = 1 << 20  # read at each end of a weight file for its fingerprint
+SECRETS = ("openai_api_key", "api_key")
+
+
+def fingerprint(model_dir: str) -> str:
+    """A hash that changes with a local model's files: names, sizes and both ends of each; empty for an endpoint.
+
+    Training moves every weight, so the ends tell two checkpoints apart without reading gigabytes.
+    """
+    if not model_dir:
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(Path(model_dir).iterdir()):
+        if path.suffix not in (".json", ".safetensors", ".bin", ".jinja", ".model"):
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(SAMPLED_BYTES))
+            file.seek(max(0, size - SAMPLED_BYTES))
+            digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()
+
+
+def code_revision() -> str:
+    """`git describe` of this checkout, or "unknown" outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--tags"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def write_manifest(
+    path: str | Path,
+    stage: str,
+    settings: Mapping[str, Any],
+    inputs: Sequence[str | Path],
+    outputs: Sequence[str | Path],
+    counts: Mapping[str, Any],
+    tokens: Mapping[str, Any],
+    seconds: float,
+) -> None:
+    """Record what a stage did. Called last: a manifest means that its outputs are complete.
+
+    Files are named relative to the manifest's folder, so that a result can be moved as a whole.
+    """
+    folder = Path(path).parent
+
+    def listed(files: Sequence[str | Path]) -> list[dict[str, str]]:
+        return [{"path": os.path.relpath(file, folder), "sha256": sha256_file(file)} for file in files]
+
+    write_json(
+        path,
+        {
+            "version": MANIFEST_VERSION,
+            "stage": stage,
+            "code_revision": code_revision(),
+            "settings": {name: value for name, value in settings.items() if name.lower() not in SECRETS},
+            "inputs": listed(inputs),
+            "outputs": listed(outputs),
+            "counts": dict(counts),
+            "tokens": dict(tokens),
+            "seconds": round(seconds, 3),
+        },
+    )

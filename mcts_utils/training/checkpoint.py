@@ -1,0 +1,204 @@
+"""Model folders: a copy that the trainer's older `transformers` reads, and the trained weights in the model's own form.
+
+XTuner's environment has transformers 4.48. It reads a folder of transformers 5 without a complaint, and wrongly: it
+knows no `rope_parameters`, so every model gets rope_theta 10000. What is written back is therefore the source's own
+files with new weights, never what the old version saves.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from mcts_utils.storage import files as storage_files
+from mcts_utils.training.launcher import TrainingFailed
+from mcts_utils.types import InputError
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
+# An earlier run's records, and what is said of the old weights, which is not true of the new ones.
+NOT_KEPT = ("manifest.json", "inputs.json", "xtuner_config.py", "README.md", "card.json")
+HEAD = "lm_head.weight"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """A model's safetensors, sorted.
+
+    Raises:
+        InputError: if the folder is no model, or one whose code would have to be run to load it.
+    """
+    if not (folder / "config.json").is_file():
+        raise InputError(f"--model_dir {folder}: no config.json there")
+    if "auto_map" in storage_files.read_json(folder / "config.json"):
+        raise InputError(
+            f"--model_dir {folder}: config.json has auto_map, and code from a model folder is never run"
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"--model_dir {folder}: no *.safetensors there")
+    return files
+
+
+def stage(model: Path, target: Path) -> None:
+    """Write the copy for the trainer; weights and tokenizer files are links."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    storage_files.write_json(
+        target / "config.json", older_config(storage_files.read_json(model / "config.json"))
+    )
+    tokenizer = storage_files.read_json(model / "tokenizer_config.json")
+    storage_files.write_json(target / "tokenizer_config.json", older_tokenizer_config(tokenizer))
+    # generation_config.json stays out: 4.48 refuses to save what it does not know, and the source's is copied back.
+    rewritten = {"config.json", "tokenizer_config.json", "generation_config.json"}
+    for path in [*weight_files(model), *small_files(model), *model.glob("*.safetensors.index.json")]:
+        if path.name not in rewritten:
+            (target / path.name).symlink_to(path.resolve())
+
+
+def older_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of transformers 5 in the words of 4.48; one that is in those words already is not changed.
+
+    Raises:
+        InputError: if its rotary embedding has no form there.
+    """
+    result = dict(config)
+    if "dtype" in result:
+        result["torch_dtype"] = result.pop("dtype")
+    rope = result.pop("rope_parameters", None)
+    if rope is not None:
+        if "rope_theta" not in rope:
+            raise InputError(f"--model_dir: config.json has rope_parameters without one rope_theta: {rope!r}")
+        scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+        result["rope_theta"] = rope["rope_theta"]
+        result["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
+    return result
+
+
+def older_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """tokenizer_config.json likewise."""
+    result = {name: value for name, value in config.items() if name != "backend"}
+    if result.get("tokenizer_class") == "TokenizersBackend":
+        result["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(result.get("extra_special_tokens"), list):
+        result["additional_special_tokens"] = result.pop("extra_special_tokens")
+    return result
+
+
+def small_files(model: Path) -> list[Path]:
+    """Everything in the folder but weights, records and model card: configs, tokenizer, chat template."""
+    return sorted(
+        path
+        for path in model.iterdir()
+        if path.is_file() and not path.name.endswith(WEIGHTS) and path.name not in NOT_KEPT
+    )
+
+
+def stored_dtype(model: Path) -> str:
+    """The dtype that most of the model's tensors are stored in: "float32", "float16" or "bfloat16"."""
+    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    with safe_open(weight_files(model)[0], "pt") as file:
+        found = [file.get_slice(name).get_dtype() for name in file.keys()]
+    most = max(set(found), key=found.count)
+    if most not in names:
+        raise InputError(f"--model_dir {model}: weights are {most}, not one of {', '.join(names)}")
+    return names[most]
+
+
+def finish(converted: Path, model: Path, target: Path, dtype: str) -> list[Path]:
+    """Write the trained model to `target`: new weights in `dtype`, every other file as `model` has it.
+
+    Returns:
+        The files written.
+
+    Raises:
+        TrainingFailed: if a tensor is missing, misshapen or not finite, or if no tensor changed.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    written = _copy_small_files(model, target, dtype)
+    before, after = _places(model), _trained_places(converted, model)
+    changed, total = False, 0
+    for shard in sorted(set(after.values())):
+        tensors = {}
+        for name, new in _tensors(shard, after):
+            changed |= name in before and _differs(name, _tensor(before[name], name), new)
+            tensors[name] = _cast(name, new, dtype)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+        save_file(tensors, target / shard.name, metadata={"format": "pt"})
+        (target / shard.name).chmod(0o644)  # safetensors makes it private
+        written.append(target / shard.name)
+    if not changed:
+        raise TrainingFailed(f"{converted}: training changed no weight of {model}")
+    if len(set(after.values())) > 1:
+        names = {name: path.name for name, path in sorted(after.items())}
+        index = target / "model.safetensors.index.json"
+        storage_files.write_json(index, {"metadata": {"total_size": total}, "weight_map": names})
+        written.append(index)
+    return written
+
+
+def _copy_small_files(model: Path, target: Path, dtype: str) -> list[Path]:
+    written = []
+    for path in small_files(model):
+        shutil.copyfile(path, target / path.name)
+        written.append(target / path.name)
+    config = storage_files.read_json(model / "config.json")
+    # Old and new name of one thing; where neither is there the old one, which every version reads, is added.
+    names = {"dtype", "torch_dtype"} & set(config) or {"torch_dtype"}
+    if any(config.get(name) != dtype for name in names):
+        text = json.dumps(config | dict.fromkeys(names, dtype), indent=2, ensure_ascii=False) + "\n"
+        (target / "config.json").write_text(text, encoding="utf-8")
+    return written
+
+
+def _trained_places(converted: Path, model: Path) -> dict[str, Path]:
+    """Tensor -> file of the converted folder, held against the tensors that `model` has."""
+    before, after = _places(model), _places(converted)
+    optional = {name for name in before if name.endswith("inv_freq")}  # a buffer that old versions stored
+    if storage_files.read_json(model / "config.json").get("tie_word_embeddings"):
+        optional.add(HEAD)
+        if HEAD not in before:
+            after.pop(HEAD, None)  # DeepSpeed's checkpoint repeats the embedding under the head's name
+    differing = (set(before) ^ set(after)) - optional
+    if differing:
+        raise TrainingFailed(f"{converted}: other tensors than {model}: {', '.join(sorted(differing)[:4])}")
+    return after
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    places = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            places.update(dict.fromkeys(file.keys(), path))
+    return places
+
+
+def _tensors(shard: Path, places: Mapping[str, Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    with safe_open(shard, "pt") as file:
+        for name in file.keys():
+            if places.get(name) == shard:
+                yield name, file.get_tensor(name)
+
+
+def _tensor(path: Path, name: str) -> torch.Tensor:
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(name)
+
+
+def _differs(name: str, old: torch.Tensor, new: torch.Tensor) -> bool:
+    if old.shape != new.shape:
+        raise TrainingFailed(f"{name} has shape {tuple(new.shape)} after training, {tuple(old.shape)} before")
+    return not torch.equal(old, new.to(old.dtype))
+
+
+def _cast(name: str, tensor: torch.Tensor, dtype: str) -> torch.Tensor:
+    result = tensor.to(DTYPES[dtype]).contiguous()
+    if not torch.isfinite(result).all():
+        raise TrainingFailed(f"{name} is not finite in {dtype} after training")
+    return result

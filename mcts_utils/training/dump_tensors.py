@@ -1,0 +1,41 @@
+"""Runs in the trainer's environment: the tensors that XTuner's own code makes of prepared folders, as JSON.
+
+    XTUNER_PYTHON mcts_utils/training/dump_tensors.py FOLDER...
+
+FOLDER holds config.py and train.jsonl; dump.json is written there. A row is a list of sequences, {input_ids, labels}:
+one of a conversation, two (chosen, rejected) of a pair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def rows_of(config: str) -> list[list[dict[str, Any]]]:
+    """Every row of the config's data, through its dataset and its collate function."""
+    from mmengine.config import Config
+    from xtuner.registry import BUILDER
+    from xtuner.tools.train import register_function
+
+    cfg = Config.fromfile(config)
+    loader = cfg.train_dataloader
+    collate, options = loader.collate_fn.type, {k: v for k, v in loader.collate_fn.items() if k != "type"}
+    register_function(cfg._cfg_dict)
+    rows = []
+    for row in BUILDER.build(loader.dataset):
+        data = collate([row], **options)["data"]
+        lengths = data["attention_mask"].sum(-1).tolist()
+        ids, labels = data["input_ids"].tolist(), data["labels"].tolist()
+        sides = zip(ids, labels, lengths, strict=True)
+        rows.append([{"input_ids": i[:length], "labels": label[:length]} for i, label, length in sides])
+    return rows
+
+
+if __name__ == "__main__":
+    for folder in sys.argv[1:]:
+        os.chdir(folder)
+        with open("dump.json", "w", encoding="utf-8") as file:
+            json.dump(rows_of("config.py"), file)

@@ -1,0 +1,262 @@
+"""XTuner as a subprocess: which interpreter, which command, what it logs, and whether it really finished.
+
+The `xtuner` command exits 0 when training crashed; `python -m xtuner.tools.train` does not, and the checkpoint is
+checked all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from mcts_utils.training.node_layout import Machines
+from mcts_utils.types import InputError
+
+XTUNER = "0.2.0"
+HERE = Path(__file__).resolve().parent
+PROBE = """
+import importlib.metadata as meta, json, torch
+known = {d.metadata["Name"].lower(): d.version for d in meta.distributions()}
+names = ("xtuner", "mmengine", "torch", "transformers", "deepspeed", "peft", "bitsandbytes")
+gpus = torch.cuda.device_count()
+memory = [torch.cuda.mem_get_info(i)[0] for i in range(gpus)]
+print(json.dumps({"gpus": gpus, "memory": memory, "versions": {n: known[n] for n in names if n in known}}))
+"""
+ITERATION = re.compile(r"Iter\(train\)\s*\[\s*(\d+)/\d+\].*?\blr: (\S+).*?\bloss: (\S+)")
+LOGGED = ("step", "lr", "loss", "grad_norm", "reward_acc", "reward_margin")  # the last two are DPO's
+TAIL = 25  # lines of a log that a failure shows
+
+
+class TrainingFailed(RuntimeError):
+    """The trainer, or what it left behind, is not what was asked for. Exit code 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """The interpreter of XTuner's own environment."""
+
+    python: str
+    gpus: int
+    versions: dict[str, str]
+    memory: tuple[int, ...] = ()  # bytes free on each GPU
+
+
+def trainer_python(environ: Mapping[str, str]) -> str:
+    """The interpreter that XTUNER_PYTHON names, or .venv-xtuner's; absolute, for it will run in another folder.
+
+    Raises:
+        InputError: if there is no such program.
+    """
+    python = environ.get("XTUNER_PYTHON") or str(HERE.parents[1] / ".venv-xtuner" / "bin" / "python")
+    found = shutil.which(python, path=environ.get("PATH"))
+    if found is None:
+        raise InputError(
+            f"XTUNER_PYTHON: no program {python}; bash scripts/setup.sh makes the trainer's environment"
+        )
+    return os.path.abspath(found)  # not resolved: a venv is known by its link
+
+
+def find_trainer(python: str, environ: Mapping[str, str]) -> Trainer:
+    """Ask an interpreter what it has, once: importing torch takes seconds.
+
+    Raises:
+        InputError: if it is broken or has no XTuner 0.2.0.
+    """
+    if python not in _found:
+        _found[python] = _probe(python, environ)
+    return _found[python]
+
+
+_found: dict[str, Trainer] = {}
+
+
+def _probe(python: str, environ: Mapping[str, str]) -> Trainer:
+    try:
+        probe = subprocess.run(
+            [python, "-c", PROBE], capture_output=True, text=True, check=True, timeout=300, env=dict(environ)
+        )
+        found = json.loads(probe.stdout)
+    except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
+        raise InputError(f"XTUNER_PYTHON: {python} is no trainer ({type(error).__name__})") from error
+    if found["versions"].get("xtuner") != XTUNER:
+        raise InputError(
+            f"XTUNER_PYTHON: {python} has xtuner {found['versions'].get('xtuner')}, not {XTUNER}"
+        )
+    return Trainer(python, found["gpus"], found["versions"], tuple(found.get("memory", ())))
+
+
+def train_command(
+    trainer: Trainer, machines: Machines, deepspeed: str | None, resume: str | None
+) -> list[str]:
+    """The training command of one node; it runs in the folder that holds config.py."""
+    command = [trainer.python]
+    if deepspeed or machines.devices > 1:
+        # DeepSpeed wants RANK, MASTER_ADDR and their like, which a launcher sets.
+        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(machines.per_node)]
+        command += _rendezvous(machines)
+    command += ["-m", "xtuner.tools.train", "config.py", "--work-dir", "run"]
+    command += ["--launcher", "pytorch"] if deepspeed or machines.devices > 1 else []
+    command += ["--deepspeed", deepspeed] if deepspeed else []
+    return command + (["--resume", resume] if resume else [])
+
+
+def _rendezvous(machines: Machines) -> list[str]:
+    if machines.nodes == 1:
+        return ["--standalone"]  # a free port: several runs on one machine do not meet
+    place = ["--master_addr", machines.address, "--master_port", str(machines.port)]
+    return ["--nnodes", str(machines.nodes), "--node_rank", str(machines.rank), *place]
+
+
+def convert_command(trainer: Trainer, checkpoint: str, target: str) -> list[str]:
+    """The conversion to a Hugging Face folder (of a model or an adapter): without these flags it is float16 pickles."""
+    module = "xtuner.tools.model_converters.pth_to_hf"
+    return [
+        trainer.python,
+        "-m",
+        module,
+        "config.py",
+        checkpoint,
+        target,
+        "--fp32",
+        "--safe-serialization",
+    ]
+
+
+def trainer_environ(environ: Mapping[str, str], gpus: int, quantized: bool = False) -> dict[str, str]:
+    """The environment of the trainer: nothing from the network, caches in its own folder, patches on CPU hosts."""
+    result = dict(environ) | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_CACHE": "cache",
+        "TOKENIZERS_PARALLELISM": "false",
+        # --resume reads its own pickled checkpoint, which torch >= 2.6 refuses otherwise.
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+    }
+    if not gpus:
+        # Waiting threads sleep: small operations on busy cores lose most of their time to spinning otherwise.
+        result = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"} | result
+        result |= {"AGENT_R_QUANTIZED": "1"} if quantized else {}
+        result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE / "cpu"), environ.get("PYTHONPATH")]))
+    return result
+
+
+def shell_line(folder: Path, command: list[str], environ: Mapping[str, str], base: Mapping[str, str]) -> str:
+    """The same call for a person's shell: folder, the variables that differ from `base`, command."""
+    differing = [f"{name}={shlex.quote(value)}" for name, value in environ.items() if base.get(name) != value]
+    if not command:
+        return f"cd {shlex.quote(str(folder))}  # nothing is left to train"
+    return f"cd {shlex.quote(str(folder))} && {' '.join(differing)} {shlex.join(command)}"
+
+
+def run(
+    command: list[str],
+    folder: Path,
+    environ: Mapping[str, str],
+    log: Path,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Run to the end with output to `log`; on any exception, Ctrl-C among them, the child's group is ended first.
+
+    Raises:
+        TrainingFailed: with the tail of the log, if it exits with anything but 0.
+    """
+    with log.open("a", encoding="utf-8") as file:
+        # A session of its own: one signal reaches a launcher's workers too, and the terminal's Ctrl-C none of them.
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=dict(environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                file.write(line)
+                file.flush()
+                on_line(line)
+            code = child.wait()
+        except BaseException:
+            end(child)
+            raise
+    if code != 0:
+        tail = log.read_text(encoding="utf-8").splitlines()[-TAIL:]
+        raise TrainingFailed(
+            "\n".join([*tail, f"{shlex.join(command[:4])} ... exited with {code}; log: {log}"])
+        )
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    """End the child and its workers, by the child's own id: first politely, then whoever of them is still there."""
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            pass
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    except ProcessLookupError:
+        return
+
+
+class Progress:
+    """A bar from XTuner's log lines: iterations, learning rate, loss."""
+
+    def __init__(self, iterations: int) -> None:
+        slow = 0.5 if sys.stderr.isatty() else 20  # seconds between lines, so that a log file stays short
+        self.bar = tqdm(total=iterations, desc="train", unit="it", mininterval=slow, file=sys.stderr)
+
+    def read(self, line: str) -> None:
+        """Take one line of the log."""
+        found = ITERATION.search(line)
+        if found:
+            self.bar.set_postfix_str(f"lr {found[2]}, loss {found[3]}", refresh=False)
+            self.bar.update(int(found[1]) - self.bar.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def last_checkpoint(run_folder: Path) -> str | None:
+    """Name of the newest complete checkpoint, e.g. "iter_120.pth": a file, or DeepSpeed's folder."""
+    pointer = run_folder / "last_checkpoint"
+    name = Path(pointer.read_text(encoding="utf-8").strip()).name if pointer.is_file() else ""
+    return name if name and (run_folder / name).exists() else None
+
+
+def losses(run_folder: Path) -> list[dict[str, Any]]:
+    """One row per log line: step (iterations done), lr, loss (mean of the last ten iterations), grad_norm.
+
+    Raises:
+        TrainingFailed: if there is none, or a loss is not finite.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for path in sorted(
+        run_folder.glob("*/vis_data/scalars.json")
+    ):  # one per start; a resumed run goes over some again
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if "loss" in row:
+                rows[row["step"]] = {name: row[name] for name in LOGGED if name in row}
+    if not rows or not all(math.isfinite(row["loss"]) for row in rows.values()):
+        raise TrainingFailed(f"{run_folder}: {'a loss is not finite' if rows else 'no loss was logged'}")
+    return [rows[step] for step in sorted(rows)]

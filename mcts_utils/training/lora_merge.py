@@ -1,0 +1,63 @@
+"""Low-rank adapters -> whole weights: W + alpha / r * B A, in float32, tensor by tensor.
+
+The adapter of a 4-bit training is added to the weights that were quantized, not to their 4-bit form.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from mcts_utils.storage import files
+from mcts_utils.training.launcher import TrainingFailed
+
+WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+PREFIX = "base_model.model."
+
+
+def merge(adapter: Path, model: Path, target: Path) -> None:
+    """Write the model's tensors with the adapter added, in float32 and under the model's own file names.
+
+    Raises:
+        TrainingFailed: if the adapter is not one for this model.
+    """
+    settings = files.read_json(adapter / SETTINGS)
+    if settings.get("use_rslora") or settings.get("use_dora") or settings.get("rank_pattern"):
+        raise TrainingFailed(f"{adapter}: an adapter of a kind that is not trained here")
+    factor = settings["lora_alpha"] / settings["r"]
+    left = pairs(load_file(adapter / WEIGHTS), adapter)
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(model.glob("*.safetensors")):
+        tensors = {}
+        with safe_open(path, "pt") as file:
+            for name in file.keys():
+                tensors[name] = file.get_tensor(name).float()
+                if name in left:
+                    down, up = left.pop(name)
+                    if (up.shape[0], down.shape[1]) != tuple(tensors[name].shape):
+                        raise TrainingFailed(f"{adapter}: {name} is of another shape in {model}")
+                    tensors[name] += factor * (up.float() @ down.float())
+        save_file(tensors, target / path.name, metadata={"format": "pt"})
+    if left:
+        raise TrainingFailed(f"{adapter}: {next(iter(left))} is no tensor of {model}")
+
+
+def pairs(tensors: dict[str, torch.Tensor], source: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Name of a weight -> (A [r, in], B [out, r]).
+
+    Raises:
+        TrainingFailed: if half of a pair is missing or a name is not understood.
+    """
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, dot, part = key.removeprefix(PREFIX).removesuffix(".weight").rpartition(".lora_")
+        if not dot or part not in ("A", "B"):
+            raise TrainingFailed(f"{source}: {key} is no part of a low-rank adapter")
+        found.setdefault(f"{name}.weight", {})[part] = tensor
+    broken = [name for name, parts in found.items() if len(parts) != 2]
+    if broken or not found:
+        raise TrainingFailed(f"{source}: half an adapter: {', '.join(broken[:3]) or 'no tensors'}")
+    return {name: (parts["A"], parts["B"]) for name, parts in found.items()}

@@ -1,0 +1,172 @@
+"""What a training run is set to: the named configs. Each differs from the one it derives from in what must differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from mcts_utils.training.chat_format import ChatFormat
+
+WARMUP_RATIO = 0.03  # of all iterations (Appendix C.1)
+SAVE_STEPS = 512  # iterations between two checkpoints; as in base.py.in
+XTUNER_QLORA = "XTuner's llama3_8b_instruct_qlora_alpaca_e3"
+ETO = "ETO's run_eto.sh, iteration 1"  # Song et al. 2024, the authors' repository
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adapters on every linear layer but the head."""
+
+    rank: int
+    alpha: int
+    dropout: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """The numbers that may differ between runs; the rest of Appendix C.1 stands in base.py.in."""
+
+    name: str
+    model: str  # what the committed config names; a run puts its own folder there
+    chat: ChatFormat
+    gpus: int  # that the numbers are meant for; 0: a CPU
+    epochs: int
+    lr: float  # at its peak
+    batch: int  # rows (or pairs) per micro-batch on each device
+    accumulation: int  # micro-batches per optimizer step
+    max_length: int  # tokens per row
+    precision: str  # dtype of the weights in the trainer: "float32" or "bfloat16"
+    recompute: bool  # activation checkpointing: slower, and needed where activations do not fit
+    deepspeed: str | None  # name of XTuner's DeepSpeed JSON
+    backend: str  # of torch.distributed, where it is used
+    method: str = "sft"  # or "dpo"
+    lora: Lora | None = None  # None: every weight is trained
+    quantized: bool = False  # the frozen weights in 4 bits
+    beta: float = 0.1  # DPO: how strongly the policy is held to the reference
+    seed: int = 0
+    # number -> where it comes from, for the config's comments
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+TINY_ACTOR = TrainSettings(
+    name="tiny_actor",
+    model="models/tiny_actor",
+    chat=ChatFormat("<|system|>{system}<|end|>", "<|user|>{input}<|end|><|assistant|>", "<|end|>"),
+    gpus=0,
+    epochs=3,
+    lr=5e-4,
+    batch=1,
+    accumulation=8,
+    max_length=2048,
+    precision="float32",
+    recompute=False,
+    deepspeed=None,
+    backend="gloo",
+    sources={
+        "epochs": "Appendix C.1: 3 in iteration 1, then 1",
+        "lr": "what results/ was measured with",
+        "batch": "Appendix C.1",
+        "accumulation": "some 450 rows give 57 steps an epoch",
+        "max_length": "the model's window",
+    },
+)
+TINY_LORA = replace(
+    TINY_ACTOR,
+    name="tiny_actor_lora",
+    lora=Lora(64, 16, 0.1),
+    lr=5e-3,
+    sources={
+        **TINY_ACTOR.sources,
+        "lr": "ten times tiny_actor's, as 2e-4 is of 2e-5",
+        "lora": XTUNER_QLORA,
+    },
+)
+TINY_DPO = replace(
+    TINY_ACTOR,
+    name="tiny_actor_dpo",
+    method="dpo",
+    lr=5e-5,
+    accumulation=4,
+    sources={
+        **TINY_ACTOR.sources,
+        "epochs": ETO,
+        "lr": "a tenth of tiny_actor's",
+        "accumulation": "few pairs",
+        "beta": ETO,
+    },
+)
+
+LLAMA3_8B = TrainSettings(
+    name="llama3_8b_instruct_full_agent_r",
+    model="meta-llama/Llama-3.1-8B-Instruct",
+    # XTuner's llama3_chat is Llama 3's: Llama 3.1's chat template adds the date lines and trims every content.
+    chat=ChatFormat(
+        "<|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>",
+        "<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<|eot_id|>",
+        preamble="Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
+        strip=True,
+    ),
+    gpus=8,
+    epochs=3,
+    lr=2e-5,
+    batch=1,
+    accumulation=16,
+    max_length=8192,
+    precision="bfloat16",
+    recompute=True,
+    deepspeed="deepspeed_zero2",
+    backend="nccl",
+    sources={
+        "epochs": "Appendix C.1: 3 in iteration 1, then 1",
+        "lr": "Appendix C.1",
+        "batch": "Appendix C.1",
+        "accumulation": "Appendix C.1; x 8 devices: 128 rows a step",
+        "max_length": "Appendix C.1 (8,196; 8192 is meant)",
+    },
+)
+LLAMA3_8B_LORA = replace(
+    LLAMA3_8B,
+    name="llama3_8b_instruct_lora_agent_r",
+    gpus=1,
+    lora=Lora(64, 16, 0.1),
+    lr=2e-4,
+    accumulation=128,
+    sources={
+        **LLAMA3_8B.sources,
+        "lr": XTUNER_QLORA,
+        "lora": XTUNER_QLORA,
+        "accumulation": "the 128 rows a step of Appendix C.1, on one device",
+    },
+)
+LLAMA3_8B_QLORA = replace(
+    LLAMA3_8B_LORA,
+    name="llama3_8b_instruct_qlora_agent_r",
+    quantized=True,
+    sources={**LLAMA3_8B_LORA.sources, "quantized": f"{XTUNER_QLORA}; bfloat16 in place of float16"},
+)
+LLAMA3_8B_DPO = replace(
+    LLAMA3_8B,
+    name="llama3_8b_instruct_dpo_agent_r",
+    method="dpo",
+    lr=1e-6,
+    accumulation=4,
+    max_length=4096,
+    sources={
+        "epochs": ETO,
+        "lr": f"{ETO}; later ones 5e-7",
+        "batch": "one pair is two rows",
+        "accumulation": f"{ETO}: 32 pairs a step",
+        "max_length": ETO,
+        "beta": f"{ETO}; later ones 0.5",
+    },
+)
+
+CONFIGS = {
+    settings.name: settings
+    for settings in (
+        *(TINY_ACTOR, TINY_LORA, TINY_DPO),
+        *(LLAMA3_8B, LLAMA3_8B_LORA, LLAMA3_8B_QLORA, LLAMA3_8B_DPO),
+    )
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Builds docs/ into runs/docs: open runs/docs/index.html. Pages and search work from disk, without a server or a network.
+#   bash scripts/docs.sh
+# Exit code 1: a page, heading, file or image that a page or README.md links to is not there; page and link are named.
+# External addresses are not checked. The builder (requirements-docs.txt) is put into .venv the first time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ ! -f .venv/.stamp ]; then bash scripts/setup.sh --no-train; fi
+stamp=$(cat .venv/.stamp requirements-docs.txt | sha256sum)
+if [ "$(cat .venv/.stamp-docs 2>/dev/null)" != "$stamp" ]; then
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+  echo "$stamp" >.venv/.stamp-docs
+fi
+rm -rf runs/docs
+.venv/bin/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -d runs/docs/.doctrees docs runs/docs
+echo "docs.sh: runs/docs/index.html"

@@ -1,0 +1,230 @@
+"""The local actor as an endpoint, and scripts/serve.sh, over real sockets."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mcts_utils.actors.factory import EndpointActor
+from mcts_utils.actors.local import LocalActor, load_model
+from mcts_utils.actors.serve import create_app
+from mcts_utils.servers.app_server import running
+from mcts_utils.training import tokenizer_check
+from mcts_utils.types import ContextOverflow, InputError, Message
+from tests.helpers.training_models import ROOT, model_folder, tiny_model
+from tests.helpers.training_models import TINY_SPECIAL as SPECIAL
+
+TASK = [Message("system", "Craft the goal."), Message("user", "get 2 oak planks")]
+LATER = [*TASK, Message("assistant", "Thought: get\nAction: get 2 oak"), Message("user", "ok.")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def local(folder) -> Iterator[LocalActor]:
+    actor = LocalActor(*load_model(str(folder)), max_new=24, concurrency=8)
+    yield actor
+    actor.close()
+
+
+@pytest.fixture(scope="module")
+def url(local) -> Iterator[str]:
+    with running(create_app(local, "tiny", 8)) as base:
+        yield base
+
+
+@pytest.fixture
+def endpoint(url) -> Iterator[EndpointActor]:
+    actor = EndpointActor(f"{url}/v1", "", "tiny", max_tokens=24, concurrency=8)
+    yield actor
+    actor.close()
+
+
+def ask(url: str, **body: object) -> httpx.Response:
+    turns = [{"role": m.role, "content": m.content} for m in TASK]
+    return httpx.post(
+        f"{url}/v1/chat/completions", json={"model": "tiny", "messages": turns} | body, timeout=60
+    )
+
+
+def test_the_endpoint_answers_as_the_local_actor_does(endpoint, local):
+    endpoint.check()
+    for messages in (TASK, LATER):
+        here, there = local.sample(messages, 1, 0.0), endpoint.sample(messages, 1, 0.0)
+        assert [s.text for s in there] == [s.text for s in here] and here[0].text
+        here, there = local.sample(messages, 3, 1.0, seed=5), endpoint.sample(messages, 3, 1.0, seed=5)
+        assert [s.text for s in there] == [s.text for s in here]
+        assert [s.prompt_tokens for s in there] == [s.prompt_tokens for s in here]
+        assert sum(s.completion_tokens for s in there) == sum(s.completion_tokens for s in here)
+
+
+def test_many_at_once_are_answered_alike(endpoint, local):
+    expected = [local.sample(TASK, 1, 1.0, seed=seed)[0].text for seed in range(12)]
+    found: dict[int, str] = {}
+
+    def one(seed: int) -> None:
+        found[seed] = endpoint.sample(TASK, 1, 1.0, seed=seed)[0].text
+
+    threads = [threading.Thread(target=one, args=(seed,)) for seed in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[seed] for seed in range(12)] == expected
+
+
+def test_length_usage_and_finish(url):
+    answer = ask(url, max_tokens=3, temperature=0, n=2).json()
+    assert [choice["finish_reason"] for choice in answer["choices"]] == ["length", "length"]
+    assert answer["usage"]["completion_tokens"] == 3 and answer["usage"]["prompt_tokens"] > 5
+    assert ask(url, max_completion_tokens=2, temperature=0).json()["usage"]["completion_tokens"] == 2
+    assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "tiny"
+    assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_a_conversation_that_does_not_fit_is_an_overflow(endpoint):
+    with pytest.raises(ContextOverflow):
+        endpoint.sample([Message("user", "oak " * 3000)], 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        ({"model": "other"}, 404, "other"),
+        ({"messages": []}, 400, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "message 1"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, 400, "message 1"),
+        ({"n": 0}, 400, "n must be"),
+        ({"n": True}, 400, "n must be"),
+        ({"max_tokens": 1.5}, 400, "max_tokens"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": "hot"}, 400, "temperature"),
+        ({"seed": 1.5}, 400, "seed"),
+        ({"stream": True}, 400, "stream"),
+        ({"top_p": 0.9}, 400, "top_p"),
+        ({"stop": ["x"]}, 400, "stop"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_not_ignored(url, body, status, word):
+    answer = ask(url, **body)
+    assert answer.status_code == status and word in answer.json()["error"]["message"]
+
+
+def test_neutral_settings_are_taken(url):
+    assert ask(url, top_p=1, stop=None, stream=False, frequency_penalty=0, max_tokens=1).status_code == 200
+    broken = httpx.post(f"{url}/v1/chat/completions", content=b"{", timeout=60)
+    assert broken.status_code == 400
+
+
+def test_the_served_template_is_held_against_the_trained_one(url, folder, tmp_path, capsys):
+    assert tokenizer_check.main(["--model_dir", str(folder), "--base_url", f"{url}/v1"]) == 0
+    assert "id by id" in capsys.readouterr().out
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    other = model_folder(tmp_path, SPECIAL, template, "<|begin|>", "<|end|>")
+    actor = LocalActor(*load_model(str(other)), max_new=4, concurrency=1)
+    try:
+        with running(create_app(actor, "x", 1)) as elsewhere:
+            assert tokenizer_check.main(["--model_dir", str(folder), "--base_url", elsewhere]) == 1
+    finally:
+        actor.close()
+    assert "tokens served" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no answer to POST /tokenize"):
+        tokenizer_check.differences(str(folder), f"{url}/nowhere")
+
+
+# --- the script
+
+
+def serve(folder: Path, log: Path, **environ: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["bash", str(ROOT / "scripts" / "serve.sh")],
+        env=os.environ
+        | {"MODEL_DIR": str(folder), "PYTHON": sys.executable, "SERVE_LOG": str(log)}
+        | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_serve_prints_the_exports_and_stops_what_it_started(folder, tmp_path):
+    script = serve(folder, tmp_path / "log", SERVE="local", PORT="0", MODEL_NAME="mine")
+    assert script.stdout is not None and script.stderr is not None
+    printed = [script.stdout.readline() for _ in range(3)]
+    assert "id by id" in printed[0] and printed[2] == "export MODEL_NAME=mine\n"
+    base = printed[1].removeprefix("export OPENAI_BASE_URL=").strip()
+    actor = EndpointActor(base, "", "mine", max_tokens=4, concurrency=1)
+    actor.check()
+    assert actor.sample(TASK, 1, 0.0)[0].completion_tokens > 0
+    actor.close()
+    found = re.search(r"process (\d+)", script.stderr.readline())
+    assert found
+    server = int(found[1])
+    script.send_signal(signal.SIGTERM)
+    script.communicate(timeout=600)
+    assert script.returncode == 143
+    with pytest.raises(ProcessLookupError):  # the script has waited for it
+        os.kill(server, 0)
+
+
+VLLM = """#!{python}
+import http.server, sys
+open({seen!r}, "w").write(" ".join(sys.argv[1:]))
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Healthy).serve_forever()
+"""
+
+
+def test_vllm_is_started_with_the_flags_that_matter(folder, tmp_path):
+    """vLLM's place is taken by a program of its name that answers /health and no /tokenize."""
+    bin_folder, seen = tmp_path / "bin", tmp_path / "seen"
+    bin_folder.mkdir()
+    program = bin_folder / "vllm"
+    program.write_text(VLLM.format(python=sys.executable, seen=str(seen)), encoding="utf-8")
+    program.chmod(0o755)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    script = serve(folder, tmp_path / "log", SERVE="vllm", PORT=str(port), PATH=path, TENSOR_PARALLEL="2")
+    assert script.stdout is not None
+    assert script.stdout.readline() == f"export OPENAI_BASE_URL=http://127.0.0.1:{port}/v1\n"
+    script.send_signal(signal.SIGINT)
+    error = script.communicate(timeout=600)[1]
+    assert script.returncode == 130 and "no answer to POST /tokenize" in error
+    flags = seen.read_text(encoding="utf-8")
+    assert flags.startswith(
+        f"serve {folder} --served-model-name {folder.name} --host 127.0.0.1 --port {port}"
+    )
+    for flag in ("--enable-prefix-caching", "--generation-config vllm", "--tensor-parallel-size 2"):
+        assert flag in flags
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "words"),
+    [
+        ({"MODEL_DIR": "missing"}, 2, "MODEL_DIR"),
+        ({"SERVE": "tgi"}, 2, "SERVE must be vllm or local: 'tgi'"),
+        ({"SERVE": "vllm", "PATH": "/usr/bin:/bin"}, 1, "the server ended"),
+    ],
+)
+def test_what_cannot_be_served_ends_with_a_line(folder, tmp_path, environ, code, words):
+    script = serve(folder, tmp_path / "log", **environ)
+    error = script.communicate(timeout=600)[1]
+    assert script.returncode == code and words in error and error.startswith("serve.sh: ")

@@ -1,0 +1,207 @@
+"""What the contracts read in the servers' answers, how they name tasks, and how an environment is added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcts_utils.envs import specs, task_id
+from mcts_utils.envs.specs import contract, names
+from mcts_utils.prompts import opening_messages
+from mcts_utils.rollouts.steps import is_look, is_refused
+from mcts_utils.types import EnvError, InputError, Step, StepResult, Task
+
+GREETINGS = {
+    "babyai": "This is environment BabyAI.",
+    "sciworld": "This is environment ScienceWorld.",
+    "textcraft": "This is environment TextCraft.",
+    "webshop": [42067199, 36402774],
+}
+PAGE = "WebShop [SEP] Instruction: [SEP] Find me lamps with color: red, and price lower than {}.00 dollars [SEP] Search"
+
+
+def test_all_four_are_there_and_complete() -> None:
+    assert names() == ("babyai", "sciworld", "textcraft", "webshop")
+    for name in names():
+        found = contract(name)
+        assert found.name == name
+        assert {other for other, answer in GREETINGS.items() if found.greets(answer)} == {name}
+        for prompt in ("full", "brief"):
+            first, second = opening_messages(Task(name, 0, "x", "the opening"), prompt)
+            assert first.role == "system" and second.content == "the opening"
+        assert "Thought: " in found.full_prompt and "Action: " in found.full_prompt
+        assert len(found.brief_prompt) < 40 < len(found.full_prompt)
+
+
+def test_the_bundled_models_prompt_is_the_one_it_was_trained_with() -> None:
+    assert contract("textcraft").brief_prompt == "Craft the goal."
+
+
+MAZE = """
+from mcts_utils.envs.specs.base import Contract
+
+
+class Maze(Contract):
+    name, title = "maze", "Maze"
+    full_prompt = "Find the way. Thought: ... Action: ..."
+    brief_prompt = "Out."
+
+
+CONTRACT = Maze()
+"""
+
+
+@pytest.fixture
+def maze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A file of a further environment, in a folder beside the contracts'."""
+    (tmp_path / "maze.py").write_text(MAZE)
+    monkeypatch.setattr(specs, "__path__", [*specs.__path__, str(tmp_path)])
+    for cached in (names, contract):
+        cached.cache_clear()
+    yield
+    for cached in (names, contract):
+        cached.cache_clear()
+
+
+def test_a_further_environment_is_one_file(maze: None) -> None:
+    assert "maze" in names()
+    found = contract("maze")
+    task = found.started({"observation": "You are in a maze.", "done": False, "reward": 0}, 3).task
+    assert (task.env, task.index, task.opening) == ("maze", 3, "You are in a maze.")
+    assert task.id == task_id("maze", "You are in a maze.")
+    assert found.result({"observation": "x", "reward": 1, "done": True}) == StepResult("x", 1.0, True)
+    assert opening_messages(task, "brief")[0].content == "Out."
+
+
+def test_an_unknown_environment_is_bad_input() -> None:
+    with pytest.raises(InputError, match="'chess' is unknown; known: babyai, sciworld, textcraft, webshop"):
+        contract("chess")
+
+
+def test_scienceworlds_tasks_are_named_by_task_and_variation() -> None:
+    answer = {
+        "task_name": "melt",
+        "var_num": 4,
+        "task_description": "Your task is to melt.",
+        "observation": "A room.",
+    }
+    started = contract("sciworld").started(answer, 34)
+    assert started.task == Task("sciworld", 34, "sciworld:melt:4", "Your task is to melt.\nA room.")
+    assert started.shown == "A room."
+    # A reference tree has only the opening and the index.
+    assert task_id("sciworld", started.task.opening, 34) == started.task.id
+    assert task_id("sciworld", "", 0) == "sciworld:boil:0"
+    assert task_id("sciworld", "", 4638) == "sciworld:identify-life-stages-2:9"
+    for index in (-1, 4639):
+        with pytest.raises(EnvError, match=f"no game {index}"):
+            task_id("sciworld", "", index)
+
+
+def test_webshops_tasks_are_named_without_their_price_limit() -> None:
+    assert task_id("webshop", PAGE.format(60)) == task_id("webshop", PAGE.format(170))
+    assert task_id("webshop", PAGE.format(60)) != task_id("webshop", PAGE.format(60).replace("red", "blue"))
+    assert task_id("webshop", "Instruction: Find me lamps with color: red") == task_id(
+        "webshop", PAGE.format(20)
+    )
+    with pytest.raises(EnvError, match="Instruction"):
+        task_id("webshop", "Thank you for shopping with us!")
+
+
+def test_babyais_tasks_are_named_by_level_seed_and_mission() -> None:
+    first = task_id("babyai", "Your goal: go to the red ball\nA room.", 41)
+    assert first.startswith("babyai:2:1:")
+    assert task_id("babyai", "Your goal: go to the red ball\nAnother view.", 41) == first
+    assert task_id("babyai", "Your goal: go to the red ball\nA room.", 1) != first
+    assert task_id("babyai", "Your goal: go to the red box\nA room.", 41) != first
+    with pytest.raises(EnvError, match="Your goal"):
+        task_id("babyai", "A room.", 0)
+
+
+def science(score: float, done: bool = False) -> dict[str, object]:
+    return {"observation": "x", "reward": 3, "score": score, "done": done}
+
+
+@pytest.mark.parametrize(
+    ("env", "answer", "expected"),
+    [
+        ("sciworld", science(0), StepResult("x", 0.0, False)),
+        ("sciworld", science(73), StepResult("x", 0.73, False)),
+        ("sciworld", science(100, True), StepResult("x", 1.0, True)),
+        ("sciworld", science(-100, True), StepResult("x", 0.0, True, True)),
+        ("sciworld", science(-5), StepResult("x", 0.0, True, True)),
+        (
+            "webshop",
+            {"state": "page", "reward": 0.5, "done": True, "info": None},
+            StepResult("page", 0.5, True),
+        ),
+        (
+            "babyai",
+            {"observation": "x", "reward": 0.9, "score": 0.9, "done": True},
+            StepResult("x", 0.9, True),
+        ),
+        (
+            "babyai",
+            {"observation": "x", "reward": 0.4, "score": 1.2, "done": False},
+            StepResult("x", 1.0, False),
+        ),
+    ],
+)
+def test_rewards_are_the_score_so_far(env: str, answer: object, expected: StepResult) -> None:
+    assert contract(env).result(answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("env", "answer", "message"),
+    [
+        ("sciworld", science(101), "score 101"),
+        ("sciworld", science(float("nan")), "score nan"),
+        ("sciworld", {"observation": "x", "reward": 1, "done": False}, "'score'"),
+        ("webshop", {"observation": "x", "reward": 0.0, "done": False}, "'state'"),
+        ("webshop", {"state": "x", "reward": 2, "done": False}, "reward 2"),
+        ("webshop", [], "'reward'"),
+        ("babyai", {"observation": "x", "score": True, "done": False}, "'score'"),
+        ("babyai", None, "'score'"),
+    ],
+)
+def test_an_answer_that_says_something_else_is_an_error(env: str, answer: object, message: str) -> None:
+    with pytest.raises(EnvError, match=message):
+        contract(env).result(answer)
+
+
+@pytest.mark.parametrize(
+    ("env", "observation", "refused"),
+    [
+        ("textcraft", "Could not find blue dye", True),
+        ("textcraft", "Wrong item format: lapis lazuli", True),
+        ("textcraft", "Got 1 bamboo", False),
+        ("sciworld", "No known action matches that input.", True),
+        ("sciworld", "Ambiguous request: Please enter the number for the action you intended:\n0:\tx", True),
+        ("sciworld", "The door is not open.", True),
+        ("sciworld", "You move to the kitchen.", False),
+        ("webshop", "Instruction: [SEP] Find me lamps [SEP] Back to Search", False),
+        ("babyai", "The action is not recognized. Please check valid actions.\nAvailable actions: []", True),
+        ("babyai", "There is a barrier in front of you, you can't move forward.", True),
+        ("babyai", "You cannot pickup red ball 1, as there is no path leading to it.", True),
+        ("babyai", "You cannot see any objects within sight.The room has walls around you.", False),
+    ],
+)
+def test_refusals_are_told_from_answers(env: str, observation: str, refused: bool) -> None:
+    assert is_refused(env, Step("Action: x", "x", observation, 0.0)) is refused
+
+
+@pytest.mark.parametrize(
+    ("env", "action", "looks"),
+    [
+        ("textcraft", "inventory", True),
+        ("textcraft", "get 1 bamboo", False),
+        ("sciworld", "look at table", True),
+        ("sciworld", "pick up table", False),
+        ("webshop", "click[description]", False),
+        ("babyai", "check available actions", True),
+        ("babyai", "turn left", False),
+    ],
+)
+def test_looks_are_told_from_acts(env: str, action: str, looks: bool) -> None:
+    assert is_look(env, Step("", action, "", 0.0)) is looks

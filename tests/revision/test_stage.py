@@ -1,0 +1,425 @@
+"""Stage 2 from its command line: files in, records and manifest out, bad input, interruptions, reference trees."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import path_collection
+from mcts_utils.config import Settings
+from mcts_utils.prompts import JUDGES, parse_verdict
+from mcts_utils.revision.builder import Options
+from mcts_utils.revision.pairs import PairRule
+from mcts_utils.revision.stage import Conversion
+from mcts_utils.search.tree import Node, Tree
+from mcts_utils.search.tree_io import tree_to_dict
+from mcts_utils.servers.textcraft.world import load_world
+from mcts_utils.storage.files import read_json, read_jsonl, sha256_file, write_json
+from mcts_utils.storage.layout import manifest_path, records_path, verdicts_path
+from mcts_utils.training.dataset import record_conversation
+from mcts_utils.types import ActorError
+from tests.helpers.hand_trees import (
+    BUTTON,
+    CRAFT,
+    DOOR,
+    PLANKS,
+    SHORT,
+    STEM,
+    Gardener,
+    Scripted,
+    pool_at,
+    strict_judge,
+)
+
+BAD = (STEM, CRAFT, CRAFT, "inventory")
+DIRTY = (CRAFT, STEM, "inventory", PLANKS, "dance", PLANKS, CRAFT)
+
+
+@pytest.fixture(scope="module")
+def planted(textcraft_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three trees: two with pairs, one that was solved each time."""
+    folder = tmp_path_factory.mktemp("trees")
+    with pool_at(textcraft_url) as pool, pool.session() as env:
+        door = Gardener(env)
+        for actions in (DIRTY, SHORT, BAD, (STEM, PLANKS, BUTTON, "dance")):
+            door.play(actions)
+        write_json(folder / f"search_results_{DOOR}.json", tree_to_dict(door.tree))
+        dye = Gardener(env, 5)
+        dye.play(["craft 1 black dye using 1 ink sac", "get 1 ink sac", "craft 1 black dye using 1 ink sac"])
+        dye.play(["dance", "inventory"])
+        write_json(folder / "search_results_5.json", tree_to_dict(dye.tree))
+        planks = Gardener(env, 0)
+        planks.play(["get 1 acacia log", "craft 4 acacia planks using 1 acacia log"])
+        write_json(folder / "search_results_0.json", tree_to_dict(planks.tree))
+    return folder
+
+
+@pytest.fixture
+def trees(planted: Path, tmp_path: Path) -> Path:
+    """A copy of the folder that the test may damage."""
+    shutil.copytree(planted, tmp_path / "in")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scripted:
+    """The judge of every run; the settings come from a clean environment."""
+    for name in (
+        "TASK",
+        "ALPHA",
+        "BETA",
+        "MODEL_DIR",
+        "MODEL_TYPE",
+        "ENV_SERVER_BASE",
+        "PROMPT",
+        "SEED",
+        "WORKERS",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MODEL_NAME", "scripted")
+    monkeypatch.setenv("PROMPT", "brief")
+    monkeypatch.chdir(tmp_path)
+    found = Scripted(strict_judge)
+    monkeypatch.setattr(path_collection, "make_actor", lambda settings: found)
+    return found
+
+
+@pytest.fixture
+def stage(trees: Path, textcraft_url: str, actor: Scripted) -> Callable[..., int]:
+    """Runs the entry script over the trees (one is of a test task); flags are given as keywords."""
+
+    def run(allow_test: bool = True, **flags: object) -> int:
+        given = {"input_dir": trees, "output_dir": "out", "env_server_base": textcraft_url, **flags}
+        named = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+        return path_collection.main([*named, *["--allow_test"] * allow_test])
+
+    return run
+
+
+def rows_of(data_type: str = "centric") -> list[dict[str, Any]]:
+    return read_jsonl(records_path("out", "textcraft", data_type))
+
+
+def manifest_of(data_type: str = "centric") -> dict[str, Any]:
+    return read_json(manifest_path("out", "textcraft", data_type))
+
+
+def test_trees_of_test_tasks_become_no_records(
+    stage: Callable[..., int], trees: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 5 in load_world().split()["test"]
+    door = read_json(trees / f"search_results_{DOOR}.json")
+    hidden = read_json(trees / "search_results_5.json")
+    door["task"]["id"] = hidden["task"]["id"]  # as if the server numbered a test goal otherwise
+    write_json(trees / f"search_results_{DOOR}.json", door)
+    assert stage(allow_test=False) == 2
+    said = capsys.readouterr().err
+    assert "search_results_5.json: index 5 is a test id" in said
+    assert f"search_results_{DOOR}.json: index {DOOR} shows the goal of a test task" in said
+    assert {row["task_num"] for row in rows_of()} <= {0}
+
+
+def test_trees_of_another_kind_of_server_are_refused(
+    stage: Callable[..., int], trees: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = read_json(trees / "search_results_5.json")
+    tree["settings"]["goals"] = "agentgym"
+    write_json(trees / "search_results_5.json", tree)
+    assert stage() == 2
+    said = capsys.readouterr().err
+    assert (
+        "search_results_5.json: searched on a server of kind agentgym, this one is agent-r-textcraft-" in said
+    )
+    assert {row["task_num"] for row in rows_of()} == {DOOR}
+
+
+def test_records_and_manifest_of_a_folder_of_trees(
+    stage: Callable[..., int], trees: Path, actor: Scripted
+) -> None:
+    assert stage() == 0
+    rows, manifest = rows_of(), manifest_of()
+    assert [row["task_num"] for row in rows] == sorted(row["task_num"] for row in rows)
+    assert {row["kind"] for row in rows} == {"revision"}
+    assert all(row["task_description"] == row["messages"][1]["content"] for row in rows)
+    for row in rows:
+        lineage = row["lineage"]
+        assert sha256_file(trees / lineage["tree"]) == lineage["tree_sha256"]
+        assert lineage["verdicts"][-1]["label"] == "bad"
+    counts = manifest["counts"]
+    assert counts["written"] == counts["replayed"] == len(rows) == 3
+    assert counts["pairs"] == counts["written"] + sum(counts["dropped"].values())
+    assert (counts["trees"], counts["trees_failed"], counts["tasks_written"]) == (3, 0, 2)
+    assert counts["verdicts"]["requests"] == len(actor.asked) > 0
+    assert counts["verdicts"]["unparsed"] == 0
+    assert len(manifest["inputs"]) == 3
+    assert manifest["outputs"][0]["sha256"] == sha256_file(records_path("out", "textcraft", "centric"))
+
+
+def test_a_second_run_and_another_beta_ask_nothing_and_write_the_same(
+    stage: Callable[..., int], actor: Scripted
+) -> None:
+    assert stage() == 0
+    first, asked = records_path("out", "textcraft", "centric").read_bytes(), len(actor.asked)
+    assert stage(beta=0.1) == 0
+    assert len(actor.asked) == asked
+    assert records_path("out", "textcraft", "centric").read_bytes() == first
+    assert manifest_of()["counts"]["verdicts"]["requests"] == 0
+    assert stage(data_type="good") == 0  # in a file of its own
+    assert len(actor.asked) == asked
+    assert records_path("out", "textcraft", "centric").read_bytes() == first
+
+
+def test_a_finished_run_is_not_repeated_and_a_changed_one_is(
+    stage: Callable[..., int], trees: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = "http://127.0.0.1:9"  # whoever executes something there fails
+    assert stage(data_type="good", revise=0) == 0
+    rows, manifest = rows_of("good"), manifest_of("good")
+    assert stage(data_type="good", revise=0, env_server_base=nowhere) == 0
+    assert "done before" in capsys.readouterr().out
+    assert (rows_of("good"), manifest_of("good")) == (rows, manifest)
+    assert stage(data_type="good", revise=0, env_server_base=nowhere, max_per_task=1) == 2
+    path = records_path("out", "textcraft", "good")
+    path.write_bytes(path.read_bytes()[:-20])  # the output is damaged
+    assert stage(data_type="good", revise=0, env_server_base=nowhere) == 2
+    assert stage(data_type="good", revise=0) == 0
+    assert rows_of("good") == rows
+    (trees / "search_results_0.json").unlink()  # other trees
+    assert stage(data_type="good", revise=0, env_server_base=nowhere) == 2
+
+
+@pytest.mark.parametrize(
+    ("data_type", "kind"),
+    [("good", "good"), ("direct", "direct"), ("optimal", "optimal"), ("preference", "preference")],
+)
+def test_every_data_type_writes_rows_that_verify(
+    stage: Callable[..., int], actor: Scripted, capsys: pytest.CaptureFixture[str], data_type: str, kind: str
+) -> None:
+    assert stage(data_type=data_type) == 0
+    assert {row["kind"] for row in rows_of(data_type)} == {kind}
+    assert actor.asked == []
+    capsys.readouterr()
+    assert stage(verify=records_path("out", "textcraft", data_type)) == 0
+    count = len(rows_of(data_type))
+    assert f"rows {count}, exact {count}," in capsys.readouterr().out
+
+
+def test_without_a_judge_the_first_refused_step_is_the_cut(
+    stage: Callable[..., int], actor: Scripted
+) -> None:
+    assert stage(revise=0) == 0
+    assert actor.asked == []
+    assert {row["revise_feedback"] for row in rows_of()} == {"the environment refused the action"}
+
+
+def test_the_models_own_verdicts_become_rows_that_stage_3_takes(
+    stage: Callable[..., int], actor: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stage(data_type="verdicts") == 0
+    assert "0 verdicts of 3 trees" in capsys.readouterr().out  # nobody has judged yet
+    assert stage() == 0
+    given = {v["node"]: v["label"] for row in rows_of() for v in row["lineage"]["verdicts"]}
+    asked = len(actor.asked)
+    assert stage(data_type="verdicts") == 0
+    assert len(actor.asked) == asked
+    rows = rows_of("verdicts")
+    assert {row["lineage"]["label"] for row in rows} >= set(given.values())
+    for row in rows:
+        talk = record_conversation(row, "row")
+        assert [(m.role, m.loss) for m in talk.messages] == [
+            ("system", False),
+            ("user", False),
+            ("assistant", True),
+        ]
+        label, reason = parse_verdict(talk.messages[-1].content) or ("", "")
+        assert label == row["lineage"]["label"]
+        assert talk.messages[0].content == JUDGES["brief"]
+        assert reason
+    assert manifest_of("verdicts")["counts"]["written"] == len(rows)
+    assert stage(data_type="verdicts", max_per_task=1) == 0
+    tasks = [row["lineage"]["task"]["id"] for row in rows_of("verdicts")]
+    assert len(tasks) == len(set(tasks))
+
+
+def test_a_model_that_cannot_judge_is_told(
+    stage: Callable[..., int], actor: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    actor.answer = lambda messages, temperature, seed: "Thought: hm\nAction: inventory"
+    assert stage() == 0
+    assert "verdicts of scripted did not parse, so it cannot judge" in capsys.readouterr().err
+    assert not rows_of()
+
+
+def test_the_cap_holds_per_task(stage: Callable[..., int]) -> None:
+    assert stage(max_per_task=1) == 0
+    assert [row["task_num"] for row in rows_of()] == [5, DOOR]
+    assert manifest_of()["counts"]["dropped"]["cap"] > 0
+
+
+def test_a_truncated_tree_is_named_and_the_others_are_written(
+    stage: Callable[..., int], trees: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = trees / "search_results_5.json"
+    broken.write_text(broken.read_text()[:300])
+    (trees / "search_results_7.json").write_text('{"format": "something else"}')
+    assert stage() == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(str(trees))]
+    assert len(lines) == 2
+    assert "search_results_5.json: truncated" in lines[0] + lines[1]
+    assert {row["task_num"] for row in rows_of()} == {DOOR}
+    counts = manifest_of()["counts"]
+    assert (counts["trees"], counts["trees_failed"]) == (2, 2)
+    assert sorted(counts["failures"]) == sorted(lines)
+
+
+def test_a_tree_of_another_goal_than_the_servers_is_a_failure_of_that_tree(
+    stage: Callable[..., int], trees: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = read_json(trees / "search_results_5.json")
+    data["task"]["index"] = 6
+    write_json(trees / "search_results_5.json", data)
+    assert stage(data_type="good") == 2
+    assert "search_results_5.json: InputError: the server's index 6 is the task" in capsys.readouterr().err
+    assert {row["task_num"] for row in rows_of("good")} == {0, DOOR}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"input_dir": "nowhere"}, "--input_dir is not a folder: 'nowhere'"),
+        ({"input_dir": "."}, "--input_dir has no search_results_<idx>.json: '.'"),
+        ({"env_server_base": "http://127.0.0.1:9"}, "env_server_base http://127.0.0.1:9"),
+        ({"max_per_task": 0}, "--max_per_task must be at least 1: 0"),
+        ({"alpha": 1.5}, "--alpha must be between 0 and 1: 1.5"),
+        ({"env_server_base": ""}, "ENV_SERVER_BASE is not set"),
+        ({"verify": "missing.jsonl"}, "missing.jsonl"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    stage: Callable[..., int], capsys: pytest.CaptureFixture[str], flags: dict[str, object], said: str
+) -> None:
+    assert stage(**flags) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not records_path("out", "textcraft", "centric").exists()
+
+
+def test_a_dead_endpoint_leaves_the_earlier_output_and_the_verdicts(
+    stage: Callable[..., int], actor: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stage(revise=0) == 0
+    before = records_path("out", "textcraft", "centric").read_bytes()
+
+    def dead(*_: object) -> str:
+        raise ActorError("OPENAI_BASE_URL http://127.0.0.1:9: nobody answers")
+
+    actor.answer = dead
+    capsys.readouterr()
+    assert stage() == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "nobody answers" in line]
+    assert "search_results_" in line
+    assert records_path("out", "textcraft", "centric").read_bytes() == before
+
+
+def test_verify_reports_a_row_that_does_not_replay(
+    stage: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stage(data_type="good") == 0
+    path = records_path("out", "textcraft", "good")
+    path.write_text(path.read_text().replace("Got 2 crimson stem", "Got 3 crimson stem"))
+    capsys.readouterr()
+    assert stage(verify=path) == 2
+    assert "rows 3, exact 2" in capsys.readouterr().out
+    path.write_text('{"kind": "good"}\n')
+    assert stage(verify=path) == 2
+    assert "textcraft_good.jsonl row 1: a field is missing" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_the_verdicts_and_the_next_run_asks_for_the_others_only(
+    trees: Path, textcraft_url: str, tmp_path: Path
+) -> None:
+    from mcts_utils.envs import make_environment
+
+    settings = Settings(
+        model_name="scripted", prompt="brief", env_server_base=textcraft_url, workers=1, concurrency=1
+    )
+    options = Options("centric", PairRule(0.5, 0.2))
+
+    def convert(actor: Scripted) -> Conversion:
+        return Conversion(settings, options, trees, tmp_path / "out")
+
+    def interrupted(*args: Any) -> str:
+        if len(first.asked) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+            stopped.stop.wait(30)
+        return strict_judge(*args)
+
+    first = Scripted(interrupted)
+    stopped = convert(first)
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stopped.run(lambda: first, lambda: make_environment("textcraft", textcraft_url))
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert not stopped.output.exists()
+    kept = [verdicts_path(tmp_path / "out", index) for index in (5, DOOR)]
+    answered = sum(len(read_json(path)["verdicts"]) for path in kept if path.exists())
+    assert answered > 0
+    second = Scripted(strict_judge)
+    conversion = convert(second)
+    counts = conversion.run(lambda: second, lambda: make_environment("textcraft", textcraft_url))
+    whole = sum(len(read_json(path)["verdicts"]) for path in kept)
+    assert len(second.asked) == counts["verdicts"]["requests"] == whole - answered
+    assert counts["written"] == 3
+
+
+# Reference-shaped trees
+
+
+def nested(node: Node, tree: Tree) -> dict[str, Any]:
+    """A node as the reference writes it: nested, with conversation and terminal marks."""
+    state = [{"role": "user", "content": tree.task.opening}]
+    return {
+        "visits": node.visits,
+        "value": node.value,
+        "prior": 1.0,
+        "puct_value": 0,
+        "obs": node.obs,
+        "llm_response": node.reply,
+        "depth": node.depth,
+        "is_terminal": node.is_terminal,
+        "recent_actions": [],
+        "action": node.action,
+        "env_score": node.reward,
+        "disaster": False,
+        "state": state,
+        "children": [nested(child, tree) for child in node.children],
+    }
+
+
+def test_reference_trees_give_revisions_too(
+    stage: Callable[..., int], trees: Path, textcraft_url: str
+) -> None:
+    for path in trees.iterdir():
+        path.unlink()
+    with pool_at(textcraft_url) as pool, pool.session() as env:
+        gardener = Gardener(env)
+        gardener.play(SHORT)
+        gardener.play(BAD)
+        write_json(trees / f"search_results_{DOOR}.json", nested(gardener.tree.root, gardener.tree))
+    assert stage(data_type="good") == 0
+    assert len(rows_of("good")) == 1
+    assert stage() == 0
+    (row,) = rows_of()
+    assert row["messages"][6]["content"].endswith("Action: wait")
+    # The reference tells no depth limit from a real end: behind the last step of a bad path nothing can follow.
+    assert stage(data_type="direct") == 0
+    assert manifest_of("direct")["counts"]["dropped"] == {"bad_ended": 1}
