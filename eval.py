@@ -18,12 +18,12 @@ from functools import partial
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import settings_from_env
-from mcts_utils.envs import make_environment, server_about
+from mcts_utils.envs.task_set import open_task_set
 from mcts_utils.evaluation import compare, loops
 from mcts_utils.evaluation.eval_set import choose_starts, freeze, sampled
 from mcts_utils.evaluation.few_shot import load_examples
 from mcts_utils.evaluation.protocol import protocol_of
-from mcts_utils.evaluation.stage import Evaluation
+from mcts_utils.evaluation.stage import EvaluationStage
 from mcts_utils.evaluation.summary import describe
 from mcts_utils.executors.threads import sigterm_as_interrupt
 from mcts_utils.types import ActorError, EnvError, InputError
@@ -87,23 +87,21 @@ def evaluate(args: argparse.Namespace) -> int:
     settings.require("env_server_base", "model_name")
     check(args)
     max_steps = args.max_steps or (MAIN_STEPS if args.mode == "main" else REVISE_STEPS)
-    goals = server_about(settings.env_server_base)["kind"]
+    tasks = open_task_set(settings)
+    task_set = tasks.kind()
     shown = load_examples(args.examples, settings.task, args.shots, settings.seed) if args.shots else None
-    how = (args.mode, args.temperature, max_steps, goals, args.shots, shown.digest() if shown else "")
-    starts = choose_starts(settings, args.mode, goals, args.task_ids, args.source, args.panel)
-    evaluation = Evaluation(
+    how = (args.mode, args.temperature, max_steps, task_set, args.shots, shown.digest() if shown else "")
+    starts = choose_starts(settings, args.mode, task_set, args.task_ids, args.source, args.panel)
+    evaluation = EvaluationStage(
         settings,
         protocol_of(settings, *how),
         sampled(starts, args.samples),
         args.output_dir,
         examples=shown,
     )
-    environment = partial(
-        make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
-    )
-    summary = evaluation.run(partial(make_actor, settings), environment, bool(args.overwrite))
+    summary = evaluation.run(partial(make_actor, settings), tasks.environment, bool(args.overwrite))
     if args.panel and not summary["n_failed"]:
-        freeze(args.panel, settings, goals, evaluation.folder)
+        freeze(args.panel, settings, task_set, evaluation.folder)
     print(describe(summary))
     print(evaluation.folder / "summary.json")
     return 1 if summary["n_failed"] else 0

@@ -17,13 +17,12 @@ from functools import partial
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
-from mcts_utils.envs import make_environment, server_about
-from mcts_utils.envs.contamination import look_up
-from mcts_utils.envs.task_ids import split_ids, training_list, training_range, training_variations
+from mcts_utils.envs.task_ids import training_list, training_range, training_variations
+from mcts_utils.envs.task_set import open_task_set
 from mcts_utils.executors.threads import sigterm_as_interrupt
 from mcts_utils.search.baselines import SEARCH, Baseline
 from mcts_utils.search.budget import baseline, check_strategy, spent_by
-from mcts_utils.search.stage import Collection, describe
+from mcts_utils.search.stage import SearchStage, describe
 from mcts_utils.types import ActorError, EnvError, InputError
 
 
@@ -72,19 +71,17 @@ def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int], def
 
 def collect(args: argparse.Namespace, settings: Settings, number: int | None) -> int:
     """Do what the flags say; the exit code."""
-    environment = partial(
-        make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
-    )
-    test = set() if args.allow_test else set(split_ids(settings.task, settings.env_server_base, "test"))
-    kind = server_about(settings.env_server_base)["kind"]
+    tasks = open_task_set(settings)
+    test = set() if args.allow_test else tasks.test_ids()
+    kind = tasks.kind()
     spent = spent_by(args.budget_from, settings.task, kind) if args.budget_from is not None else {}
     ids = chosen_ids(args, settings, test, ",".join(map(str, spent)) or "train")
-    held_out = look_up(settings.task, test, environment)
+    held_out = tasks.held_out(test)
     instead: Baseline | None = None
     if args.strategy != SEARCH:
         instead = baseline(args.strategy, number, args.budget_from or "", spent, ids)
-    collection = Collection(settings, ids, args.output_dir, kind, held_out, baseline=instead)
-    totals = collection.run(partial(make_actor, settings), environment)
+    collection = SearchStage(settings, ids, args.output_dir, kind, held_out, baseline=instead)
+    totals = collection.run(partial(make_actor, settings), tasks.environment)
     print(describe(totals, collection.manifest.parent))
     return 1 if totals["failed"] else 0
 

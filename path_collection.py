@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
-from mcts_utils.envs import make_environment, server_about
-from mcts_utils.envs.contamination import HeldOut, look_up
-from mcts_utils.envs.task_ids import split_ids
+from mcts_utils.envs.contamination import HeldOut
+from mcts_utils.envs.task_set import TaskSet, open_task_set
 from mcts_utils.executors.threads import sigterm_as_interrupt
 from mcts_utils.revision.builder import KINDS, Options
 from mcts_utils.revision.pairs import PairRule
-from mcts_utils.revision.stage import Conversion, reasons
+from mcts_utils.revision.stage import RevisionStage, reasons
 from mcts_utils.revision.verdict_cache import LABELS
 from mcts_utils.revision.verdict_rows import DATA_TYPE, write_verdicts
 from mcts_utils.revision.verification import verify_file
-from mcts_utils.types import ActorError, EnvError, Environment, InputError
+from mcts_utils.types import ActorError, EnvError, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # rows a task may give; 8 for the kinds made of pairs
 UNPARSED_MOST = 0.2  # of the verdicts; beyond, the model cannot judge
@@ -103,10 +102,9 @@ def options_of(args: argparse.Namespace, settings: Settings) -> Options:
     )
 
 
-def look(settings: Settings, environment: Callable[[], Environment]) -> tuple[str, HeldOut]:
-    """The server's kind, and its test tasks."""
-    test = split_ids(settings.task, settings.env_server_base, "test")
-    return server_about(settings.env_server_base)["kind"], look_up(settings.task, test, environment)
+def look(tasks: TaskSet) -> tuple[str, HeldOut]:
+    """Return the server's kind, and its test tasks."""
+    return tasks.kind(), tasks.held_out(tasks.test_ids())
 
 
 def cannot_judge(verdicts: Mapping[str, int], model: str) -> str:
@@ -135,11 +133,9 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     settings.require("env_server_base")
-    environment = partial(
-        make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
-    )
+    tasks = open_task_set(settings)
     if args.verify:
-        found = verify_file(args.verify, environment)
+        found = verify_file(args.verify, tasks.environment)
         print(f"{args.verify}: " + ", ".join(f"{name} {count}" for name, count in found.items()))
         return 0 if found.get("exact", 0) == found.get("rows", 0) else 2
     if not args.input_dir:
@@ -148,17 +144,17 @@ def run(args: argparse.Namespace) -> int:
     judged = args.data_type == "centric" and args.revise == 1
     if judged or options.repair:
         settings.require("model_name")
-    conversion = Conversion(
+    conversion = RevisionStage(
         settings,
         options,
         args.input_dir,
         args.output_dir,
         judged=judged,
         allow_test=args.allow_test,
-        look=partial(look, settings, environment),
+        look=partial(look, tasks),
     )
     actor = partial(make_actor, settings) if judged or options.repair else None
-    counts = conversion.run(actor, environment)
+    counts = conversion.run(actor, tasks.environment)
     for line in conversion.failures:
         print(line, file=sys.stderr)
     if warning := cannot_judge(counts["verdicts"], settings.model_name):

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.types import Label, Message, Step, Task
 
 FULL_JUDGE = (
@@ -87,7 +87,7 @@ def system_prompt(env: str, prompt: str) -> str:
     Raises:
         InputError: unknown environment.
     """
-    found = contract(env)
+    found = env_spec(env)
     return {"full": found.full_prompt, "brief": found.brief_prompt}[prompt]
 
 

@@ -86,6 +86,21 @@ class Verdict:
 class Environment(Protocol):
     """One session of one environment. One user at a time."""
 
+    @property
+    def waits(self) -> bool:
+        """True if `wait` is a command of the environment, too."""
+        return False
+
+    @property
+    def session_bound_tasks(self) -> bool:
+        """True if another session of the server would show other goals."""
+        return False
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        """What the session's server offers beside AgentGym's contract: "replay", "fork"; empty without a server."""
+        return frozenset()
+
     def reset(self, index: int) -> Task:
         """Start the task of that index and return it with its opening text."""
 
@@ -108,6 +123,14 @@ class Actor(Protocol):
             ActorError: when the endpoint or the model fails for good.
         """
 
+    def stats(self) -> dict[str, float]:
+        """calls, prompt_tokens, completion_tokens, max_in_flight, busy_s (seconds with a request in flight)."""
+        return {}
+
+    def close(self) -> None:
+        """Free connections and threads."""
+        return None
+
 
 class ActorError(RuntimeError):
     """The actor cannot answer."""
@@ -123,16 +146,6 @@ class EnvError(RuntimeError):
 
 class InputError(ValueError):
     """Bad input from the user; the message is one line naming the variable, file or row and the value. Exit code 2."""
-
-
-class ClosableActor(Actor, Protocol):
-    """What make_actor gives: an actor with counters and an end."""
-
-    def stats(self) -> dict[str, float]:
-        """calls, prompt_tokens, completion_tokens, max_in_flight, busy_s (seconds with a request in flight)."""
-
-    def close(self) -> None:
-        """Free connections and threads."""
 
 
 class Stopped(Exception):

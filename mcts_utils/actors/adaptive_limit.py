@@ -18,7 +18,7 @@ FULL = 0.75  # share of a window's answers that came while the limit was reached
 
 
 @dataclass
-class Window:
+class MeasuredInterval:
     """Answers under one limit."""
 
     began: float  # seconds
@@ -27,13 +27,13 @@ class Window:
     full: int = 0  # of these, while the limit was reached
 
 
-class Pace:
+class AdaptiveLimit:
     """Hill climbing on the rate of answers: doubled at first, then tried a quarter up and a fifth down, by turns."""
 
     def __init__(self, most: int, first: int = FIRST) -> None:
         self.limit = min(first, most)
         self._most = most
-        self._window: Window | None = None
+        self._window: MeasuredInterval | None = None
         self._climbing = True
         self._base = (0.0, self.limit)  # rate and limit to return to
         self._trying = False
@@ -44,7 +44,7 @@ class Pace:
     def answered(self, now: float, in_flight: int) -> None:
         """An answer came at `now` (seconds of any clock), with so many requests in flight, itself included."""
         if self._window is None:
-            self._window = Window(now, self.limit)
+            self._window = MeasuredInterval(now, self.limit)
         window = self._window
         if window.skipped:
             window.skipped -= 1
@@ -64,7 +64,7 @@ class Pace:
             return  # asked under the limit before
         self._refused = now
         self.limit = max(1, min(self.limit, in_flight) // 2)
-        self._window = Window(now, max(0, in_flight - 1))
+        self._window = MeasuredInterval(now, max(0, in_flight - 1))
         self._climbing, self._trying = False, False
         self._base = (0.0, self.limit)
         self._wait = self._left = min(WAIT_MOST, 2 * self._wait)

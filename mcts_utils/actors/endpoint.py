@@ -18,8 +18,8 @@ from typing import Any
 import httpx2  # what the openai library is made with
 import openai
 
-from mcts_utils.actors.adaptive_limit import Pace
-from mcts_utils.actors.limiter import Gate, Meter
+from mcts_utils.actors.adaptive_limit import AdaptiveLimit
+from mcts_utils.actors.limiter import ConcurrencyLimiter, RequestStats
 from mcts_utils.config import AUTO_MOST
 from mcts_utils.envs.wire import Transport
 from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Sample
@@ -69,7 +69,7 @@ class EndpointActor:
             http_client=light_client(base_url),
         )
         self.base_url, self._key, self.model, self.max_tokens = base_url, api_key, model, max_tokens
-        self._gate, self._meter = Gate(concurrency, Pace(AUTO_MOST)), Meter()
+        self._gate, self._meter = ConcurrencyLimiter(concurrency, AdaptiveLimit(AUTO_MOST)), RequestStats()
         self._pool = ThreadPoolExecutor(concurrency or AUTO_MOST, thread_name_prefix="actor")
         self._closed = threading.Event()
         self._rng, self._sleep = rng or random.Random(), sleep or self._closed.wait

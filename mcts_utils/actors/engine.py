@@ -32,7 +32,7 @@ PROBE_TOKENS = 24
 
 
 @dataclass
-class Job:
+class DecodeJob:
     """One completion to make. `uniforms` ([limit] in [0, 1)) decide its sampling, whoever else is in the batch."""
 
     ids: np.ndarray  # prompt, [tokens]
@@ -70,8 +70,8 @@ class Engine:
         self.busy_seconds = 0.0
         self.reused_tokens = 0  # prompt tokens that were not computed again
         self.max_running = 0
-        self.waiting: deque[Job] = deque()
-        self._running: list[Job] = []
+        self.waiting: deque[DecodeJob] = deque()
+        self._running: list[DecodeJob] = []
         self._wake = threading.Condition()
         self._closed = False
         self._error: BaseException | None = None
@@ -80,7 +80,7 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[DecodeJob]) -> None:
         """Queue jobs; their futures are resolved in the engine's thread.
 
         Raises:
@@ -257,7 +257,7 @@ class SlotEngine(Engine):
         logits = output.logits[:, -1]
         if len(rows) > len(running):
             logits = logits[torch.from_numpy(running).to(self.device)]
-        jobs: list[Job] = [store.owners[slot] for slot in running]
+        jobs: list[DecodeJob] = [store.owners[slot] for slot in running]
         made = store.known[running] - np.array([len(job.ids) for job in jobs])
         uniforms = np.array([job.uniforms[i] for job, i in zip(jobs, made, strict=True)])
         chosen = choose_tokens(logits, np.array([job.temperature for job in jobs]), uniforms).cpu().numpy()
@@ -279,7 +279,7 @@ class SlotEngine(Engine):
 class ForcedChoice(LogitsProcessor):
     """Leaves one token possible: the one that each row's own temperature and uniforms choose."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[DecodeJob]) -> None:
         self.temperatures = np.array([job.temperature for job in jobs])
         self.uniforms = np.stack([np.resize(job.uniforms, max(j.limit for j in jobs)) for job in jobs])
         self.step = 0

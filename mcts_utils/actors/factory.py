@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from mcts_utils.actors.endpoint import EndpointActor
-from mcts_utils.types import ClosableActor, InputError
+from mcts_utils.types import Actor, InputError
 
 
-def make_actor(settings: Any) -> ClosableActor:
+def make_actor(settings: Any) -> Actor:
     """The actor that the settings name (config.Settings): MODEL_DIR without OPENAI_BASE_URL is a local model.
 
     Raises:

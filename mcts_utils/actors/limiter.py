@@ -10,10 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from mcts_utils.actors.adaptive_limit import Pace
+from mcts_utils.actors.adaptive_limit import AdaptiveLimit
 
 
-class Meter:
+class RequestStats:
     """Counts requests in flight and tokens, for any number of threads."""
 
     def __init__(self) -> None:
@@ -50,10 +50,10 @@ class Meter:
         return {name: round(getattr(self, name), 3) for name in names}
 
 
-class Gate:
+class ConcurrencyLimiter:
     """`with gate:` around a request. Requests pass in the order in which they came."""
 
-    def __init__(self, limit: int, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limit: int, pace: AdaptiveLimit, clock: Callable[[], float] = time.monotonic) -> None:
         """`limit`: requests in flight at most; 0: as `pace` finds it."""
         self._pace = pace if limit == 0 else None
         self._limit, self._clock = limit, clock

@@ -19,7 +19,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mcts_utils.actors.chat_tokens import ChatTokens
-from mcts_utils.actors.engine import Engine, Job, PlainEngine, SlotEngine, draw_uniforms
+from mcts_utils.actors.engine import DecodeJob, Engine, PlainEngine, SlotEngine, draw_uniforms
 from mcts_utils.types import ContextOverflow, InputError, Message, Sample
 
 CPU_CACHE_BYTES = 2 * 2**30  # keys and values, at most; a quarter of the machine's memory if that is less
@@ -165,7 +165,9 @@ class LocalActor:
             )
         base = secrets.randbits(48) if seed is None else seed
         asked = 1 if temperature == 0 else n
-        jobs = [Job(ids, limit, temperature, draw_uniforms(base * 1009 + i, limit)) for i in range(asked)]
+        jobs = [
+            DecodeJob(ids, limit, temperature, draw_uniforms(base * 1009 + i, limit)) for i in range(asked)
+        ]
         self.engine.submit(jobs)
         replies = [job.future.result() for job in jobs]
         stops = set(self.engine.stop_ids.tolist())

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from mcts_utils.bench import scenarios
-from mcts_utils.bench.scenarios import Figures, Load, Size
+from mcts_utils.bench.scenarios import Figures, LoadFigures, Size
 from mcts_utils.bench.table import summary, table
 from mcts_utils.executors.threads import sigterm_as_interrupt
 from mcts_utils.storage.files import write_json
@@ -53,14 +53,14 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def plan(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], Figures]]:
     """What measures each part."""
-    small = Load(16, args.latency_16, args.concurrency_16, args.noise)
-    large = Load(64, args.latency_64, args.concurrency_64, args.noise)
-    auto = Load(16, args.latency_16, "auto", args.noise)
-    descending = Load(16, args.latency_16, args.concurrency_16, args.descent_noise)
+    small = LoadFigures(16, args.latency_16, args.concurrency_16, args.noise)
+    large = LoadFigures(64, args.latency_64, args.concurrency_64, args.noise)
+    auto = LoadFigures(16, args.latency_16, "auto", args.noise)
+    descending = LoadFigures(16, args.latency_16, args.concurrency_16, args.descent_noise)
     size = Size(args.tasks, args.itera, 8)
     few = Size(min(16, args.tasks), args.itera, 8)
     descent, serial = (Size(tasks, SERIAL_ITERA, 0) for tasks in (args.tasks, args.serial_tasks))
-    alone = Load(16, args.latency_16, "1", args.descent_noise)
+    alone = LoadFigures(16, args.latency_16, "1", args.descent_noise)
     trees = root / "slots_16" / "mcts_result"
     return {
         "slots_16": partial(scenarios.search, small, size, root / "slots_16"),

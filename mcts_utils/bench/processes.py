@@ -37,7 +37,7 @@ VARIABLES = (
 
 
 @dataclass(frozen=True)
-class Usage:
+class ProcessUsage:
     """What a process used from its start to its end."""
 
     code: int  # exit code
@@ -48,7 +48,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerProcess:
     """A server that runs."""
 
     url: str
@@ -75,7 +75,7 @@ def python(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def server(command: Sequence[str], log: Path) -> Iterator[Server]:
+def server(command: Sequence[str], log: Path) -> Iterator[ServerProcess]:
     """A server of its own process for the time of a `with`; it must print its URL.
 
     Raises:
@@ -84,7 +84,7 @@ def server(command: Sequence[str], log: Path) -> Iterator[Server]:
     with log.open("w+") as out:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
         try:
-            yield Server(_url(process, log), process.pid)
+            yield ServerProcess(_url(process, log), process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
@@ -98,7 +98,7 @@ def _url(process: subprocess.Popen, log: Path) -> str:
     raise InputError(f"a server did not start: {' '.join(log.read_text().split())[-300:]}")
 
 
-def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path, log: Path) -> Usage:
+def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path, log: Path) -> ProcessUsage:
     """Run a command to its end, with no setting but these variables, in a folder without a `.env`.
 
     Raises:
@@ -124,4 +124,4 @@ def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path,
         raise InputError(f"{command[1]} failed with {process.returncode}: {tail[-300:]}")
     peak = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     cpu = used.ru_utime + used.ru_stime
-    return Usage(process.returncode, time.monotonic() - began, cpu, peak, tail)
+    return ProcessUsage(process.returncode, time.monotonic() - began, cpu, peak, tail)

@@ -15,12 +15,12 @@ from typing import Any
 
 from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.actors.factory import make_actor
-from mcts_utils.bench.processes import ROOT, Server, Usage, measured, python, server
+from mcts_utils.bench.processes import ROOT, ProcessUsage, ServerProcess, measured, python, server
 from mcts_utils.bench.reference import reference_bytes
 from mcts_utils.bench.serial_search import SerialWay
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import make_environment
-from mcts_utils.search.stage import Collection
+from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.tree import Tree, nodes
 from mcts_utils.search.tree_io import load_tree
 from mcts_utils.storage.files import read_json
@@ -32,7 +32,7 @@ Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadFigures:
     """An endpoint, and how it is used."""
 
     slots: int  # requests that it works on at once
@@ -56,9 +56,9 @@ class Size:
 class Site:
     """One part's servers and folder."""
 
-    chat: Server
-    env: Server
-    load: Load
+    chat: ServerProcess
+    env: ServerProcess
+    load: LoadFigures
     folder: Path
 
     def variables(self, size: Size) -> dict[str, str]:
@@ -87,12 +87,12 @@ class Site:
 
     def served(self) -> Figures:
         """What the endpoint counted."""
-        chat = Server(self.chat.url.removesuffix("/v1"), self.chat.pid)
+        chat = ServerProcess(self.chat.url.removesuffix("/v1"), self.chat.pid)
         return chat.get("/stats")
 
 
 @contextmanager
-def site(load: Load, folder: Path) -> Iterator[Site]:
+def site(load: LoadFigures, folder: Path) -> Iterator[Site]:
     """Both servers, fresh, each in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     chat = python("-m", "mcts_utils.servers.mock_llm", "--port", "0", "--slots", str(load.slots))
@@ -102,7 +102,7 @@ def site(load: Load, folder: Path) -> Iterator[Site]:
         yield Site(one, two, load, folder)
 
 
-def search(load: Load, size: Size, folder: Path) -> Figures:
+def search(load: LoadFigures, size: Size, folder: Path) -> Figures:
     """Stage 1 as a user runs it: mcts_collection.py in its own process."""
     with site(load, folder) as at:
         ids = ",".join(map(str, at.ids(size.tasks)))
@@ -117,7 +117,7 @@ def search(load: Load, size: Size, folder: Path) -> Figures:
     }
 
 
-def processes(used: Usage, served: Figures, env_cpu: float | None) -> Figures:
+def processes(used: ProcessUsage, served: Figures, env_cpu: float | None) -> Figures:
     """What our process and the two servers used."""
     answers = max(1, served["answers"])
     return {
@@ -173,7 +173,7 @@ def executed_nodes(tree: Tree) -> int:
     return sum(node.executed for node in nodes(tree)) - 1
 
 
-def revision(load: Load, trees: Path, folder: Path) -> Figures:
+def revision(load: LoadFigures, trees: Path, folder: Path) -> Figures:
     """Stage 2 over the trees of a search, with the endpoint as the judge."""
     with site(load, folder) as at:
         command = python(
@@ -197,7 +197,7 @@ def revision(load: Load, trees: Path, folder: Path) -> Figures:
     }
 
 
-class PlainSession:
+class PlainSession(Environment):
     """A session as a public server gives it: nothing beside AgentGym's contract."""
 
     def __init__(self, env: Environment) -> None:
@@ -213,17 +213,17 @@ class PlainSession:
         self._env.close()
 
 
-def public(load: Load, size: Size, folder: Path) -> Figures:
+def public(load: LoadFigures, size: Size, folder: Path) -> Figures:
     """The search where sessions can neither be copied nor replayed in one request: steps per new node there."""
     with site(load, folder) as at:
         settings = at.settings(size)
-        collection = Collection(settings, at.ids(size.tasks), folder / "mcts_result")
+        collection = SearchStage(settings, at.ids(size.tasks), folder / "mcts_result")
         collection.run(lambda: make_actor(settings), lambda: PlainSession(make_environment(TASK, at.env.url)))
     figures = searched(read_json(collection.manifest), folder)
     return {name: figures[name] for name in ("trees", "executed_nodes", "env_steps", "steps_per_node")}
 
 
-def serial(load: Load, size: Size, folder: Path, one_by_one: bool) -> Figures:
+def serial(load: LoadFigures, size: Size, folder: Path, one_by_one: bool) -> Figures:
     """Trees per second of the serial way (serial.py), over some of the tasks."""
     with site(load, folder) as at:
         settings = at.settings(size)

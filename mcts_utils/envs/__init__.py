@@ -6,7 +6,7 @@ from typing import Any
 
 from mcts_utils.envs.client import AgentGym, about
 from mcts_utils.envs.http import TIMEOUT, ConnectionLost, HttpSession
-from mcts_utils.envs.specs import contract, names
+from mcts_utils.envs.specs import env_spec, names
 from mcts_utils.types import EnvError, InputError
 
 __all__ = ["AgentGym", "make_environment", "names", "server_about", "task_id"]
@@ -25,7 +25,7 @@ def make_environment(task: str, base_url: str, timeout: float = TIMEOUT, groundi
     Raises:
         InputError: unknown task, no URL, nobody answers there, or another environment does.
     """
-    found = contract(task)
+    found = env_spec(task)
     http = HttpSession(base_url, timeout=timeout)
     try:
         greeting = http.get(found.hello)
@@ -64,4 +64,4 @@ def task_id(env: str, opening: str, index: int = -1) -> str:
         InputError: unknown environment.
         EnvError: the text names no goal, or there is no task of that index.
     """
-    return contract(env).task_id(opening, index)
+    return env_spec(env).task_id(opening, index)

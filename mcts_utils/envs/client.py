@@ -1,4 +1,4 @@
-"""Episodes on an AgentGym server, public or bundled, of whatever environment its contract describes.
+"""Episodes on an AgentGym server, public or bundled, of whatever environment its spec describes.
 
 It keeps its own `done` and its own history of actions, so a session that is lost (connection broken, server restarted,
 session closed as idle) is played again in a new one. It chooses no actions, but for grounding: an action that the
@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from mcts_utils.envs.grounding import nearest
 from mcts_utils.envs.http import EnvStatus, HttpSession
-from mcts_utils.envs.remote_session import Lines, Link, sendable
-from mcts_utils.envs.specs.base import Contract, field
+from mcts_utils.envs.remote_session import ConnectionPool, RemoteSession, sendable
+from mcts_utils.envs.specs.base import EnvSpec, field
 from mcts_utils.types import EnvError, StepResult, Task
 
 RECOVERIES = 2  # new sessions tried for one step
@@ -26,35 +26,35 @@ class AgentGym:
     """One session on an environment server (Environment). Opened by the first reset; one user at a time."""
 
     def __init__(
-        self, http: HttpSession, contract: Contract, grounding: bool = True, recoveries: int = RECOVERIES
+        self, http: HttpSession, spec: EnvSpec, grounding: bool = True, recoveries: int = RECOVERIES
     ) -> None:
-        self._http, self._contract = http, contract
-        self._link = Link(http, contract)
-        self._grounding = grounding and contract.free_action != ""
+        self._http, self._spec = http, spec
+        self._remote = RemoteSession(http, spec)
+        self._grounding = grounding and spec.free_action != ""
         self._recoveries = recoveries
         self._task: Task | None = None
         self._played: list[tuple[str, StepResult]] = []
         self._extensions: frozenset[str] | None = None
-        self._lines = Lines(http)
+        self._lines = ConnectionPool(http)
         self._forked = False
 
     @property
     def waits(self) -> bool:
         """True if `wait` is a command of this environment."""
-        return self._contract.waits
+        return self._spec.waits
 
     @property
-    def own_goals(self) -> bool:
+    def session_bound_tasks(self) -> bool:
         """True if another session would show other goals: a server (a public WebShop) that cannot copy this one.
 
         Raises:
             EnvError: as `extensions`.
         """
-        return self._contract.own_goals and "fork" not in self.extensions
+        return self._spec.session_bound_tasks and "fork" not in self.extensions
 
     @property
     def extensions(self) -> frozenset[str]:
-        """What the server offers beside AgentGym's contract ("fork", "replay"); asked for once a session.
+        """What the server offers beside AgentGym's spec ("fork", "replay"); asked for once a session.
 
         Raises:
             EnvError: no usable answer.
@@ -91,10 +91,10 @@ class AgentGym:
             EnvError: as `step`.
         """
         self._check("fork")
-        number = field(self._recovering(lambda: self._link.send("/fork", {})), self._contract.id_field, int)
+        number = field(self._recovering(lambda: self._remote.send("/fork", {})), self._spec.id_field, int)
         http = self._lines.take()
-        twin = AgentGym(http, self._contract, self._grounding, self._recoveries)
-        twin._link, twin._lines, twin._forked = self._link.copy(number, http), self._lines, True
+        twin = AgentGym(http, self._spec, self._grounding, self._recoveries)
+        twin._remote, twin._lines, twin._forked = self._remote.copy(number, http), self._lines, True
         twin._task, twin._played, twin._extensions = self._task, list(self._played), self._extensions
         return twin
 
@@ -109,7 +109,7 @@ class AgentGym:
         if "replay" in self.extensions:
             self._task, self._played = None, []
             task, results = self._insist(lambda: self._start_at(index, actions))
-            if not (self._grounding and any(self._contract.is_unknown(r.observation) for r in results)):
+            if not (self._grounding and any(self._spec.is_unknown(r.observation) for r in results)):
                 self._task, self._played = task, list(zip(actions, results, strict=False))
                 return task, results
         task = self.reset(index)
@@ -120,12 +120,12 @@ class AgentGym:
 
     def close(self) -> None:
         """Close the session on the server, and the connections; a fork's serves the next fork. Never fails."""
-        self._link.close()
+        self._remote.close()
         self._task = None
         if self._forked:
             self._lines.give(self._http)
-            self._http = self._link.http = self._http.another()
-            self._lines, self._forked = Lines(self._http), False
+            self._http = self._remote.http = self._http.another()
+            self._lines, self._forked = ConnectionPool(self._http), False
         else:
             self._http.close()
             self._lines.close()
@@ -133,7 +133,7 @@ class AgentGym:
     def _check(self, what: str, which: str = "") -> None:
         if self._task is None:
             raise EnvError(f"{what} without a task: reset first")
-        if self._link.over:
+        if self._remote.over:
             raise EnvError(f"{what} {which} after the episode was done")
 
     def _insist(self, begin: Callable[[], Result], again: Callable[[], Any] = lambda: None) -> Result:
@@ -148,8 +148,8 @@ class AgentGym:
                     again()
                 return begin()
             except EnvError as error:
-                lost = self._link.is_lost(error)
-                self._link.drop(error, lost)
+                lost = self._remote.is_lost(error)
+                self._remote.drop(error, lost)
                 if not lost or attempt == self._recoveries:
                     raise
             self._http.pause(attempt)
@@ -170,33 +170,33 @@ class AgentGym:
             raise
 
     def _start(self, index: int) -> Task:
-        return self._begun(self._link.begin("/reset", index, {}), index)
+        return self._begun(self._remote.begin("/reset", index, {}), index)
 
     def _start_at(self, index: int, actions: Sequence[str]) -> tuple[Task, list[StepResult]]:
         """The task, and the results of all actions from one request."""
         sent = {"actions": [sendable(action) for action in actions]}
-        answer = self._link.begin("/replay", index, sent)
+        answer = self._remote.begin("/replay", index, sent)
         task = self._begun(field(answer, "reset", (dict, list)), index)
-        results = [self._contract.result(step) for step in field(answer, "steps", list)]
+        results = [self._spec.result(step) for step in field(answer, "steps", list)]
         ended = bool(results) and results[-1].done
         if any(result.done for result in results[:-1]) or not (ended or len(results) == len(actions)):
             raise EnvError(f"{self._http.base_url}/replay: {len(results)} answers to {len(actions)} actions")
         for result in results[-1:]:
-            self._link.went(result)
+            self._remote.went(result)
         return task, results
 
     def _begun(self, answer: Any, index: int) -> Task:
-        started = self._contract.started(answer, index)
-        self._link.began(started)
+        started = self._spec.started(answer, index)
+        self._remote.began(started)
         return started.task
 
     def _act(self, action: str) -> StepResult:
         """Execute the action, or the valid one that it means."""
-        result = self._link.execute(action)
-        if self._grounding and self._contract.is_unknown(result.observation):
-            meant = nearest(action, self._link.valid_actions())
+        result = self._remote.execute(action)
+        if self._grounding and self._spec.is_unknown(result.observation):
+            meant = nearest(action, self._remote.valid_actions())
             if meant is not None:
-                return replace(self._link.execute(meant), executed=meant)
+                return replace(self._remote.execute(meant), executed=meant)
         return result
 
     def _play_again(self, task: Task) -> None:
@@ -205,16 +205,16 @@ class AgentGym:
         Raises:
             EnvError: another goal or another answer than before.
         """
-        seen, contract = self._start(task.index), self._contract
+        seen, spec = self._start(task.index), self._spec
         where = f"{self._http.base_url}: after a new connection"
         if seen.id != task.id:
-            goals = [contract.goal(opening) for opening in (seen.opening, task.opening)]
+            goals = [spec.goal(opening) for opening in (seen.opening, task.opening)]
             raise EnvError(f"{where} index {task.index} is {goals[0]!r}, not {goals[1]!r}")
-        if contract.fixed_opening and seen.opening != task.opening:
+        if spec.fixed_opening and seen.opening != task.opening:
             raise EnvError(f"{where} index {task.index} opens {seen.opening!r}, before {task.opening!r}")
         for number, (action, before) in enumerate(self._played):
-            now = self._link.execute(before.executed or action)
-            if difference := contract.difference(before, now):
+            now = self._remote.execute(before.executed or action)
+            if difference := spec.difference(before, now):
                 raise EnvError(f"{where} and a replay, step {number} {action!r} {difference}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.types import Environment, InputError, Task
 
 
@@ -47,8 +47,8 @@ def look_up(task: str, indices: Iterable[int], make_environment: Callable[[], En
         EnvError, InputError: the server cannot be used.
     """
     wanted = frozenset(indices)
-    if contract(task).by_index:
-        return HeldOut(wanted, frozenset(contract(task).task_id("", index) for index in wanted))
+    if env_spec(task).by_index:
+        return HeldOut(wanted, frozenset(env_spec(task).task_id("", index) for index in wanted))
     if not wanted:
         return HeldOut()
     with closing(make_environment()) as env:

@@ -11,17 +11,17 @@ from threading import Lock
 from typing import Any
 
 from mcts_utils.envs.http import ConnectionLost, EnvAnswer, EnvStatus, HttpSession, NotConnected
-from mcts_utils.envs.specs.base import Contract, Started
+from mcts_utils.envs.specs.base import EnvSpec, Started
 from mcts_utils.types import EnvError, StepResult
 
 CLOSE_TIMEOUT = 5.0  # seconds; nobody waits long for a goodbye
 
 
-class Link:
+class RemoteSession:
     """The session of one id, or none yet. One user at a time."""
 
-    def __init__(self, http: HttpSession, contract: Contract) -> None:
-        self.http, self.contract = http, contract
+    def __init__(self, http: HttpSession, spec: EnvSpec) -> None:
+        self.http, self.spec = http, spec
         self.over = False  # its episode is done
         self._id: int | None = None  # of the session on the server; None when there is none to use
         self._kept = False  # the id outlived an error, so it is used over a new connection
@@ -35,13 +35,13 @@ class Link:
         """
         if self._id is None:
             created = self.http.post("/create", {})
-            self._id = self.contract.session_id(created)
+            self._id = self.spec.session_id(created)
             self._seen = created.get("observation") if isinstance(created, dict) else None
             self.over = False
-        body = {self.contract.index_field: index, **more}
+        body = {self.spec.index_field: index, **more}
         if not self._kept:
             return self.send(path, body)
-        answer = self.http.post(path, {self.contract.id_field: self._id, **body})
+        answer = self.http.post(path, {self.spec.id_field: self._id, **body})
         self._kept = False
         return answer
 
@@ -60,7 +60,7 @@ class Link:
         Raises:
             EnvError: no usable answer.
         """
-        return self.went(self.contract.result(self.send("/step", {"action": sendable(action)})))
+        return self.went(self.spec.result(self.send("/step", {"action": sendable(action)})))
 
     def valid_actions(self) -> list[str]:
         """What can be done now; costs the episode nothing.
@@ -68,13 +68,13 @@ class Link:
         Raises:
             EnvError: no usable answer.
         """
-        answer = self.send("/step_visual", {"action": self.contract.free_action})
-        self.went(self.contract.result(answer))
-        return list(self.contract.valid_actions(answer))
+        answer = self.send("/step_visual", {"action": self.spec.free_action})
+        self.went(self.spec.result(answer))
+        return list(self.spec.valid_actions(answer))
 
-    def copy(self, number: int, http: HttpSession) -> Link:
+    def copy(self, number: int, http: HttpSession) -> RemoteSession:
         """The link to another session in the same state."""
-        twin = Link(http, self.contract)
+        twin = RemoteSession(http, self.spec)
         twin._id, twin._seen, twin.over = number, self._seen, self.over
         return twin
 
@@ -88,7 +88,7 @@ class Link:
         Raises:
             EnvError: no usable answer; NotConnected where nothing was sent.
         """
-        body = {self.contract.id_field: self._id, **body}
+        body = {self.spec.id_field: self._id, **body}
         try:
             return self.http.post(path, body, reconnect=False, timeout=timeout)
         except NotConnected as gone:
@@ -99,8 +99,8 @@ class Link:
     def is_lost(self, error: EnvError) -> bool:
         """True if the session cannot be used any more though the request was right."""
         if isinstance(error, EnvAnswer):
-            return any(text in str(error) for text in self.contract.lost)
-        if isinstance(error, EnvStatus) and error.status >= 500 and self.contract.listing:
+            return any(text in str(error) for text in self.spec.lost)
+        if isinstance(error, EnvStatus) and error.status >= 500 and self.spec.listing:
             return not self._is_listed()
         return isinstance(error, ConnectionLost)
 
@@ -112,7 +112,7 @@ class Link:
         """
         number = self._id
         slow = isinstance(error, ConnectionLost) and error.slow
-        self._kept = number is not None and bool(self.contract.listing) and not slow and self._is_listed()
+        self._kept = number is not None and bool(self.spec.listing) and not slow and self._is_listed()
         if self._kept:
             return
         self._id = None
@@ -133,28 +133,28 @@ class Link:
         if self._seen is None:
             return True  # just created: there is nothing to lose in it yet
         try:
-            answer = self.http.get("/observation", {self.contract.id_field: self._id})
+            answer = self.http.get("/observation", {self.spec.id_field: self._id})
         except EnvAnswer as error:
             # Where a finished episode shows nothing more, that it has finished is all that can be seen.
-            if self.over and self.contract.finished in str(error):
+            if self.over and self.spec.finished in str(error):
                 return True
             raise
-        return self.contract.shows(answer, self._seen)
+        return self.spec.shows(answer, self._seen)
 
     def _is_listed(self) -> bool:
         """True if the server names our id, or does not say."""
         try:
-            return self._id in self.http.get(self.contract.listing)
+            return self._id in self.http.get(self.spec.listing)
         except (EnvError, TypeError):
             return True
 
     def _forget(self, number: int) -> None:
         """Close a session over whatever connection."""
-        body = {self.contract.id_field: number}
+        body = {self.spec.id_field: number}
         say_goodbye(lambda: self.http.post("/close", body, timeout=CLOSE_TIMEOUT))
 
 
-class Lines:
+class ConnectionPool:
     """Connections of closed forks, for the next forks: opening one takes longer than a step. Safe for threads."""
 
     def __init__(self, first: HttpSession) -> None:

@@ -65,7 +65,7 @@ class SessionPool:
 WAKE = 0.1  # seconds between two looks whether a wait is over
 
 
-class LoneSession(SessionPool):
+class SingleSessionPool(SessionPool):
     """One session for all users, one after the other: where another session would be another task.
 
     A public WebShop draws the price limits of its goals with each session, so all of a tree happens in one.

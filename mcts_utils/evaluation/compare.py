@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.evaluation import metrics
 from mcts_utils.evaluation.results import check_alike, compare, summary_of
 from mcts_utils.storage.files import write_json
@@ -50,7 +50,7 @@ def comparison(runs: Sequence[str | Path], all_pairs: bool = False) -> dict[str,
 
 
 def _test(protocol: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    score = contract(protocol["task"]).score
+    score = env_spec(protocol["task"]).score
     exact = score == "success_rate" and found["mcnemar_p"] is not None
     return {
         "score": score,

@@ -25,7 +25,7 @@ PANEL_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class EpisodeStart:
     """Where one episode begins: a reset, or a reset and the replay of a prefix."""
 
     index: int  # the server's index of the goal
@@ -38,18 +38,20 @@ class Start:
         return _sha256([step.reply for step in self.prefix]) if self.prefix else ""
 
 
-def sampled(starts: Iterable[Start], samples: int) -> list[Start]:
+def sampled(starts: Iterable[EpisodeStart], samples: int) -> list[EpisodeStart]:
     """Every start `samples` times."""
     return [replace(start, sample=k) for start in starts for k in range(samples)]
 
 
-def cut_failures(episodes: Iterable[Mapping[str, Any]], seed: int) -> tuple[list[Start], dict[str, int]]:
+def cut_failures(
+    episodes: Iterable[Mapping[str, Any]], seed: int
+) -> tuple[list[EpisodeStart], dict[str, int]]:
     """Failed episodes (r = 0, as in Table 3), each cut at a random step, and how many were left out and why.
 
     At least one step is kept and the step that ended the episode is not, so something can still be changed. The cut
     depends on the seed and the goal alone. Of a task with several samples the first that can be cut counts.
     """
-    starts: list[Start] = []
+    starts: list[EpisodeStart] = []
     left_out = {"not_failed": 0, "too_short": 0}
     for episode in episodes:
         steps = [Step(**step) for step in episode["steps"]]
@@ -64,18 +66,23 @@ def cut_failures(episodes: Iterable[Mapping[str, Any]], seed: int) -> tuple[list
         else:
             task = episode["task"]
             cut = random.Random(f"{seed}:{task['id']}").randint(1, most)
-            starts.append(Start(task["index"], tuple(steps[:cut]), task["id"]))
+            starts.append(EpisodeStart(task["index"], tuple(steps[:cut]), task["id"]))
     return sorted(starts, key=lambda start: start.index), left_out
 
 
-def save_panel(
-    path: str | Path, task: str, mode: str, goals: str, starts: Sequence[Start], source: Mapping[str, Any]
+def save_eval_set(
+    path: str | Path,
+    task: str,
+    mode: str,
+    task_set: str,
+    starts: Sequence[EpisodeStart],
+    source: Mapping[str, Any],
 ) -> None:
     """Write what other models are to start from.
 
     Args:
         mode: "main" for whole tasks, "revise" for cut prefixes.
-        goals: kind of the server.
+        task_set: kind of the server.
         source: where the panel comes from: a run, a seed.
     """
     write_json(
@@ -84,7 +91,7 @@ def save_panel(
             "version": PANEL_VERSION,
             "task": task,
             "mode": mode,
-            "goals": goals,
+            "goals": task_set,
             "sha256": hash_of(starts),
             "source": dict(source),
             "prefixes": [
@@ -95,7 +102,7 @@ def save_panel(
     )
 
 
-def load_panel(path: str | Path, task: str, mode: str, goals: str) -> list[Start]:
+def load_eval_set(path: str | Path, task: str, mode: str, task_set: str) -> list[EpisodeStart]:
     """The starts of a panel file.
 
     Raises:
@@ -103,10 +110,14 @@ def load_panel(path: str | Path, task: str, mode: str, goals: str) -> list[Start
     """
     data = read_json(path)
     try:
-        here = {"task": task, "mode": mode, "goals": goals}
-        there = {"task": data["task"], "mode": data.get("mode", "revise"), "goals": data.get("goals", goals)}
+        here = {"task": task, "mode": mode, "goals": task_set}
+        there = {
+            "task": data["task"],
+            "mode": data.get("mode", "revise"),
+            "goals": data.get("goals", task_set),
+        }
         starts = [
-            Start(int(row["index"]), tuple(Step(**step) for step in row["steps"]), str(row["task_id"]))
+            EpisodeStart(int(row["index"]), tuple(Step(**step) for step in row["steps"]), str(row["task_id"]))
             for row in data["prefixes"]
         ]
         written = data.get("sha256", "")
@@ -124,12 +135,12 @@ def load_panel(path: str | Path, task: str, mode: str, goals: str) -> list[Start
     return starts
 
 
-def hash_of(starts: Iterable[Start]) -> str:
+def hash_of(starts: Iterable[EpisodeStart]) -> str:
     """The panel's name; its goals must be known."""
-    return panel_hash((start.task_id, start.digest()) for start in starts)
+    return eval_set_hash((start.task_id, start.digest()) for start in starts)
 
 
-def panel_hash(rows: Iterable[tuple[str, str]]) -> str:
+def eval_set_hash(rows: Iterable[tuple[str, str]]) -> str:
     """sha256 of the sorted (task id, prefix digest) pairs: equal exactly where the tasks and prefixes are."""
     return _sha256(sorted(f"{task_id} {digest}".strip() for task_id, digest in rows))
 
@@ -141,12 +152,12 @@ def _sha256(texts: Sequence[str]) -> str:
 def choose_starts(
     settings: Settings,
     mode: str,
-    goals: str,
+    task_set: str,
     task_ids: str | None = None,
     source: str | None = None,
     panel: str | None = None,
-) -> list[Start]:
-    """The starts of a run on a server of the kind `goals`.
+) -> list[EpisodeStart]:
+    """The starts of a run on a server of the kind `task_set`.
 
     Args:
         mode: "main" or "revise".
@@ -160,35 +171,37 @@ def choose_starts(
     if mode == "revise" and task_ids:
         raise InputError(f"--task_ids {task_ids}: --mode revise plays what --from or --panel names")
     if panel and Path(panel).exists():
-        starts = load_panel(panel, settings.task, mode, goals)
+        starts = load_eval_set(panel, settings.task, mode, task_set)
         if task_ids:
             _check_same(
                 starts, choose_ids(settings.task, settings.env_server_base, task_ids), task_ids, panel
             )
         return starts
     if mode == "main":
-        return [Start(i) for i in choose_ids(settings.task, settings.env_server_base, task_ids or "test")]
+        return [
+            EpisodeStart(i) for i in choose_ids(settings.task, settings.env_server_base, task_ids or "test")
+        ]
     if not source:
         raise InputError("--mode revise needs --from RUN_DIR, or --panel with a file that exists")
-    starts = _cut(settings, goals, source)
+    starts = _cut(settings, task_set, source)
     if panel:
-        save_panel(
-            panel, settings.task, mode, goals, starts, {"run": Path(source).name, "seed": settings.seed}
+        save_eval_set(
+            panel, settings.task, mode, task_set, starts, {"run": Path(source).name, "seed": settings.seed}
         )
     return starts
 
 
-def _check_same(starts: list[Start], wanted: list[int], task_ids: str, panel: str) -> None:
+def _check_same(starts: list[EpisodeStart], wanted: list[int], task_ids: str, panel: str) -> None:
     if other := {start.index for start in starts} ^ set(wanted):
         raise InputError(
             f"--panel {panel}: it has other tasks than --task_ids {task_ids} (index {min(other)} is in one only)"
         )
 
 
-def _cut(settings: Settings, goals: str, source: str) -> list[Start]:
+def _cut(settings: Settings, task_set: str, source: str) -> list[EpisodeStart]:
     episodes = list(episodes_of(source))
-    if other := {episode["settings"].get("goals", goals) for episode in episodes} - {goals}:
-        raise InputError(f"--from {source}: played on a server of kind {other.pop()}, this one is {goals}")
+    if other := {episode["settings"].get("goals", task_set) for episode in episodes} - {task_set}:
+        raise InputError(f"--from {source}: played on a server of kind {other.pop()}, this one is {task_set}")
     starts, left_out = cut_failures(episodes, settings.seed)
     sys.stderr.write(f"{len(starts)} failed episodes cut; left out: {left_out}\n")
     if not starts:
@@ -196,9 +209,9 @@ def _cut(settings: Settings, goals: str, source: str) -> list[Start]:
     return starts
 
 
-def freeze(panel: str, settings: Settings, goals: str, run: Path) -> None:
+def freeze(panel: str, settings: Settings, task_set: str, run: Path) -> None:
     """Write the goals of a finished run as a panel, unless the file is there."""
     if not Path(panel).exists():
         ids = {episode["task"]["index"]: episode["task"]["id"] for episode in episodes_of(run)}
-        starts = [Start(index, (), ids[index]) for index in summary_of(run)["indices"]]
-        save_panel(panel, settings.task, "main", goals, starts, {"run": run.name})
+        starts = [EpisodeStart(index, (), ids[index]) for index in summary_of(run)["indices"]]
+        save_eval_set(panel, settings.task, "main", task_set, starts, {"run": run.name})

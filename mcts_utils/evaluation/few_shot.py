@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.evaluation.metrics import is_success
 from mcts_utils.evaluation.results import episodes_of
 from mcts_utils.prompts import step_messages
 from mcts_utils.storage.files import read_json, read_jsonl
-from mcts_utils.types import ClosableActor, EnvError, InputError, Message, Sample, Step
+from mcts_utils.types import Actor, EnvError, InputError, Message, Sample, Step
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Examples:
 class ShownExamples:
     """An actor that sees the examples first."""
 
-    def __init__(self, actor: ClosableActor, examples: Examples) -> None:
+    def __init__(self, actor: Actor, examples: Examples) -> None:
         self._actor, self._examples = actor, examples
 
     def sample(
@@ -58,11 +58,11 @@ class ShownExamples:
         return self._actor.sample(self._examples.before(messages), n, temperature, seed)
 
     def stats(self) -> dict[str, float]:
-        """See ClosableActor."""
+        """See Actor."""
         return self._actor.stats()
 
     def close(self) -> None:
-        """See ClosableActor."""
+        """See Actor."""
         self._actor.close()
 
 
@@ -89,7 +89,7 @@ def load_examples(path: str | Path, task: str, shots: int, seed: int) -> Example
 def goal_of(task: str, opening: str) -> str:
     """What the task is; the whole text where it names no goal."""
     try:
-        return contract(task).goal(opening)
+        return env_spec(task).goal(opening)
     except EnvError:
         return opening
 

@@ -27,7 +27,6 @@ from mcts_utils.evaluation.summary import estimate
 from mcts_utils.executors.threads import run_tasks, sigterm_as_interrupt
 from mcts_utils.prompts import is_signal_step
 from mcts_utils.revision.judge import Judge
-from mcts_utils.revision.pairs import Path as TreePath
 from mcts_utils.revision.verdict_cache import VerdictCache
 from mcts_utils.rollouts.steps import is_refused
 from mcts_utils.storage.files import write_json
@@ -115,8 +114,8 @@ def model_first(settings: Settings) -> Iterator[tuple[FirstErrors, dict[str, Any
                 path / episode_name(record["task"]["index"], record.get("sample", 0)), name, settings.prompt
             )
             steps, cut = tuple(Step(**step) for step in record["steps"]), record["prefix_steps"]
-            whole = TreePath(0, tuple(range(1, len(steps) + 1)), steps, record["reward"])
-            found = judge.first_bad(Task(**record["task"]), whole, cut, cache).step
+            keys = range(1, len(steps) + 1)
+            found = judge.first_bad(Task(**record["task"]), steps, keys, cut, cache).step
             return None if found is None else found + 1 - cut
 
         def first_errors(run: Path, episodes: Sequence[Record]) -> list[int | None]:

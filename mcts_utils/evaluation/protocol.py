@@ -15,7 +15,7 @@ OMITTED = ("shots", "examples")  # written only where they are not the default
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvalProtocol:
     """How episodes are made. Two runs compare only where all of it is equal; the model may differ."""
 
     task: str
@@ -25,14 +25,15 @@ class Protocol:
     prompt: str
     max_token_length: int
     seed: int | None  # None: greedy, no randomness
-    goals: str  # kind of the server: what an index means there
+    task_set: str  # kind of the server: what an index means there
     grounding: bool  # refused actions are mapped to the nearest valid one, where the environment lists them
     shots: int = 0  # solved examples before the task's own dialogue
     examples: str = ""  # sha256 of those examples
 
     def record(self) -> dict[str, Any]:
         """As files have it."""
-        return {k: v for k, v in asdict(self).items() if k not in OMITTED or v != DEFAULTS[k]}
+        kept = {k: v for k, v in asdict(self).items() if k not in OMITTED or v != DEFAULTS[k]}
+        return {"goals" if k == "task_set" else k: v for k, v in kept.items()}
 
 
 def protocol_of(
@@ -40,12 +41,12 @@ def protocol_of(
     mode: str,
     temperature: float,
     max_steps: int,
-    goals: str = "",
+    task_set: str = "",
     shots: int = 0,
     examples: str = "",
-) -> Protocol:
-    """The protocol of a run with these settings, on a server of the kind `goals` (envs.server_about)."""
-    return Protocol(
+) -> EvalProtocol:
+    """The protocol of a run with these settings, on a server of the kind `task_set` (envs.server_about)."""
+    return EvalProtocol(
         settings.task,
         mode,
         temperature,
@@ -53,7 +54,7 @@ def protocol_of(
         settings.prompt,
         settings.max_token_length,
         settings.seed if temperature > 0 else None,
-        goals,
+        task_set,
         settings.grounding,
         shots,
         examples,

@@ -20,36 +20,36 @@ from tqdm import tqdm
 from mcts_utils.config import Settings
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.evaluation import metrics
-from mcts_utils.evaluation.eval_set import Start
+from mcts_utils.evaluation.eval_set import EpisodeStart
 from mcts_utils.evaluation.few_shot import Examples, ShownExamples
-from mcts_utils.evaluation.protocol import Protocol, differences
+from mcts_utils.evaluation.protocol import EvalProtocol, differences
 from mcts_utils.evaluation.summary import summarise
-from mcts_utils.executors import carried_out, nothing
+from mcts_utils.executors import ignore, run_jobs
 from mcts_utils.rollouts.episode import derive_seed, run_episode
 from mcts_utils.storage.files import read_json, write_json
 from mcts_utils.storage.layout import episode_name, test_path
 from mcts_utils.storage.manifest import fingerprint, write_manifest
-from mcts_utils.types import Actor, ClosableActor, Environment, InputError, Step, one_line
+from mcts_utils.types import Actor, Environment, InputError, Step, one_line
 
 RECORD_VERSION = 1
 HOPELESS = 3  # failures without one finished episode: the server or the endpoint is at fault, not the tasks
 
 
-class Evaluation:
+class EvaluationStage:
     """One model on one panel under one protocol; its folder is a function of task, model and MODEL_TYPE."""
 
     def __init__(
         self,
         settings: Settings,
-        protocol: Protocol,
-        starts: Sequence[Start],
+        protocol: EvalProtocol,
+        starts: Sequence[EpisodeStart],
         output_dir: str | Path,
         weights: str | None = None,
         examples: Examples | None = None,
     ) -> None:
         """`weights`: what storage.fingerprint says of MODEL_DIR, if known. `examples`: those of the protocol."""
         self.settings, self.examples = settings, examples
-        self.goals, self.stop = protocol.goals, Event()
+        self.task_set, self.stop = protocol.task_set, Event()
         self.usage: dict[str, Any] = {}  # of this run
         self._root = Path(output_dir)
         self.protocol = protocol
@@ -64,22 +64,36 @@ class Evaluation:
             else weights,
         }
 
+    @classmethod
+    def from_folder(
+        cls,
+        settings: Settings,
+        protocol: EvalProtocol,
+        weights: str,
+        examples: Examples | None,
+        folder: Path,
+    ) -> EvaluationStage:
+        """Return the stage of a worker process, which plays single episodes in a folder of its own."""
+        return cls(settings, protocol, (), folder / "out", weights, examples)
+
     @property
-    def roots(self) -> Mapping[str, Path]:
+    def folders(self) -> Mapping[str, Path]:
         """See cluster.Stage."""
         return {"out": self._root}
 
-    def files(self, job: Start) -> list[Path]:
+    def input_files(self, job: EpisodeStart) -> list[Path]:
         """See cluster.Stage: an episode begins at its start."""
         return []
 
-    def elsewhere(self) -> Callable[[Path], Evaluation]:
+    def remote_factory(self) -> Callable[[Path], EvaluationStage]:
         """See cluster.Stage."""
-        return partial(_in_folder, self.settings, self.protocol, self._how["weights"], self.examples)
+        return partial(
+            EvaluationStage.from_folder, self.settings, self.protocol, self._how["weights"], self.examples
+        )
 
     def run(
         self,
-        make_actor: Callable[[], ClosableActor],
+        make_actor: Callable[[], Actor],
         make_environment: Callable[[], Environment],
         overwrite: bool = False,
     ) -> dict[str, Any]:
@@ -96,18 +110,18 @@ class Evaluation:
         return self._conclude(bool(todo), self.usage, time.monotonic() - began)
 
     @contextmanager
-    def working(
+    def job_runner(
         self,
         make_actor: Callable[[], Any] | None,
         make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None] = nothing,
-    ) -> Iterator[Callable[[Start], float]]:
+        saved: Callable[[Path], None] = ignore,
+    ) -> Iterator[Callable[[EpisodeStart], float]]:
         """See cluster.Stage: one episode, and its reward."""
         assert make_actor is not None
         actor = ShownExamples(make_actor(), self.examples) if self.examples else make_actor()
         pool = SessionPool(make_environment)
 
-        def work(start: Start) -> float:
+        def work(start: EpisodeStart) -> float:
             reward = self._episode(start, actor, pool)
             saved(self._path(start))
             return reward
@@ -119,10 +133,10 @@ class Evaluation:
             self.usage = actor.stats()
             actor.close()
 
-    def _path(self, start: Start) -> Path:
+    def _path(self, start: EpisodeStart) -> Path:
         return self.folder / episode_name(start.index, start.sample)
 
-    def _finished(self, start: Start, overwrite: bool) -> bool:
+    def _finished(self, start: EpisodeStart, overwrite: bool) -> bool:
         """True if the episode is on disk and made in the same way."""
         path = self._path(start)
         if not path.exists():
@@ -147,8 +161,8 @@ class Evaluation:
 
     def _roll_out(
         self,
-        todo: Sequence[Start],
-        make_actor: Callable[[], ClosableActor],
+        todo: Sequence[EpisodeStart],
+        make_actor: Callable[[], Actor],
         make_environment: Callable[[], Environment],
     ) -> None:
         missing = {(start.index, start.sample) for start in todo}
@@ -163,12 +177,12 @@ class Evaluation:
             mininterval=1,
         )
         slots = self.settings.in_flight
-        with carried_out(self, todo, slots, make_actor, make_environment, make_bar) as (results, bar):
+        with run_jobs(self, todo, slots, make_actor, make_environment, make_bar) as (results, bar):
             for name in ("summary.json", "manifest.json"):  # they speak of files that are about to change
                 (self.folder / name).unlink(missing_ok=True)
             self._settle(results, kept, bar)
 
-    def _settle(self, results: Iterable[tuple[Start, Any]], kept: Sequence[float], bar: Any) -> None:
+    def _settle(self, results: Iterable[tuple[EpisodeStart, Any]], kept: Sequence[float], bar: Any) -> None:
         """Take the results as they come. `kept`: rewards of earlier runs."""
         wins, done, failed = sum(metrics.is_success(reward) for reward in kept), len(kept), 0
         for start, result in results:
@@ -183,7 +197,7 @@ class Evaluation:
                 done, wins = done + 1, wins + metrics.is_success(result)
             bar.set_postfix(success=f"{wins / done:.1%}" if done else "-", failed=failed, refresh=False)
 
-    def _episode(self, start: Start, actor: Actor, pool: SessionPool) -> float:
+    def _episode(self, start: EpisodeStart, actor: Actor, pool: SessionPool) -> float:
         began = time.monotonic()
         sample = (start.sample,) if start.sample else ()  # the first is as it is where there is no other
         with pool.session() as env:
@@ -216,7 +230,7 @@ class Evaluation:
         write_json(self._path(start), record)
         return episode.reward
 
-    def _record_failure(self, start: Start, error: Exception) -> None:
+    def _record_failure(self, start: EpisodeStart, error: Exception) -> None:
         """A failed task is data: it says why, counts in no score, and the next run tries it again."""
         write_json(
             self._path(start),
@@ -257,10 +271,3 @@ def _same_answers(prefix: Sequence[Step], steps: Sequence[Step]) -> bool:
     return [(s.observation, s.reward) for s in prefix] == [
         (s.observation, s.reward) for s in steps[: len(prefix)]
     ]
-
-
-def _in_folder(
-    settings: Settings, protocol: Protocol, weights: str, examples: Examples | None, folder: Path
-) -> Evaluation:
-    """A worker process's own: single episodes are played with it."""
-    return Evaluation(settings, protocol, (), folder / "out", weights, examples)

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.evaluation import metrics
-from mcts_utils.evaluation.eval_set import panel_hash
+from mcts_utils.evaluation.eval_set import eval_set_hash
 from mcts_utils.evaluation.results import by_task, own_steps
 from mcts_utils.rollouts.steps import is_refused
 
@@ -39,13 +39,15 @@ def summarise(
     own = [own_steps(record) for found in tasks.values() for record in found]
     seen = metrics.behaviour(own, lambda step: is_refused(protocol["task"], step), keys)
     score = _scores(list(tasks.values()))
-    panel = panel_hash((found[0]["task"]["id"], found[0]["settings"]["prefix"]) for found in tasks.values())
+    panel = eval_set_hash(
+        (found[0]["task"]["id"], found[0]["settings"]["prefix"]) for found in tasks.values()
+    )
     summary = {
         "version": VERSION,
         **model,
         **score,
         "ci95": {**seen.pop("ci95"), **score["ci95"]},
-        "score": contract(protocol["task"]).score,
+        "score": env_spec(protocol["task"]).score,
         "n_failed": len(failed),
         "failures": [{"index": record["index"], "error": record["error"]} for record in failed],
         "ends": dict(sorted(Counter(record["end"] for record in done).items())),
@@ -70,7 +72,7 @@ def breakdown(tasks: Tasks, env: str) -> dict[str, dict[str, Any]]:
     groups: dict[str, dict[str, list[Sequence[Mapping[str, Any]]]]] = {}
     for found in tasks.values():
         task = found[0]["task"]
-        for name, group in contract(env).strata(task["opening"], task["index"]).items():
+        for name, group in env_spec(env).breakdown_keys(task["opening"], task["index"]).items():
             groups.setdefault(name, {}).setdefault(group, []).append(found)
     return {
         name: {group: _scores(members) for group, members in sorted(of.items(), key=_by_number)}

@@ -1,6 +1,6 @@
 """Where a stage's jobs are done: on threads of this process, or by worker processes all over a Ray cluster.
 
-A stage says how one job is done (Stage.working) and what a result means; carried_out brings both together. job.py and
+A stage says how one job is done (Stage.job_runner) and what a result means; run_jobs brings both together. job.py and
 worker.py know no Ray, team.py no stage; ray itself is imported only where EXECUTOR=ray is set.
 """
 
@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from mcts_utils.executors.ray_cluster.driver import Team
-from mcts_utils.executors.ray_cluster.messages import Plan, WorkerLost
-from mcts_utils.executors.stage import Job, Stage, nothing
+from mcts_utils.executors.ray_cluster.driver import RayDriver
+from mcts_utils.executors.ray_cluster.messages import WorkerLost, WorkerPlan
+from mcts_utils.executors.stage import Job, Stage, ignore
 from mcts_utils.executors.threads import run_tasks
 from mcts_utils.types import Actor, Environment
 
-__all__ = ["Job", "Stage", "WorkerLost", "carried_out", "nothing"]
+__all__ = ["Job", "Stage", "WorkerLost", "run_jobs", "ignore"]
 
 
 @contextmanager
-def carried_out(
+def run_jobs(
     stage: Stage,
     jobs: Sequence[Job],
     slots: int,
     make_actor: Callable[[], Actor] | None,
     make_environment: Callable[[], Environment],
     make_bar: Callable[[], Any],
-    show: Callable[[Any], None] = nothing,
+    show: Callable[[Any], None] = ignore,
 ) -> Iterator[tuple[Iterator[tuple[Job, Any]], Any]]:
     """Each job with its result, or its exception, as it ends; and the bar. `stage.usage` is set at the end.
 
@@ -40,12 +40,12 @@ def carried_out(
         InputError: EXECUTOR=ray cannot be used, or a worker process cannot begin.
     """
     if stage.settings.executor == "ray":
-        plan = Plan.of(stage, slots, make_actor, make_environment)
-        with Team(stage, plan, jobs) as team, make_bar() as bar:
+        plan = WorkerPlan.of(stage, slots, make_actor, make_environment)
+        with RayDriver(stage, plan, jobs) as team, make_bar() as bar:
             yield team.results(bar), bar
         return
     with (
-        stage.working(make_actor, make_environment, lambda path: show(bar)) as work,
+        stage.job_runner(make_actor, make_environment, lambda path: show(bar)) as work,
         make_bar() as bar,
         closing(run_tasks(jobs, work, slots, bar, stage.stop)) as results,
     ):

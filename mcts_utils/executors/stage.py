@@ -14,32 +14,32 @@ from mcts_utils.types import Actor, Environment
 Job = Any  # an index, a Start, (index, name of a tree file): small, and sent as it is
 
 
-def nothing(what: Any) -> None:
+def ignore(what: Any) -> None:
     """For whoever need not know."""
 
 
 class Stage(Protocol):
-    """A stage over many jobs. A worker process has one of its own, made by `elsewhere`, over a folder of its own."""
+    """A stage over many jobs. A worker process has its own one, made by `remote_factory`, over a folder of its own."""
 
     settings: Settings
     stop: Event  # set: end soon, save what is worth it
-    usage: dict[str, Any]  # what the work took: calls, tokens, ...; set when `working` ends
+    usage: dict[str, Any]  # what the work took: calls, tokens, ...; set when `job_runner` ends
 
     @property
-    def goals(self) -> str:
+    def task_set(self) -> str:
         """The kind of server that the jobs' indices belong to; empty: any."""
 
     @property
-    def roots(self) -> Mapping[str, Path]:
+    def folders(self) -> Mapping[str, Path]:
         """Name -> folder of the stage's files."""
 
-    def files(self, job: Job) -> Sequence[Path]:
-        """The files, below the roots, that work on the job goes on from; they need not exist."""
+    def input_files(self, job: Job) -> Sequence[Path]:
+        """The files, below the folders, that work on the job goes on from; they need not exist."""
 
-    def elsewhere(self) -> Callable[[Path], Stage]:
-        """What makes this stage in another process, over a folder with a folder for each of the roots. Picklable."""
+    def remote_factory(self) -> Callable[[Path], Stage]:
+        """What makes this stage in another process, over a folder with a folder for each of the folders. Picklable."""
 
-    def working(
+    def job_runner(
         self,
         make_actor: Callable[[], Actor] | None,
         make_environment: Callable[[], Environment],

@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Progress(Protocol):
+class ProgressBar(Protocol):
     """What a tqdm bar is to the scheduler."""
 
     def update(self, n: int = 1) -> object:
@@ -24,7 +24,7 @@ def run_tasks(
     jobs: Sequence[T],
     work: Callable[[T], R],
     workers: int,
-    progress: Progress | None = None,
+    progress: ProgressBar | None = None,
     stop: Event | None = None,
 ) -> Generator[tuple[T, R | Exception], None, None]:
     """Run `work` on every job with `workers` threads; yield each job with its result, or its exception, as it ends.

@@ -14,17 +14,17 @@ from typing import Any
 
 from mcts_utils.prompts import WAIT_OBSERVATION, action_of, signal
 from mcts_utils.revision.pairs import (
-    Cut,
+    CutPoint,
     Pair,
     PairRule,
-    Path,
+    Trajectory,
     candidates,
     first_refused,
-    needed,
     paths,
+    shuffle_unique_first,
     splice,
-    spread,
     tail_start,
+    useful_steps,
 )
 from mcts_utils.revision.pruning import Shortened, shorten
 from mcts_utils.revision.record import Record, Source, to_row
@@ -53,7 +53,7 @@ REASONS = (
     "cap",  # the task has its --max_per_task records
     "replay_budget",  # the task has used its --max_replays
 )
-FindCut = Callable[[Task, Path, int], Cut]  # (task, bad path, first step to judge)
+FindCut = Callable[[Task, Trajectory, int], CutPoint]  # (task, bad path, first step to judge)
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,16 @@ class TreeBuilder:
             return "cap"
         return "replay_budget" if self.run.replays >= self.options.max_replays else ""
 
-    def _try_paths(self, good: Sequence[Path]) -> None:
+    def _try_paths(self, good: Sequence[Trajectory]) -> None:
         self.counts["good_paths"] = len(good)
-        for path in sorted(spread(good, self._rng("good")), key=lambda path: needed(path, self.env)):
+        for path in sorted(
+            shuffle_unique_first(good, self._rng("good")), key=lambda path: useful_steps(path, self.env)
+        ):
             reason = self._spent() or self._good(path)
             if reason:
                 self.counts[reason] += 1
 
-    def _try_pairs(self, good: Sequence[Path]) -> None:
+    def _try_pairs(self, good: Sequence[Trajectory]) -> None:
         """Each pair in turn; first those that bring a new cut, then the others."""
         queue, counts = candidates(good, self.paths, self.options.rule, self.env, self._rng("pairs"))
         self.counts.update(counts)
@@ -157,7 +159,7 @@ class TreeBuilder:
             if reason:
                 self.counts[reason] += 1
 
-    def _good(self, path: Path) -> str:
+    def _good(self, path: Trajectory) -> str:
         short = self._clean(path)
         if short is None:
             return "good_replay"
@@ -169,7 +171,7 @@ class TreeBuilder:
         """True if good paths are executed: to be cleaned, or to be verified as they are."""
         return self.options.clean or self.options.verified
 
-    def _clean(self, path: Path) -> Shortened | None:
+    def _clean(self, path: Trajectory) -> Shortened | None:
         """The path without what it does not need (as it is with `--clean 0`); None if it fails when replayed."""
         if not self._executes:
             return Shortened(tuple(range(len(path.steps))), path.steps, 0)
@@ -185,10 +187,10 @@ class TreeBuilder:
         budget = self.options.clean_replays if self.options.clean else 0
         return shorten(fixed, replies, self.run, env=self.env, reward=reward, budget=budget, every=every)
 
-    def _cut(self, pair: Pair) -> Cut:
+    def _cut(self, pair: Pair) -> CutPoint:
         start = 0 if self.options.judge_prefix else pair.shared
         if self.kind == "direct":
-            return Cut(len(pair.bad.steps) - 1)
+            return CutPoint(len(pair.bad.steps) - 1)
         if self.find_cut is None:
             return first_refused(self.env, pair.bad, start)
         return self.find_cut(self.tree.task, pair.bad, start)

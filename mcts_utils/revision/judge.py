@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mcts_utils.prompts import is_signal_step, judge_messages, parse_verdict
-from mcts_utils.revision.pairs import Cut, Path
+from mcts_utils.revision.pairs import CutPoint
 from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
-from mcts_utils.types import Actor, ContextOverflow, Message, Stopped, Task, Verdict
+from mcts_utils.types import Actor, ContextOverflow, Message, Step, Stopped, Task, Verdict
 
 ASKS = 4  # the first at temperature 0, then up to three again, at temperature 1 and with other seeds
 # Steps of one path that are asked about at once. Whole paths at once ask 3.6 times the verdicts and take 1.8 times as
@@ -58,30 +58,41 @@ class Judge:
             return Verdict("uncertain", "the question does not fit the context", again + 1, False)
         return Verdict("uncertain", "no answer parsed", ASKS, False)
 
-    def first_bad(self, task: Task, path: Path, start: int, cache: VerdictCache) -> Cut:
-        """The first step from `start` on that is judged bad (t'); "uncertain" means go on.
+    def first_bad(
+        self, task: Task, steps: Sequence[Step], keys: Sequence[int], start: int, cache: VerdictCache
+    ) -> CutPoint:
+        """Return where a path is cut: at the first step from `start` on that is judged bad (t'), if any.
+
+        "uncertain" means go on. `keys` name the steps in the cache: the node ids of a tree's path.
 
         Steps are asked about in waves of a fixed size, so that the same questions are asked whatever else is going on,
         and at most `wave` - 1 verdicts go beyond the first bad one.
         """
         seen: list[tuple[int, Verdict]] = []
-        size = self.wave or max(1, len(path.steps) - start)
-        for begin in range(start, len(path.steps), size):
+        size = self.wave or max(1, len(steps) - start)
+        for begin in range(start, len(steps), size):
             if self.stopped():
                 raise Stopped
-            wave = range(begin, min(begin + size, len(path.steps)))
-            for index, verdict in zip(wave, self._verdicts(task, path, wave, cache), strict=True):
-                seen.append((path.nodes[index], verdict))
+            wave = range(begin, min(begin + size, len(steps)))
+            for index, verdict in zip(wave, self._verdicts(task, steps, keys, wave, cache), strict=True):
+                seen.append((keys[index], verdict))
                 if verdict.label == "bad":
-                    return Cut(index, tuple(seen))
-        return Cut(None, tuple(seen))
+                    return CutPoint(index, tuple(seen))
+        return CutPoint(None, tuple(seen))
 
-    def _verdicts(self, task: Task, path: Path, wave: Sequence[int], cache: VerdictCache) -> list[Verdict]:
-        questions = [judge_messages(task, path.steps[:i], path.steps[i], self.prompt) for i in wave]
-        keys = [question_sha256(messages) for messages in questions]
+    def _verdicts(
+        self,
+        task: Task,
+        steps: Sequence[Step],
+        keys: Sequence[int],
+        wave: Sequence[int],
+        cache: VerdictCache,
+    ) -> list[Verdict]:
+        questions = [judge_messages(task, steps[:i], steps[i], self.prompt) for i in wave]
+        hashes = [question_sha256(messages) for messages in questions]
         found = [
-            SIGNAL if is_signal_step(path.steps[i]) else cache.get(path.nodes[i], key)
-            for i, key in zip(wave, keys, strict=True)
+            SIGNAL if is_signal_step(steps[i]) else cache.get(keys[i], question)
+            for i, question in zip(wave, hashes, strict=True)
         ]
         # A kept bad verdict ends the walk: nothing behind it is asked.
         known_bad = next((n for n, v in enumerate(found) if v is not None and v.label == "bad"), len(found))
@@ -93,7 +104,7 @@ class Judge:
         try:
             for n, future in asked.items():
                 verdict = future.result()
-                cache.put(path.nodes[wave[n]], keys[n], verdict)
+                cache.put(keys[wave[n]], hashes[n], verdict)
                 found[n] = verdict
         finally:
             cache.save()

@@ -16,7 +16,7 @@ from mcts_utils.types import Message, Step, Task, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class Trajectory:
     """Root to one leaf of a tree; `nodes` and `steps` run side by side, the root has no step."""
 
     root: int  # node id
@@ -39,14 +39,14 @@ class Path:
 class Pair:
     """A good and a bad path of one tree that satisfy Eq. 4."""
 
-    good: Path
-    bad: Path
+    good: Trajectory
+    bad: Trajectory
     shared: int  # steps of tau^i: the fork is after them
     fork: int  # node id of the last tree node that both paths pass
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CutPoint:
     """Where a bad path is cut (transition point t')."""
 
     step: (
@@ -72,18 +72,18 @@ class PairRule:
         return bad < self.beta < good if self.strict else good - bad > self.beta + EPSILON
 
 
-def paths(tree: Tree) -> list[Path]:
+def paths(tree: Tree) -> list[Trajectory]:
     """Every executed path of the tree that took a step, by leaf id."""
     found = []
     for leaf in leaves(tree):
         steps = tuple(path_steps(leaf))
         if steps:
             nodes = tuple(node.id for node in path_nodes(leaf))[-len(steps) :]
-            found.append(Path(tree.root.id, nodes, steps, 0.0 if leaf.disaster else float(leaf.reward)))
+            found.append(Trajectory(tree.root.id, nodes, steps, 0.0 if leaf.disaster else float(leaf.reward)))
     return sorted(found, key=lambda path: path.leaf)
 
 
-def pair_up(good: Path, bad: Path) -> Pair | str:
+def pair_up(good: Trajectory, bad: Trajectory) -> Pair | str:
     """The pair, or why it is none: the paths act alike, or the bad one has no step of its own past the fork.
 
     The fork is a tree node that both pass. Twin nodes behind it, with the same action and the same observation, are the
@@ -107,7 +107,7 @@ def _alike(a: Step, b: Step) -> bool:
 
 
 def candidates(
-    good: Sequence[Path], bad: Sequence[Path], rule: PairRule, env: str, rng: random.Random
+    good: Sequence[Trajectory], bad: Sequence[Trajectory], rule: PairRule, env: str, rng: random.Random
 ) -> tuple[list[Pair], dict[str, int]]:
     """Pairs in the order to try them, and how many reward pairs there were or dropped out, by reason.
 
@@ -116,8 +116,8 @@ def candidates(
     """
     counts = {"pairs": 0}
     queue: list[tuple[int, int, Pair]] = []
-    shortest = sorted(good, key=lambda path: (needed(path, env), path.leaf))
-    for place, path in enumerate(spread(bad, rng)):
+    shortest = sorted(good, key=lambda path: (useful_steps(path, env), path.leaf))
+    for place, path in enumerate(shuffle_unique_first(bad, rng)):
         rank = 0
         for partner in shortest:
             if not rule.apart(partner.reward, path.reward):
@@ -132,31 +132,31 @@ def candidates(
     return [pair for _, _, pair in sorted(queue, key=lambda item: item[:2])], counts
 
 
-def spread(found: Sequence[Path], rng: random.Random) -> list[Path]:
+def shuffle_unique_first(found: Sequence[Trajectory], rng: random.Random) -> list[Trajectory]:
     """The paths in an order drawn by `rng`, those that repeat an earlier one's actions last."""
     drawn = rng.sample(list(found), len(found))
     seen: set[tuple[str, ...]] = set()
-    first: list[Path] = []
-    again: list[Path] = []
+    first: list[Trajectory] = []
+    again: list[Trajectory] = []
     for path in drawn:
         (again if path.actions in seen else first).append(path)
         seen.add(path.actions)
     return first + again
 
 
-def needed(path: Path, env: str) -> int:
+def useful_steps(path: Trajectory, env: str) -> int:
     """Steps that are neither refused nor looks: an estimate of the cleaned length that costs no replay."""
     return sum(not is_idle(env, step) for step in path.steps)
 
 
-def first_refused(env: str, path: Path, start: int) -> Cut:
+def first_refused(env: str, path: Trajectory, start: int) -> CutPoint:
     """The cut without a judge: the first refused step, or the one that lost the episode (`--revise 0`)."""
     for index in range(start, len(path.steps)):
         step = path.steps[index]
         if step.disaster or is_refused(env, step):
             reason = "the score went negative" if step.disaster else "the environment refused the action"
-            return Cut(index, ((path.nodes[index], Verdict("bad", reason, 0, True)),))
-    return Cut(None)
+            return CutPoint(index, ((path.nodes[index], Verdict("bad", reason, 0, True)),))
+    return CutPoint(None)
 
 
 def tail_start(pair: Pair, cut: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mcts_utils.prompts import JUDGES, action_of, opening_messages, system_prompt
-from mcts_utils.revision.pairs import Pair, Path, conversation, trained_from
+from mcts_utils.revision.pairs import Pair, Trajectory, conversation, trained_from
 from mcts_utils.rollouts.steps import earned
 from mcts_utils.types import Message, Step, Task
 
@@ -33,7 +33,7 @@ class Record:
     kind: str
     steps: tuple[Step, ...]
     first_trained: int  # index of the first step whose turn carries loss
-    good: Path
+    good: Trajectory
     pair: Pair | None = None
     rejected: tuple[Step, ...] = ()  # preference: the executed bad path
     feedback: str = ""  # the judge's reason at the cut

@@ -23,8 +23,8 @@ from mcts_utils.config import Settings
 from mcts_utils.envs import task_id
 from mcts_utils.envs.contamination import HeldOut, HeldOutTask
 from mcts_utils.envs.session_pool import SessionPool
-from mcts_utils.executors import carried_out, nothing
-from mcts_utils.revision.builder import REASONS, Built, Options, TreeBuilder
+from mcts_utils.executors import ignore, run_jobs
+from mcts_utils.revision.builder import REASONS, Built, FindCut, Options, TreeBuilder
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.record import Source, UniqueRows
 from mcts_utils.revision.verdict_cache import LABELS, VerdictCache, judge_name
@@ -47,7 +47,7 @@ PASSING = (
 )
 
 
-class Conversion:
+class RevisionStage:
     """One run of stage 2: a folder of trees to one records file."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Conversion:
         refused too unless `allow_test`. `weights`: what storage.fingerprint says of MODEL_DIR, where that is known.
         """
         self._look, self._allow_test = look, allow_test
-        self.goals, self._held_out = "", HeldOut()
+        self.task_set, self._held_out = "", HeldOut()
         self._weights = fingerprint(settings.model_dir) if weights is None else weights
         self.settings, self.options, self.output_dir, self.judged = (
             settings,
@@ -101,32 +101,49 @@ class Conversion:
         self.trees = list(tree_files(self.input_dir, "--input_dir").items())
         if (kept := self._finished()) is not None:
             return kept
-        self.goals, self._held_out = self._look()
+        self.task_set, self._held_out = self._look()
         with closing(RowSpool(self.output_dir)) as spool:
             self._convert(make_actor, make_environment, spool)
             return self._conclude(spool, self.usage, time.monotonic() - began)
 
+    @classmethod
+    def from_folder(
+        cls,
+        settings: Settings,
+        options: Options,
+        judged: bool,
+        allow_test: bool,
+        weights: str,
+        task_set: str,
+        held_out: HeldOut,
+        folder: Path,
+    ) -> RevisionStage:
+        """Return the stage of a worker process, which converts single trees in a folder of its own."""
+        made = cls(settings, options, folder / "in", folder / "out", judged, allow_test, weights=weights)
+        made.task_set, made._held_out = task_set, held_out
+        return made
+
     @property
-    def roots(self) -> Mapping[str, Path]:
+    def folders(self) -> Mapping[str, Path]:
         """See cluster.Stage."""
         return {"in": self.input_dir, "out": self.output_dir}
 
-    def files(self, job: tuple[int, str]) -> list[Path]:
+    def input_files(self, job: tuple[int, str]) -> list[Path]:
         """See cluster.Stage: the tree, and the verdicts on it."""
         index, name = job
         return [self.input_dir / name, verdicts_path(self.output_dir, index)]
 
-    def elsewhere(self) -> Callable[[Path], Conversion]:
+    def remote_factory(self) -> Callable[[Path], RevisionStage]:
         """See cluster.Stage."""
         how = (self.settings, self.options, self.judged, self._allow_test, self._weights)
-        return partial(_in_folder, *how, self.goals, self._held_out)
+        return partial(RevisionStage.from_folder, *how, self.task_set, self._held_out)
 
     @contextmanager
-    def working(
+    def job_runner(
         self,
         make_actor: Callable[[], Actor] | None,
         make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None] = nothing,
+        saved: Callable[[Path], None] = ignore,
     ) -> Iterator[Callable[[tuple[int, str]], Built]]:
         """See cluster.Stage: the records of one tree."""
         s = self.settings
@@ -149,8 +166,8 @@ class Conversion:
             finally:
                 if judge:
                     judge.close()
-                self.usage = dict(actor.stats()) if actor is not None and hasattr(actor, "stats") else {}
-                if actor is not None and hasattr(actor, "close"):
+                if actor is not None:
+                    self.usage = dict(actor.stats())
                     actor.close()
 
     def _finished(self) -> dict[str, Any] | None:
@@ -188,7 +205,7 @@ class Conversion:
         jobs = [(index, path.name) for index, path in self.trees]
         make_bar = partial(tqdm, total=len(jobs), desc=self.options.data_type, unit="tree")
         workers = self.settings.workers
-        with carried_out(self, jobs, workers, make_actor, make_environment, make_bar) as (results, bar):
+        with run_jobs(self, jobs, workers, make_actor, make_environment, make_bar) as (results, bar):
             self._settle(results, spool, bar)
 
     def _settle(self, results: Iterable[tuple[tuple[int, str], Any]], spool: RowSpool, bar: Any) -> None:
@@ -229,7 +246,9 @@ class Conversion:
         task = tree.task
         run = Replayer(pool, task.index, task_id(settings.task, task.opening, task.index), self.stop.is_set)
         cache = VerdictCache(verdicts_path(self.output_dir, index), self._judge_name(), settings.prompt)
-        find_cut = (lambda task, bad, start: judge.first_bad(task, bad, start, cache)) if judge else None
+        find_cut: FindCut | None = None
+        if judge:
+            find_cut = lambda task, bad, start: judge.first_bad(task, bad.steps, bad.nodes, start, cache)  # noqa: E731
         try:
             built = TreeBuilder(tree, source, self.options, run, find_cut, actor).build()
         finally:
@@ -247,8 +266,8 @@ class Conversion:
             BadTree: its indices are another kind of server's, or it is a test task's.
         """
         kind = tree.settings.get("goals")
-        if kind and self.goals and kind != self.goals:
-            raise BadTree(f"searched on a server of kind {kind}, this one is {self.goals}")
+        if kind and self.task_set and kind != self.task_set:
+            raise BadTree(f"searched on a server of kind {kind}, this one is {self.task_set}")
         try:
             if not self._allow_test:
                 self._held_out.check(tree.task)
@@ -281,7 +300,7 @@ class Conversion:
             "env_steps": total["env_steps"],
         }
         inputs = [path for index, path in self.trees if index in spool]
-        settings = self._settings() | {"goals": self.goals}
+        settings = self._settings() | {"goals": self.task_set}
         path = manifest_path(self.output_dir, self.settings.task, self.options.data_type)
         write_manifest(path, "revision", settings, inputs, [self.output], counts, tokens, seconds)
         return counts
@@ -295,19 +314,3 @@ def read_back(value: dict[str, Any]) -> Any:
 def reasons(counts: dict[str, Any]) -> Sequence[str]:
     """Dropped counts for people: `no_bad_step 12`, most frequent first."""
     return [f"{name} {count}" for name, count in sorted(counts["dropped"].items(), key=lambda item: -item[1])]
-
-
-def _in_folder(
-    settings: Settings,
-    options: Options,
-    judged: bool,
-    allow_test: bool,
-    weights: str,
-    goals: str,
-    held_out: HeldOut,
-    folder: Path,
-) -> Conversion:
-    """A worker process's own: single trees are converted with it."""
-    made = Conversion(settings, options, folder / "in", folder / "out", judged, allow_test, weights=weights)
-    made.goals, made._held_out = goals, held_out
-    return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 from mcts_utils.prompts import JUDGES
@@ -29,7 +29,7 @@ def question_sha256(messages: Sequence[Message]) -> str:
 class VerdictCache:
     """The verdicts on one tree, by node id. Used by one thread; `save` replaces the file atomically."""
 
-    def __init__(self, path: FilePath, model: str, prompt: str) -> None:
+    def __init__(self, path: Path, model: str, prompt: str) -> None:
         self.path = path
         self._head = {
             "model": model,

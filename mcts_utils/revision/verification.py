@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.revision.record import trajectories
 from mcts_utils.rollouts.episode import replay
 from mcts_utils.rollouts.steps import EPSILON, earned
@@ -38,7 +38,7 @@ def verify_rows(rows: Sequence[Mapping[str, Any]], env: Environment) -> dict[str
             checks = [_verify(row, side, turns, env) for side, turns in enumerate(trajectories(row))]
         except (KeyError, TypeError, IndexError) as error:
             raise InputError(f"row {number}: a field is missing or wrong: {error!r}") from error
-        fixed = contract(row["lineage"]["task"]["env"]).fixed_observations
+        fixed = env_spec(row["lineage"]["task"]["env"]).fixed_observations
         for observations, exact, same_reward in checks:
             total.update(
                 observations=observations, observations_exact=exact, rewards=1, rewards_exact=same_reward

@@ -6,10 +6,10 @@ from collections import Counter
 from threading import Lock
 
 
-class Meter:
+class Counters:
     """Counts of a run or of one of its parts, which adds to the whole's. Safe for threads."""
 
-    def __init__(self, whole: Meter | None = None) -> None:
+    def __init__(self, whole: Counters | None = None) -> None:
         self._whole = whole
         self._counts: Counter[str] = Counter()
         self._lock = Lock()

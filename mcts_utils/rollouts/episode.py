@@ -31,7 +31,7 @@ def derive_seed(*parts: int) -> int:
 def take_step(env: Environment, reply: str, score: float) -> Step:
     """Execute a reply's action. A revision signal is no environment step and keeps `score`."""
     action = action_of(reply)
-    if is_signal(reply, waits(env)):
+    if is_signal(reply, env.waits):
         return Step(reply, action, WAIT_OBSERVATION, score)
     return step_of(reply, action, env.step(action))
 
@@ -50,7 +50,7 @@ def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, 
     Raises:
         EnvError: if the server cannot be used.
     """
-    if replies and "replay" in extensions(env):
+    if replies and "replay" in env.extensions:
         return _replay_at_once(env, index, replies)
     task = env.reset(index)
     steps: list[Step] = []
@@ -61,23 +61,8 @@ def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, 
     return task, steps
 
 
-def extensions(env: Environment) -> frozenset[str]:
-    """What the session's server offers beside AgentGym's contract; nothing for an environment without a server."""
-    return getattr(env, "extensions", frozenset())
-
-
-def own_goals(env: Environment) -> bool:
-    """True if another session of the server would show other goals."""
-    return bool(getattr(env, "own_goals", False))
-
-
-def waits(env: Environment) -> bool:
-    """True if `wait` is a command of the environment, too."""
-    return bool(getattr(env, "waits", False))
-
-
 def _replay_at_once(env: Any, index: int, replies: Sequence[str]) -> tuple[Task, list[Step]]:
-    signals = [is_signal(reply, waits(env)) for reply in replies]
+    signals = [is_signal(reply, env.waits) for reply in replies]
     actions = [action_of(reply) for reply in replies]
     sent = [action for action, signal in zip(actions, signals, strict=True) if not signal]
     task, results = env.replay(index, sent)

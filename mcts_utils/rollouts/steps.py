@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.prompts import is_signal_step
 from mcts_utils.types import Step
 
@@ -13,7 +13,7 @@ EPSILON = 1e-6  # rewards nearer than this are equal
 
 def refuses(env: str, observation: str) -> bool:
     """True for an observation that refuses the action it answers, as far as its text tells."""
-    return bool(contract(env).refusal.match(observation.lstrip()))
+    return bool(env_spec(env).refusal.match(observation.lstrip()))
 
 
 def is_refused(env: str, step: Step) -> bool:
@@ -23,7 +23,7 @@ def is_refused(env: str, step: Step) -> bool:
 
 def is_look(env: str, step: Step) -> bool:
     """True if the action only reads the state."""
-    return bool(contract(env).look.match(step.action))
+    return bool(env_spec(env).look_actions.match(step.action))
 
 
 def is_idle(env: str, step: Step) -> bool:

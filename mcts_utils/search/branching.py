@@ -15,18 +15,18 @@ from typing import Any
 
 from mcts_utils.prompts import action_of, is_signal_step
 from mcts_utils.rollouts.episode import replay, take_step
-from mcts_utils.search.env_sessions import Diverged, Travel, same_course
+from mcts_utils.search.env_sessions import Diverged, SessionManager, same_course
 from mcts_utils.types import EnvError, Environment, Step
 
 
-class Place:
+class StateNode:
     """An executed node as the sessions see it. `lock` is held while a session leaves, then those of places above it."""
 
     __slots__ = ("here", "lock", "next", "parent", "session", "step")
 
-    def __init__(self, parent: Place | None = None, step: Step | None = None) -> None:
+    def __init__(self, parent: StateNode | None = None, step: Step | None = None) -> None:
         self.parent, self.step = parent, step
-        self.next: dict[str, Place] = {}  # by action
+        self.next: dict[str, StateNode] = {}  # by action
         self.session: Environment | None = None  # it stands here
         self.here = 0  # rollouts whose next action is not known yet
         self.lock = Lock()
@@ -34,50 +34,52 @@ class Place:
     def path(self) -> list[Step]:
         """The steps from the root."""
         steps = []
-        place: Place | None = self
+        place: StateNode | None = self
         while place is not None and place.step is not None:
             steps.append(place.step)
             place = place.parent
         return steps[::-1]
 
-    def find(self, path: Sequence[Step]) -> Place:
+    def find(self, path: Sequence[Step]) -> StateNode:
         """The place at the end of executed steps from here; they are known from now on."""
         place = self
         for step in path:
-            place = place.next.setdefault(step.action, Place(place, step))
+            place = place.next.setdefault(step.action, StateNode(place, step))
         return place
 
 
-class Forks:
+class BranchingRollouts:
     """The rollouts of one iteration that start at one place."""
 
-    def __init__(self, travel: Travel, start: Place, session: Environment | None, rollouts: int) -> None:
+    def __init__(
+        self, travel: SessionManager, start: StateNode, session: Environment | None, rollouts: int
+    ) -> None:
         """`session`: it stands at the start."""
         self.travel = travel
         self._counting = Lock()
-        self._stood: list[Place] = []
+        self._stood: list[StateNode] = []
         self.start = start
         start.here = rollouts
         if session is not None:
             self._stand(start, session)
 
-    def walk(self) -> ForkWalk:
+    def walk(self) -> BranchCursor:
         """One rollout's way."""
-        return ForkWalk(self, self.start)
+        return BranchCursor(self, self.start)
 
     def close(self) -> None:
         """Forget where the sessions stand."""
         for place in self._stood:
             place.session, place.here = None, 0
 
-    def move(self, place: Place, known: Place | None = None) -> None:
+    def move(self, place: StateNode, known: StateNode | None = None) -> None:
         """A rollout goes from one place to the next, or out of the tree."""
         with self._counting:
             place.here -= 1
             if known is not None:
                 known.here += 1
 
-    def explore(self, place: Place, reply: str, before: Sequence[Step]) -> Place:
+    def explore(self, place: StateNode, reply: str, before: Sequence[Step]) -> StateNode:
         """Execute what nobody did at this place before; its lock is held."""
         env = self._depart(place)
         try:
@@ -85,16 +87,16 @@ class Forks:
         except EnvError:
             self.travel.drop(env)
             raise
-        found = place.next[step.action] = Place(place, step)
+        found = place.next[step.action] = StateNode(place, step)
         self._stand(found, env)
         return found
 
-    def _stand(self, place: Place, env: Environment) -> None:
+    def _stand(self, place: StateNode, env: Environment) -> None:
         place.session = env
         with self._counting:
             self._stood.append(place)
 
-    def _depart(self, place: Place) -> Environment:
+    def _depart(self, place: StateNode) -> Environment:
         """A session to leave this place with: a copy if others are still here, else the one that stands here."""
         env = place.session or self._copy_from_above(place)
         if place.here > 1:
@@ -112,7 +114,7 @@ class Forks:
         except EnvError:
             return None
 
-    def _copy_from_above(self, place: Place) -> Environment:
+    def _copy_from_above(self, place: StateNode) -> Environment:
         """A session brought here from the nearest place above that has one."""
         above, behind = place.parent, [place]
         while above is not None:
@@ -124,7 +126,7 @@ class Forks:
             above = above.parent
         return self._anew(place)
 
-    def _follow(self, env: Environment, start: Place, places: Sequence[Place]) -> Environment:
+    def _follow(self, env: Environment, start: StateNode, places: Sequence[StateNode]) -> Environment:
         """Bring a session from one place through the next ones."""
         score = start.step.reward if start.step else 0.0
         for place in places:
@@ -141,7 +143,7 @@ class Forks:
             score = step.reward
         return env
 
-    def _anew(self, place: Place) -> Environment:
+    def _anew(self, place: StateNode) -> Environment:
         """A session from the pool, brought here from the beginning."""
         env, path = self.travel.take(), place.path()
         try:
@@ -156,10 +158,10 @@ class Forks:
         return env
 
 
-class ForkWalk:
+class BranchCursor:
     """One of several rollouts from one place (travel.Walk)."""
 
-    def __init__(self, forks: Forks, start: Place) -> None:
+    def __init__(self, forks: BranchingRollouts, start: StateNode) -> None:
         self._forks, self._place = forks, start
 
     def advance(self, reply: str, before: Sequence[Step]) -> Step:

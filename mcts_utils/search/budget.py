@@ -39,11 +39,11 @@ def check_strategy(strategy: str, budget: str | None, budget_from: str | None) -
     return int(budget)
 
 
-def spent_by(folder: str, env: str, goals: str) -> dict[int, int]:
+def spent_by(folder: str, env: str, task_set: str) -> dict[int, int]:
     """Task index -> completions, of the finished search in a folder.
 
     Args:
-        goals: the kind of server that the indices must belong to.
+        task_set: the kind of server that the indices must belong to.
 
     Raises:
         InputError: no trees, an unfinished one, other tasks than this environment's, or nothing spent.
@@ -51,9 +51,9 @@ def spent_by(folder: str, env: str, goals: str) -> dict[int, int]:
     found = {}
     for index, path in tree_files(folder, "--budget_from").items():
         tree = finished_tree(path)
-        kind = tree.settings.get("goals", goals)
-        if (tree.task.env, kind) != (env, goals):
-            raise InputError(f"--budget_from: {path} is of {tree.task.env} ({kind}), not {env} ({goals})")
+        kind = tree.settings.get("goals", task_set)
+        if (tree.task.env, kind) != (env, task_set):
+            raise InputError(f"--budget_from: {path} is of {tree.task.env} ({kind}), not {env} ({task_set})")
         if not tree.stats["completions"]:
             raise InputError(f"--budget_from: {path} spent no completions")
         found[index] = tree.stats["completions"]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.prompts import is_signal_step
-from mcts_utils.rollouts.counters import Meter
+from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.episode import replay, take_step
 from mcts_utils.types import EnvError, Environment, Step, Stopped, Task
 
@@ -22,7 +22,7 @@ class Diverged(EnvError):
     """A replay did not come back as recorded."""
 
 
-class Walk(Protocol):
+class RolloutCursor(Protocol):
     """One rollout's way through the environment."""
 
     def advance(self, reply: str, before: Sequence[Step]) -> Step:
@@ -32,10 +32,10 @@ class Walk(Protocol):
         """The rollout is over, or given up."""
 
 
-class Travel:
+class SessionManager:
     """The sessions of one iteration on one task, and what they executed. Safe for threads, one user a session."""
 
-    def __init__(self, task: Task, pool: SessionPool, meter: Meter, stopped: Callable[[], bool]) -> None:
+    def __init__(self, task: Task, pool: SessionPool, meter: Counters, stopped: Callable[[], bool]) -> None:
         self.task, self.meter, self._pool, self._stopped = task, meter, pool, stopped
         self._lock = Lock()
         self._live: list[Environment] = []
@@ -116,10 +116,10 @@ def same_course(steps: Sequence[Step], path: Sequence[Step]) -> bool:
     return [(s.reward, s.done) for s in steps] == [(s.reward, s.done) for s in path]
 
 
-class LoneWalk:
+class ExclusiveCursor:
     """A rollout that has a session to itself (Walk)."""
 
-    def __init__(self, travel: Travel, env: Environment) -> None:
+    def __init__(self, travel: SessionManager, env: Environment) -> None:
         self._travel, self._env = travel, env
 
     def advance(self, reply: str, before: Sequence[Step]) -> Step:

@@ -13,10 +13,10 @@ from threading import Event
 from mcts_utils.config import Settings
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.prompts import ACTION_LINE, acting_messages, action_of
-from mcts_utils.rollouts.counters import Meter
-from mcts_utils.rollouts.episode import derive_seed, ending, extensions
-from mcts_utils.search.branching import Forks, Place
-from mcts_utils.search.env_sessions import Diverged, LoneWalk, Travel, Walk
+from mcts_utils.rollouts.counters import Counters
+from mcts_utils.rollouts.episode import derive_seed, ending
+from mcts_utils.search.branching import BranchingRollouts, StateNode
+from mcts_utils.search.env_sessions import Diverged, ExclusiveCursor, RolloutCursor, SessionManager
 from mcts_utils.search.tree import Node, Tree, step_of
 from mcts_utils.types import Actor, ContextOverflow, Environment, Step, Stopped, Task
 
@@ -27,7 +27,7 @@ PASSING = (
 )  # counts that depend on the threads' timing: the run's, not the tree's
 
 
-class Explorer:
+class IterationSimulator:
     """One iteration's access to the actor and the environment, for search.Explorer.
 
     The session that executed the chosen child goes on as the first rollout. The others start from copies of it where
@@ -37,8 +37,8 @@ class Explorer:
     def __init__(self, owner: TaskSimulator, iteration: int) -> None:
         self._owner, self._iteration = owner, iteration
         self._failed = Event()
-        self._meter = Meter(owner.meter)
-        self._travel = Travel(
+        self._meter = Counters(owner.meter)
+        self._travel = SessionManager(
             owner.task, owner.pool, self._meter, lambda: self._failed.is_set() or owner.stopped()
         )
         self._env: Environment | None = None
@@ -94,7 +94,7 @@ class Explorer:
             held = None
         if not self._owner.forks():
             return self._run([self._lone(path, held if i == 0 else None) for i in range(k)], path, most)
-        forks = Forks(self._travel, self._owner.root.find(path), held, k)
+        forks = BranchingRollouts(self._travel, self._owner.root.find(path), held, k)
         try:
             return self._run([forks.walk] * k, path, most)
         finally:
@@ -104,10 +104,10 @@ class Explorer:
         """Give the sessions back at the end of the iteration, closed where it failed."""
         self._travel.release(usable)
 
-    def _lone(self, path: Sequence[Step], held: Environment | None) -> Callable[[], Walk]:
+    def _lone(self, path: Sequence[Step], held: Environment | None) -> Callable[[], RolloutCursor]:
         """Where a rollout with a session to itself begins."""
 
-        def begin() -> Walk:
+        def begin() -> RolloutCursor:
             env = held or self._travel.take()
             if env is not held:
                 try:
@@ -115,12 +115,12 @@ class Explorer:
                 except Diverged:
                     self._travel.give(env)  # it works, and others may be waiting for it
                     raise
-            return LoneWalk(self._travel, env)
+            return ExclusiveCursor(self._travel, env)
 
         return begin
 
     def _run(
-        self, begins: Sequence[Callable[[], Walk]], path: Sequence[Step], most: int
+        self, begins: Sequence[Callable[[], RolloutCursor]], path: Sequence[Step], most: int
     ) -> list[tuple[Step, ...] | None]:
         """All rollouts at once; the first failure stops the others, and is raised when they have ended."""
         submit = self._owner.executor.submit
@@ -135,7 +135,7 @@ class Explorer:
         return [future.result() for future in futures]
 
     def _rollout(
-        self, begin: Callable[[], Walk], path: Sequence[Step], number: int, most: int
+        self, begin: Callable[[], RolloutCursor], path: Sequence[Step], number: int, most: int
     ) -> tuple[Step, ...] | None:
         try:
             walk = begin()
@@ -161,18 +161,18 @@ class TaskSimulator:
         actor: Actor,
         pool: SessionPool,
         executor: Executor,
-        meter: Meter,
+        meter: Counters,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """`executor` runs the rollouts; it must not be the one whose thread runs the search."""
         self.task, self.settings, self.actor, self.pool = task, settings, actor, pool
         self.executor, self.meter, self.stopped = executor, meter, stopped
-        self.root = Place()  # what was executed on this task so far
+        self.root = StateNode()  # what was executed on this task so far
         self._forks: bool | None = None
 
-    def know(self, tree: Tree) -> None:
+    def preload(self, tree: Tree) -> None:
         """A tree that is gone on with: what is in it need not be executed again."""
-        stack: list[tuple[Node, Place]] = [(tree.root, self.root)]
+        stack: list[tuple[Node, StateNode]] = [(tree.root, self.root)]
         while stack:
             node, place = stack.pop()
             stack += [(child, place.find([step_of(child)])) for child in node.children if child.executed]
@@ -183,13 +183,13 @@ class TaskSimulator:
             self._forks = False
             if self.pool.shared:
                 with self.pool.session() as env:
-                    self._forks = "fork" in extensions(env)
+                    self._forks = "fork" in env.extensions
         return self._forks
 
     @contextmanager
-    def iteration(self, number: int) -> Iterator[Explorer]:
+    def iteration(self, number: int) -> Iterator[IterationSimulator]:
         """See search.Simulator."""
-        explorer = Explorer(self, number)
+        explorer = IterationSimulator(self, number)
         usable = False
         try:
             yield explorer

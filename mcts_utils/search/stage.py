@@ -20,13 +20,12 @@ from tqdm import tqdm
 
 from mcts_utils.config import Settings
 from mcts_utils.envs.contamination import HeldOut, HeldOutTask
-from mcts_utils.envs.session_pool import LoneSession, SessionPool
-from mcts_utils.executors import WorkerLost, carried_out, nothing
-from mcts_utils.rollouts.counters import Meter
-from mcts_utils.rollouts.episode import own_goals
+from mcts_utils.envs.session_pool import SessionPool, SingleSessionPool
+from mcts_utils.executors import WorkerLost, ignore, run_jobs
+from mcts_utils.rollouts.counters import Counters
 from mcts_utils.search.baselines import SEARCH, Baseline
 from mcts_utils.search.simulator import TaskSimulator
-from mcts_utils.search.strategy import Recipe
+from mcts_utils.search.strategy import Strategy
 from mcts_utils.search.tree import STATS, Tree, leaves
 from mcts_utils.search.tree_io import FORMAT, tree_from_dict, tree_to_dict
 from mcts_utils.storage.files import read_json, write_json
@@ -39,7 +38,7 @@ OUR_HEAD = f'{{"format":"{FORMAT}"'.encode()  # how our files begin
 Facts = dict[str, float]  # what a finished tree adds to the totals
 
 
-class Collection:
+class SearchStage:
     """One model's trees of one task; their folder is a function of both names."""
 
     def __init__(
@@ -47,12 +46,12 @@ class Collection:
         settings: Settings,
         indices: Sequence[int],
         output_dir: str | Path,
-        goals: str = "",
+        task_set: str = "",
         held_out: HeldOut | None = None,
         weights: str | None = None,
         baseline: Baseline | None = None,
     ) -> None:
-        """`goals`: the kind of server that the indices belong to (envs.server_about). `held_out`: never searched.
+        """`task_set`: the kind of server that the indices belong to (envs.server_about). `held_out`: never searched.
 
         `weights`: what storage.fingerprint says of MODEL_DIR, where that is known. `baseline`: instead of the search.
         """
@@ -61,31 +60,46 @@ class Collection:
         self._left_out: set[int] = set()  # indices that turned out to be test tasks
         self._root = output_dir
         self.manifest = self.path(0).with_name("manifest.json")
-        self.meter = Meter()
+        self.meter = Counters()
         self.stop = Event()
-        self.goals = goals
+        self.task_set = task_set
         self.usage: dict[str, Any] = {}  # of this run
         weights = fingerprint(settings.model_dir) if weights is None else weights
-        self.recipe = Recipe(settings, goals, weights, baseline)
+        self.strategy = Strategy(settings, task_set, weights, baseline)
         self._facts: dict[int, Facts] = {}  # of finished trees
+
+    @classmethod
+    def from_folder(
+        cls,
+        settings: Settings,
+        task_set: str,
+        held_out: HeldOut,
+        weights: str,
+        baseline: Baseline | None,
+        folder: Path,
+    ) -> SearchStage:
+        """Return the stage of a worker process, which searches single trees in a folder of its own."""
+        return cls(settings, (), folder / "out", task_set, held_out, weights, baseline)
 
     def path(self, index: int) -> Path:
         """The file of one tree."""
         return tree_path(self._root, self.settings.task, self.settings.model_name, index)
 
     @property
-    def roots(self) -> Mapping[str, Path]:
+    def folders(self) -> Mapping[str, Path]:
         """See cluster.Stage."""
         return {"out": Path(self._root)}
 
-    def files(self, job: int) -> list[Path]:
+    def input_files(self, job: int) -> list[Path]:
         """See cluster.Stage: an interrupted tree."""
         return [self.path(job)]
 
-    def elsewhere(self) -> Callable[[Path], Collection]:
+    def remote_factory(self) -> Callable[[Path], SearchStage]:
         """See cluster.Stage."""
-        weights, baseline = self.recipe.weights, self.recipe.baseline
-        return partial(_in_folder, self.settings, self.goals, self._held_out, weights, baseline)
+        weights, baseline = self.strategy.weights, self.strategy.baseline
+        return partial(
+            SearchStage.from_folder, self.settings, self.task_set, self._held_out, weights, baseline
+        )
 
     def run(
         self, make_actor: Callable[[], Actor], make_environment: Callable[[], Environment]
@@ -105,7 +119,7 @@ class Collection:
                 env.reset(todo[0])  # an unusable server is told at once, before a model is loaded
             bar = partial(tqdm, total=len(self.indices), initial=len(self._facts), desc="search", unit="tree")
             workers = self.settings.workers
-            with carried_out(self, todo, workers, make_actor, make_environment, bar, self._show) as (
+            with run_jobs(self, todo, workers, make_actor, make_environment, bar, self._show) as (
                 results,
                 _,
             ):
@@ -113,11 +127,11 @@ class Collection:
         return self._conclude(bool(todo), failed, self.usage, time.monotonic() - began)
 
     @contextmanager
-    def working(
+    def job_runner(
         self,
         make_actor: Callable[[], Actor] | None,
         make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None] = nothing,
+        saved: Callable[[Path], None] = ignore,
     ) -> Iterator[Callable[[int], Facts]]:
         """See cluster.Stage: the search of one tree."""
         assert make_actor is not None
@@ -128,9 +142,8 @@ class Collection:
                 with ThreadPoolExecutor(rollout_threads(self.settings), "rollout") as threads:
                     yield lambda index: self._search(index, actor, pool, threads, saved)
             finally:
-                self.usage = {**(actor.stats() if hasattr(actor, "stats") else {}), **self._executed()}
-                if hasattr(actor, "close"):
-                    actor.close()
+                self.usage = {**actor.stats(), **self._executed()}
+                actor.close()
 
     def _executed(self) -> dict[str, int]:
         """Environment steps of this run; those on the way back to a node depend on the threads' timing."""
@@ -144,7 +157,7 @@ class Collection:
             InputError: naming a file that is not ours, or was made with other settings.
         """
         todo = []
-        self.recipe.check_manifest(self.manifest)
+        self.strategy.check_manifest(self.manifest)
         for index in self.indices:
             path = self.path(index)
             tree = self._saved(index)
@@ -170,7 +183,7 @@ class Collection:
                 return None
             hint = "it is in the way, remove it or use another --output_dir"
             raise InputError(f"{path} is no tree of this program ({error}): {hint}") from error
-        self.recipe.check(tree, path)
+        self.strategy.check(tree, path)
         return tree
 
     def _is_held_out(self, task: Task) -> bool:
@@ -251,20 +264,20 @@ class Collection:
         return tree if tree is not None and tree.stats["iterations"] else None
 
     def _write_failure(self, index: int, whole: dict[str, Any] | None, error: Exception) -> None:
-        whole = whole or tree_to_dict(self.recipe.plant(Task(self.settings.task, index, "", "")))
+        whole = whole or tree_to_dict(self.strategy.new_tree(Task(self.settings.task, index, "", "")))
         write_json(self.path(index), {**whole, "status": "failed", "error": one_line(error)})
 
     def _iterations(self, tree: Tree, actor: Actor, pool: SessionPool, threads: ThreadPoolExecutor) -> Any:
         s = self.settings
         simulator = TaskSimulator(tree.task, s, actor, pool, threads, self.meter, self.stop.is_set)
-        simulator.know(tree)
-        return self.recipe.grow(tree, simulator)
+        simulator.preload(tree)
+        return self.strategy.run(tree, simulator)
 
     def _plant(self, index: int, pool: SessionPool) -> Tree:
         if self.stop.is_set():
             raise Stopped
         with pool.session() as env:
-            tree = self.recipe.plant(env.reset(index))
+            tree = self.strategy.new_tree(env.reset(index))
         tree.stats["env_resets"] += 1
         return tree
 
@@ -293,10 +306,10 @@ class Collection:
         }
         if ran or not self.manifest.exists():
             files = [self.path(index) for index in self.indices if index not in self._left_out]
-            settings = self.recipe.public()
+            settings = self.strategy.public()
             usage_too = {**tokens, "this_run": usage}
             write_manifest(self.manifest, "search", settings, [], files, counts, usage_too, seconds)
-        return {**counts, "strategy": self.recipe.strategy, "tokens": tokens, "seconds": seconds}
+        return {**counts, "strategy": self.strategy.name, "tokens": tokens, "seconds": seconds}
 
 
 @contextmanager
@@ -304,7 +317,7 @@ def sessions_of_a_tree(pool: SessionPool) -> Iterator[SessionPool]:
     """The pool, or one session of it where another would show other goals."""
     env = pool.take()
     try:
-        alone = own_goals(env)
+        alone = env.session_bound_tasks
     except BaseException:
         pool.drop(env)
         raise
@@ -312,7 +325,7 @@ def sessions_of_a_tree(pool: SessionPool) -> Iterator[SessionPool]:
         pool.give(env)
         yield pool
         return
-    with closing(LoneSession(pool, env)) as lone:
+    with closing(SingleSessionPool(pool, env)) as lone:
         yield lone
 
 
@@ -352,10 +365,3 @@ def rollout_threads(settings: Settings) -> int:
     """
     wanted = settings.workers * max(1, settings.n_rollout)
     return min(wanted, 2 * settings.in_flight)
-
-
-def _in_folder(
-    settings: Settings, goals: str, held_out: HeldOut, weights: str, baseline: Baseline | None, folder: Path
-) -> Collection:
-    """A worker process's own: single trees are searched with it."""
-    return Collection(settings, (), folder / "out", goals, held_out, weights, baseline)

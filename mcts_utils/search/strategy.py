@@ -27,16 +27,16 @@ RNG = -2  # the "rollout number" of an iteration's random choices
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Strategy:
     """Strategy and settings of a run."""
 
     settings: Settings
-    goals: str  # the kind of server that the indices belong to
+    task_set: str  # the kind of server that the indices belong to
     weights: str  # of a local model (storage.fingerprint)
     baseline: Baseline | None = None  # instead of the search
 
     @property
-    def strategy(self) -> str:
+    def name(self) -> str:
         """`mcts`, or the baseline's name."""
         return self.baseline.strategy if self.baseline else SEARCH
 
@@ -44,7 +44,7 @@ class Recipe:
         """What all trees of the folder share; each of them records it."""
         unused = SEARCH_ONLY if self.baseline else ()
         how = {name: getattr(self.settings, name) for name in FIXED if name not in unused}
-        return {**how, "weights": self.weights, "goals": self.goals, "strategy": self.strategy}
+        return {**how, "weights": self.weights, "goals": self.task_set, "strategy": self.name}
 
     def public(self) -> dict[str, Any]:
         """For the manifest; a baseline's budget is that of all its tasks."""
@@ -55,15 +55,15 @@ class Recipe:
         budget = sum(self.baseline.budgets.values())
         return {**kept, "budget": budget, "budget_from": self.baseline.source}
 
-    def plant(self, task: Task) -> Tree:
+    def new_tree(self, task: Task) -> Tree:
         """A tree of its root alone."""
-        settings = {**self.fixed(), **self._extent(task.index)}
+        settings = {**self.fixed(), **self._limit(task.index)}
         return new_tree(task, settings, self.settings.prompt, self.settings.seed)
 
-    def grow(self, tree: Tree, simulator: TaskSimulator) -> Iterator[int]:
+    def run(self, tree: Tree, simulator: TaskSimulator) -> Iterator[int]:
         """Bring the tree to its end; yields the number of each whole iteration, when the tree can be saved."""
         s, index = self.settings, tree.task.index
-        tree.settings.update(self._extent(index))
+        tree.settings.update(self._limit(index))
         rules = Rules(s.n_gen, s.n_rollout, s.max_depth, s.uct_c)
 
         def rng(iteration: int) -> Random:
@@ -71,14 +71,14 @@ class Recipe:
 
         if self.baseline is None:
             return search(tree, s.itera, rules, rng, simulator)
-        return STRATEGIES[self.strategy](tree, self.baseline.budgets[index], rules, rng, simulator)
+        return STRATEGIES[self.name](tree, self.baseline.budgets[index], rules, rng, simulator)
 
     def check(self, tree: Tree, path: Path) -> None:
         """Raises InputError if the tree of that file was begun in another way."""
         found = {"strategy": SEARCH, **tree.settings, "prompt": tree.prompt, "seed": tree.seed}
         wanted = {**self.fixed(), "prompt": self.settings.prompt, "seed": self.settings.seed}
         if self.baseline:
-            wanted |= self._extent(tree.task.index)
+            wanted |= self._limit(tree.task.index)
         if tree.stats["iterations"]:
             refuse(path, found, wanted)
 
@@ -86,9 +86,9 @@ class Recipe:
         """Raises InputError if another strategy filled the folder, with whatever tasks."""
         if path.exists():
             made = read_json(path).get("settings", {}).get("strategy", SEARCH)
-            refuse(path, {"strategy": made}, {"strategy": self.strategy})
+            refuse(path, {"strategy": made}, {"strategy": self.name})
 
-    def _extent(self, index: int) -> dict[str, int]:
+    def _limit(self, index: int) -> dict[str, int]:
         """How far a tree goes."""
         if self.baseline:
             return {"budget": self.baseline.budgets.get(index, 0)}

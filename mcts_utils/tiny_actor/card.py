@@ -30,8 +30,8 @@ from mcts_utils.rollouts.episode import run_episode
 from mcts_utils.servers.textcraft.world import Session, World, load_world
 from mcts_utils.storage.files import write_json
 from mcts_utils.tiny_actor import make
-from mcts_utils.tiny_actor.demonstrations import Player, oracle_verdict, refused
-from mcts_utils.types import Actor, Episode, StepResult, Task
+from mcts_utils.tiny_actor.demonstrations import ScriptedPlayer, oracle_verdict, refused
+from mcts_utils.types import Actor, Environment, Episode, StepResult, Task
 
 T = TypeVar("T")
 MAX_STEPS = 20
@@ -39,7 +39,7 @@ LABELS = ("good", "bad", "uncertain")
 CARD = Path(__file__).with_name("card.md")  # the template
 
 
-class InProcess:
+class InProcess(Environment):
     """A TextCraft session without a server."""
 
     def __init__(self, world: World) -> None:
@@ -106,7 +106,7 @@ def judging(world: World, actor: Actor, goals: Sequence[int], per_episode: int =
     questions = []
     for episode in episodes(world, actor, goals, 1.0):
         goal = world.goals[episode.task.index]
-        player = Player(world, goal, world.commands(goal))
+        player = ScriptedPlayer(world, goal, world.commands(goal))
         for step in episode.steps:
             thought, command = step.reply, step.action
             player.play(thought, command, 0.0)

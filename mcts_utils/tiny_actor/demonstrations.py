@@ -34,7 +34,7 @@ FIXED_WORDS = set(
 
 
 @dataclass(frozen=True)
-class Turn:
+class DemoTurn:
     """One turn and the loss weight of its tokens."""
 
     role: str
@@ -42,7 +42,7 @@ class Turn:
     weight: float
 
 
-Dialogue = list[Turn]
+Dialogue = list[DemoTurn]
 
 
 def refused(observation: str) -> bool:
@@ -58,7 +58,7 @@ def act(action: Action, goal: str) -> tuple[str, str]:
     return f"To craft {text(action.purpose or goal)} I need {amount}.", action.command
 
 
-class Player:
+class ScriptedPlayer:
     """Plays one goal by the planner, or by a mistake, and keeps the dialogue."""
 
     def __init__(self, world: World, goal: str, commands: list[str]) -> None:
@@ -79,16 +79,19 @@ class Player:
 
     def dialogue(self) -> Dialogue:
         """The acting dialogue, ending with an assistant turn."""
-        turns = [Turn("system", SYSTEM, 0.0), Turn("user", self.opening, USER_WEIGHT)]
+        turns = [DemoTurn("system", SYSTEM, 0.0), DemoTurn("user", self.opening, USER_WEIGHT)]
         for step, weight in zip(self.steps, self.weights, strict=True):
-            turns += [Turn("assistant", step.reply, weight), Turn("user", step.observation, USER_WEIGHT)]
+            turns += [
+                DemoTurn("assistant", step.reply, weight),
+                DemoTurn("user", step.observation, USER_WEIGHT),
+            ]
         return turns[:-1]
 
 
-Choice = Callable[[Player, list[Action], random.Random], tuple[str, str] | None]
+Choice = Callable[[ScriptedPlayer, list[Action], random.Random], tuple[str, str] | None]
 
 
-def premature(player: Player, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
+def premature(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
     """Crafts something later in the plan, mostly the goal, before its ingredients are there."""
     later = [a for a in plan[1:] if a.kind == CRAFT]
     if not later:
@@ -96,7 +99,7 @@ def premature(player: Player, plan: list[Action], rng: random.Random) -> tuple[s
     return act(later[-1] if rng.random() < 0.7 else rng.choice(later), player.goal)
 
 
-def fetch_crafted(player: Player, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
+def fetch_crafted(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
     """Tries to get an item that must be crafted."""
     made = [a for a in plan if a.kind == CRAFT and a.purpose]
     if not made:
@@ -106,7 +109,7 @@ def fetch_crafted(player: Player, plan: list[Action], rng: random.Random) -> tup
     return f"To craft {text(chosen.purpose or player.goal)} I need {amount}.", f"get {amount}"
 
 
-def repeat_refused(player: Player, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
+def repeat_refused(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
     """Does again what was just refused."""
     if not player.steps or not refused(player.steps[-1].observation):
         return None
@@ -114,7 +117,7 @@ def repeat_refused(player: Player, plan: list[Action], rng: random.Random) -> tu
     return thought.removeprefix("Thought: "), command.removeprefix("Action: ")
 
 
-def wrong_amount(player: Player, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
+def wrong_amount(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
     """Fetches one or two too many or too few."""
     match = re.fullmatch(r"get (\d+) (.*)", plan[0].command)
     if not match:
@@ -123,7 +126,7 @@ def wrong_amount(player: Player, plan: list[Action], rng: random.Random) -> tupl
     return f"To craft {text(plan[0].purpose or player.goal)} I need {amount}.", f"get {amount}"
 
 
-def stray(player: Player, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
+def stray(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
     """Fetches or crafts something that is listed but not needed, or looks at the inventory."""
     line = rng.choice(player.commands)
     made, _, needs = line.partition(" using ")
@@ -144,7 +147,7 @@ SLIPS: tuple[tuple[Choice, float], ...] = (
 )
 
 
-def slip(player: Player, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
+def slip(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
     """A random mistake of any kind."""
     choices, weights = zip(*SLIPS, strict=True)
     return rng.choices(choices, weights)[0](player, plan, rng)
@@ -161,12 +164,12 @@ def short_commands(world: World, goal: str, rng: random.Random) -> list[str]:
     return chosen
 
 
-def skilled(world: World, goal: str, rng: random.Random, noise: float, short: float = 0.0) -> Player:
+def skilled(world: World, goal: str, rng: random.Random, noise: float, short: float = 0.0) -> ScriptedPlayer:
     """The planner plays; with probability `noise` per turn a slip comes in between, which carries no loss."""
     commands = short_commands(world, goal, rng) if rng.random() < short else world.commands(goal, rng)
     if rng.random() < 0.3:
         commands = commands if rng.random() < short else world.commands(goal)
-    player = Player(world, goal, commands)
+    player = ScriptedPlayer(world, goal, commands)
     while len(player.steps) < MAX_TURNS and not (player.steps and player.steps[-1].done):
         plan = player.plan()
         mistake = slip(player, plan, rng) if rng.random() < noise else None
@@ -177,12 +180,12 @@ def skilled(world: World, goal: str, rng: random.Random, noise: float, short: fl
     return player
 
 
-def hasty(world: World, goal: str, rng: random.Random, haste: float, stubborn: float) -> Player:
+def hasty(world: World, goal: str, rng: random.Random, haste: float, stubborn: float) -> ScriptedPlayer:
     """The planner with bad habits: with probability `haste` it acts too early, with `stubborn` it repeats a refusal.
 
     Every turn is trained: this is the behaviour that the bundled actor must unlearn.
     """
-    player = Player(world, goal, world.commands(goal, rng if rng.random() < 0.8 else None))
+    player = ScriptedPlayer(world, goal, world.commands(goal, rng if rng.random() < 0.8 else None))
     while len(player.steps) < MAX_TURNS and not (player.steps and player.steps[-1].done):
         plan = player.plan()
         chosen = repeat_refused(player, plan, rng) if rng.random() < stubborn else None
@@ -192,7 +195,7 @@ def hasty(world: World, goal: str, rng: random.Random, haste: float, stubborn: f
     return player
 
 
-def oracle_verdict(player: Player, index: int) -> tuple[str, str]:
+def oracle_verdict(player: ScriptedPlayer, index: int) -> tuple[str, str]:
     """(label, reason) of the step: does it shorten the planner's plan?"""
     step, goal = player.steps[index], text(player.goal)
     if step.done:
@@ -207,7 +210,7 @@ def oracle_verdict(player: Player, index: int) -> tuple[str, str]:
     return "Uncertain", f"It changes nothing for {goal}."
 
 
-def distance(player: Player, index: int) -> int:
+def distance(player: ScriptedPlayer, index: int) -> int:
     """Length of the planner's plan before step `index`."""
     session = Session(player.world, player.goal)
     for step in player.steps[:index]:
@@ -215,7 +218,7 @@ def distance(player: Player, index: int) -> int:
     return len(player.planner.plan(session.inventory))
 
 
-def judged(player: Player, rng: random.Random) -> tuple[Dialogue, str]:
+def judged(player: ScriptedPlayer, rng: random.Random) -> tuple[Dialogue, str]:
     """A judge's dialogue about one step of the play, and its label. Bad and other steps are drawn alike often."""
     steps = range(len(player.steps))
     bad = [i for i in steps if refused(player.steps[i].observation)]
@@ -227,9 +230,9 @@ def judged(player: Player, rng: random.Random) -> tuple[Dialogue, str]:
     assert system.content == BRIEF_JUDGE
     answer = f"{reason}\nJudgment: {label}"
     turns = [
-        Turn("system", system.content, 0.0),
-        Turn("user", question.content, 0.02),
-        Turn("assistant", answer, 1.0),
+        DemoTurn("system", system.content, 0.0),
+        DemoTurn("user", question.content, 0.02),
+        DemoTurn("assistant", answer, 1.0),
     ]
     return turns, label
 
@@ -246,11 +249,11 @@ def permuted(dialogue: Dialogue, words: list[str], rng: random.Random) -> Dialog
     rng.shuffle(shuffled)
     table = dict(zip(words, shuffled, strict=True))
 
-    def renamed(turn: Turn) -> Turn:
+    def renamed(turn: DemoTurn) -> DemoTurn:
         if turn.role == "system":
             return turn
         content = re.sub(r"[a-z]+", lambda m: table.get(m.group(), m.group()), turn.content)
-        return Turn(turn.role, content, turn.weight)
+        return DemoTurn(turn.role, content, turn.weight)
 
     return [renamed(turn) for turn in dialogue]
 

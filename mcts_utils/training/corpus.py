@@ -17,7 +17,7 @@ from mcts_utils.types import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class DataMix:
     """What is wanted of the data files."""
 
     data: Sequence[str]
@@ -41,7 +41,7 @@ class Corpus:
     notes: list[str]  # what a person should know, one line each
 
 
-def build(recipe: Recipe, screen: Screen) -> Corpus:
+def build(recipe: DataMix, screen: Screen) -> Corpus:
     """Every usable record, and general rows in the share 1 - eta, in an order that depends on the seed alone.
 
     Raises:
@@ -61,7 +61,7 @@ def build(recipe: Recipe, screen: Screen) -> Corpus:
     return Corpus([row_of(item, screen) for item in mixed], counts, _tokens(mixed), screen.notes() + notes)
 
 
-def agent_rows(recipe: Recipe, screen: Screen) -> tuple[list[Kept], list[str]]:
+def agent_rows(recipe: DataMix, screen: Screen) -> tuple[list[Kept], list[str]]:
     """The records that can be trained, at most max_per_task of each task and kind, and what to say about them."""
     if recipe.pairs:
         pairs = (dataset.preference_pair(row, source) for row, source in read_records(recipe.data))

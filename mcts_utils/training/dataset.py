@@ -55,7 +55,7 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PreferencePair:
     """Two answers to one beginning: loss is on what the preference compares, in both."""
 
     chosen: Conversation
@@ -79,7 +79,7 @@ def record_conversation(row: Mapping[str, Any], source: str) -> Conversation:
     return Conversation(kind, source, checked, env, task, _signal_of(row, kind, checked))
 
 
-def preference_pair(row: Mapping[str, Any], source: str) -> Pair:
+def preference_pair(row: Mapping[str, Any], source: str) -> PreferencePair:
     """The two conversations of a preference row (the ETO baseline's data).
 
     The chosen answer trains what its flags say, so never a step that the environment refused; of the rejected one every
@@ -101,7 +101,7 @@ def preference_pair(row: Mapping[str, Any], source: str) -> Pair:
         sides.append(Conversation(PREFERENCE, source, messages, env, task))
         if not sides[-1].trained_turns:
             raise RowError(source, f"no turn of {name} carries loss")
-    return Pair(*sides)
+    return PreferencePair(*sides)
 
 
 def general_conversation(row: Mapping[str, Any], source: str) -> Conversation:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from mcts_utils.storage import files as storage_files
 from mcts_utils.storage import manifest as storage_manifest
 from mcts_utils.training import checkpoint
-from mcts_utils.training.corpus import Corpus, Recipe
+from mcts_utils.training.corpus import Corpus, DataMix
 from mcts_utils.training.lr_schedule import Schedule
 from mcts_utils.training.render_config import TEMPLATE, render
 from mcts_utils.training.row_filter import CUT, DROP
@@ -26,10 +26,10 @@ OVERRIDES = ("epochs", "lr", "batch", "accumulation", "max_length", "seed")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """What a run is given and where it works."""
 
-    recipe: Recipe
+    recipe: DataMix
     model: Path
     output: Path  # absolute
     settings: TrainSettings
@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message)
 
 
-def parse(description: str, argv: Sequence[str] | None) -> tuple[Job, bool]:
+def parse(description: str, argv: Sequence[str] | None) -> tuple[TrainingJob, bool]:
     """The job of a command line, and whether it is only to be prepared."""
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, help="JSONL of path_collection.py")
@@ -107,7 +107,7 @@ def parse(description: str, argv: Sequence[str] | None) -> tuple[Job, bool]:
     return job_of(args), args.prepare
 
 
-def job_of(args: argparse.Namespace) -> Job:
+def job_of(args: argparse.Namespace) -> TrainingJob:
     """Check the values against each other and against the model."""
     given: dict[str, Any] = {
         name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None
@@ -138,13 +138,13 @@ def job_of(args: argparse.Namespace) -> Job:
     dtype = args.dtype or checkpoint.stored_dtype(model)
     sources = {**settings.sources, **dict.fromkeys(given, "the command line")}
     settings = replace(settings, **changes, sources=sources)
-    recipe = Recipe(
+    recipe = DataMix(
         args.data, args.general, eta, settings.seed, args.max_per_task, args.long, settings.method == "dpo"
     )
-    return Job(recipe, model, output, settings, dtype, bool(args.force))
+    return TrainingJob(recipe, model, output, settings, dtype, bool(args.force))
 
 
-def is_done(job: Job, identity: str) -> bool:
+def is_done(job: TrainingJob, identity: str) -> bool:
     """Whether `output` already holds this very run.
 
     Raises:
@@ -161,7 +161,7 @@ def is_done(job: Job, identity: str) -> bool:
     raise InputError(f"--output_dir {job.output} holds something else: remove it or name another folder")
 
 
-def begun(job: Job, identity: str, devices: int) -> bool:
+def begun(job: TrainingJob, identity: str, devices: int) -> bool:
     """Whether this very run has written its inputs."""
     marker, wanted = job.partial / "inputs.json", {"inputs_sha256": identity, "devices": devices}
     try:
@@ -170,7 +170,7 @@ def begun(job: Job, identity: str, devices: int) -> bool:
         return False
 
 
-def open_work_folder(job: Job, identity: str, devices: int) -> None:
+def open_work_folder(job: TrainingJob, identity: str, devices: int) -> None:
     """Keep the partial folder if this very run began it, else begin it anew."""
     marker, facts = job.partial / "inputs.json", {"inputs_sha256": identity, "devices": devices}
     if job.partial.exists():
@@ -184,7 +184,7 @@ def open_work_folder(job: Job, identity: str, devices: int) -> None:
     storage_files.write_json(marker, facts)
 
 
-def write_inputs(job: Job, corpus: Corpus, schedule: Schedule) -> None:
+def write_inputs(job: TrainingJob, corpus: Corpus, schedule: Schedule) -> None:
     """train.jsonl with its manifest, model/ and config.py, which names the other two relative to its own folder."""
     storage_files.write_jsonl(job.folder / "train.jsonl", corpus.rows)
     recipe = asdict(job.recipe) | {"config": job.settings.name, "max_length": job.settings.max_length}

@@ -215,7 +215,7 @@ def end(child: subprocess.Popen[str]) -> None:
         return
 
 
-class Progress:
+class TrainingProgress:
     """A bar from XTuner's log lines: iterations, learning rate, loss."""
 
     def __init__(self, iterations: int) -> None:

@@ -22,8 +22,8 @@ from typing import Any
 from mcts_utils.storage import files
 from mcts_utils.training import checkpoint, corpus, dataset, launcher, loss_mask
 from mcts_utils.training.chat_format import encode
-from mcts_utils.training.corpus import Corpus, Recipe
-from mcts_utils.training.job import Job, Parser, write_inputs
+from mcts_utils.training.corpus import Corpus, DataMix
+from mcts_utils.training.job import Parser, TrainingJob, write_inputs
 from mcts_utils.training.lr_schedule import Schedule
 from mcts_utils.training.row_filter import Kept, Screen
 from mcts_utils.training.settings import CONFIGS, TrainSettings
@@ -44,8 +44,8 @@ def preview(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, 
     pair = dataset.PREFERENCE == row.get("kind") or {"chosen", "rejected"} <= set(row)
     item, screen, settings = screened(row, source, Path(args.model_dir), pair, args.config)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(
-            Recipe([], [], 1.0, 0, pairs=pair),
+        job = TrainingJob(
+            DataMix([], [], 1.0, 0, pairs=pair),
             Path(args.model_dir).resolve(),
             Path(folder, "row"),
             settings,
@@ -84,7 +84,7 @@ def screened(
     wrong: InputError | None = None
     for settings in named:
         settings = replace(settings, max_length=min(settings.max_length, window or settings.max_length))
-        screen = screen_of(Job(Recipe([], [], 1.0, 0), model, Path(), settings, ""))
+        screen = screen_of(TrainingJob(DataMix([], [], 1.0, 0), model, Path(), settings, ""))
         conversation = (
             dataset.preference_pair(row, source).chosen if pair else corpus.any_conversation(row, source)
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcts_utils.training import dataset
 from mcts_utils.training.chat_format import ChatFormat, Encoded, encode, special_token_pattern
-from mcts_utils.training.dataset import Conversation, Pair
+from mcts_utils.training.dataset import Conversation, PreferencePair
 
 CUT, DROP = "cut", "drop"  # what becomes of rows that are too long
 
@@ -59,7 +59,7 @@ class Screen:
             self._examples.setdefault(f"cut at a turn, {reason}", example)
             yield Kept(*self._single(dataset.shortened(conversation, end)))
 
-    def kept_pairs(self, pairs: Iterable[Pair]) -> Iterator[Kept]:
+    def kept_pairs(self, pairs: Iterable[PreferencePair]) -> Iterator[Kept]:
         """The pairs that pass. Never cut: a pair compares two outcomes."""
         for pair in pairs:
             sides = self._readable([pair.chosen, pair.rejected])

@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 
 from mcts_utils.storage import files, manifest
 from mcts_utils.training import checkpoint, corpus, launcher, lora_merge, preflight
-from mcts_utils.training.job import Job, begun, is_done, open_work_folder, parse, write_inputs
+from mcts_utils.training.job import TrainingJob, begun, is_done, open_work_folder, parse, write_inputs
 from mcts_utils.training.launcher import Trainer, TrainingFailed
 from mcts_utils.training.lr_schedule import Schedule, plan
 from mcts_utils.training.node_layout import Machines
@@ -37,7 +37,7 @@ SEVERAL = "deepspeed_zero2"  # what several processes use where the config names
 NODE_0_SECONDS = 3600  # how long the other nodes wait for it to check and write the rows
 
 
-def stage3(job: Job, prepare: bool, environ: Mapping[str, str]) -> str:
+def stage3(job: TrainingJob, prepare: bool, environ: Mapping[str, str]) -> str:
     """The whole stage, on one node of those that run it; returns its summary line."""
     started = time.monotonic()
     identity = job.identity()
@@ -73,7 +73,7 @@ def stage3(job: Job, prepare: bool, environ: Mapping[str, str]) -> str:
     return summary(job, rows, schedule, curve, seconds)
 
 
-def suited(job: Job, trainer: Trainer, machines: Machines) -> Job:
+def suited(job: TrainingJob, trainer: Trainer, machines: Machines) -> TrainingJob:
     """The job as these machines can run it."""
     settings = job.settings
     if not trainer.gpus:
@@ -84,7 +84,7 @@ def suited(job: Job, trainer: Trainer, machines: Machines) -> Job:
 
 
 def follow_node_0(
-    job: Job, identity: str, trainer: Trainer, machines: Machines, environ: Mapping[str, str]
+    job: TrainingJob, identity: str, trainer: Trainer, machines: Machines, environ: Mapping[str, str]
 ) -> str:
     """Train beside node 0, which writes what all read and converts the result; the nodes share the output folder.
 
@@ -102,7 +102,7 @@ def follow_node_0(
 
 
 def summary(
-    job: Job, rows: corpus.Corpus, schedule: Schedule, curve: list[dict[str, Any]], seconds: float
+    job: TrainingJob, rows: corpus.Corpus, schedule: Schedule, curve: list[dict[str, Any]], seconds: float
 ) -> str:
     """What was done, in one line."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in rows.counts["rows"].items())
@@ -112,7 +112,7 @@ def summary(
     )
 
 
-def screen_of(job: Job) -> Screen:
+def screen_of(job: TrainingJob) -> Screen:
     """The model's tokenizer, ready to measure rows."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(job.model, local_files_only=True)
@@ -125,7 +125,7 @@ def screen_of(job: Job) -> Screen:
     return Screen(tokenizer, job.settings.chat, job.settings.max_length, job.recipe.long)
 
 
-def training_left(job: Job, trainer: Trainer, machines: Machines, final: str = "") -> list[str]:
+def training_left(job: TrainingJob, trainer: Trainer, machines: Machines, final: str = "") -> list[str]:
     """The command that begins the training, or goes on from the last checkpoint; empty if the last one is there."""
     newest = launcher.last_checkpoint(job.folder / "run")
     if newest and newest == final:
@@ -144,7 +144,7 @@ def final_checkpoint(schedule: Schedule) -> str:
 
 
 def train(
-    job: Job, trainer: Trainer, command: list[str], schedule: Schedule, environ: Mapping[str, str]
+    job: TrainingJob, trainer: Trainer, command: list[str], schedule: Schedule, environ: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Run what is left of the training, then convert to job.folder/converted.
 
@@ -153,7 +153,7 @@ def train(
     """
     run_folder, final = job.folder / "run", final_checkpoint(schedule)
     if command:
-        with launcher.Progress(schedule.iterations) as progress:
+        with launcher.TrainingProgress(schedule.iterations) as progress:
             launcher.run(command, job.folder, environ, job.folder / "train.log", progress.read)
     newest = launcher.last_checkpoint(run_folder)
     if newest != final:
@@ -182,7 +182,11 @@ def follow(curve: list[dict[str, Any]], schedule: Schedule, peak: float) -> None
 
 
 def finish(
-    job: Job, rows: corpus.Corpus, curve: list[dict[str, Any]], settings: Mapping[str, Any], seconds: float
+    job: TrainingJob,
+    rows: corpus.Corpus,
+    curve: list[dict[str, Any]],
+    settings: Mapping[str, Any],
+    seconds: float,
 ) -> None:
     """Put the model together, write the manifest, give the folder its name; only then is the work thrown away."""
     written = checkpoint.finish(job.folder / "converted", job.model, job.partial, job.dtype)

@@ -10,9 +10,9 @@ from itertools import count
 
 import pytest
 
-from mcts_utils.actors.adaptive_limit import Pace
+from mcts_utils.actors.adaptive_limit import AdaptiveLimit
 from mcts_utils.actors.endpoint import EndpointActor
-from mcts_utils.actors.limiter import Gate
+from mcts_utils.actors.limiter import ConcurrencyLimiter
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, running_chat
 from mcts_utils.types import Message
 
@@ -30,7 +30,7 @@ class Endpoint:
     refused: int = 0
     limits: list[int] = field(default_factory=list)  # after every answer
 
-    def run(self, pace: Pace, answers: int, wanted: int = 10**6) -> list[int]:
+    def run(self, pace: AdaptiveLimit, answers: int, wanted: int = 10**6) -> list[int]:
         """Keep `pace.limit` requests in flight (at most `wanted`) until so many were answered."""
         events: list[tuple[float, int, str]] = []
         number, now, flying, waiting, busy = count(), 0.0, 0, 0, 0
@@ -65,7 +65,7 @@ class Endpoint:
 
 @pytest.mark.parametrize("slots", [1, 4, 16, 64])
 def test_it_finds_about_as_many_as_the_endpoint_has_slots(slots):
-    limits = Endpoint(slots).run(Pace(256), 400 * slots + 400)
+    limits = Endpoint(slots).run(AdaptiveLimit(256), 400 * slots + 400)
     late = sorted(limits[len(limits) // 2 :])
     middle = late[len(late) // 2]
     assert slots <= middle <= 2 * slots + 1
@@ -74,15 +74,15 @@ def test_it_finds_about_as_many_as_the_endpoint_has_slots(slots):
 
 def test_it_does_not_grow_where_nobody_wants_more():
     """Few requests say nothing about what many would do."""
-    assert set(Endpoint(64).run(Pace(256), 2000, wanted=3)) == {4}
+    assert set(Endpoint(64).run(AdaptiveLimit(256), 2000, wanted=3)) == {4}
 
 
 def test_it_stays_below_the_most():
-    assert max(Endpoint(500).run(Pace(most=20), 3000)) == 20
+    assert max(Endpoint(500).run(AdaptiveLimit(most=20), 3000)) == 20
 
 
 def test_refusals_halve_it_once_and_it_comes_back():
-    pace = Pace(256)
+    pace = AdaptiveLimit(256)
     Endpoint(64).run(pace, 3000)
     before = pace.limit
     for _ in range(before):  # all that were in flight are refused
@@ -93,14 +93,14 @@ def test_refusals_halve_it_once_and_it_comes_back():
 
 def test_it_lives_with_an_endpoint_that_refuses_what_it_cannot_serve():
     endpoint = Endpoint(16, queue=0)
-    limits = endpoint.run(Pace(256), 6000)
+    limits = endpoint.run(AdaptiveLimit(256), 6000)
     late = sorted(limits[2000:])
     assert 6 <= late[len(late) // 2] <= 16
     assert endpoint.refused < len(limits) / 20
 
 
 def test_the_gate_lets_in_as_many_as_the_limit_and_in_order():
-    gate, order = Gate(1, Pace(1)), []
+    gate, order = ConcurrencyLimiter(1, AdaptiveLimit(1)), []
     entered = threading.Event()
 
     def use(name: int) -> None:
@@ -123,7 +123,7 @@ def test_the_gate_lets_in_as_many_as_the_limit_and_in_order():
 
 def test_nobody_passes_while_the_server_wants_a_pause():
     now = [100.0]
-    gate = Gate(0, Pace(8), clock=lambda: now[0])
+    gate = ConcurrencyLimiter(0, AdaptiveLimit(8), clock=lambda: now[0])
     with gate:
         gate.refused(0.01)  # a real timer looks again after that
     with ThreadPoolExecutor(1) as pool:
@@ -144,7 +144,7 @@ def test_nobody_passes_while_the_server_wants_a_pause():
 
 
 def test_a_closed_gate_holds_nobody():
-    gate = Gate(1, Pace(1))
+    gate = ConcurrencyLimiter(1, AdaptiveLimit(1))
     with ThreadPoolExecutor(1) as pool, gate:
         future = pool.submit(gate.__enter__)
         while not gate._waiting:

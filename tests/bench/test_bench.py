@@ -13,7 +13,7 @@ from mcts_utils.bench.__main__ import PARTS, main
 from mcts_utils.bench.reference import reference_bytes
 from mcts_utils.bench.table import summary, table
 from mcts_utils.search.tree import new_tree
-from mcts_utils.servers.mock_llm.load_stats import BLOCK, Load
+from mcts_utils.servers.mock_llm.load_stats import BLOCK, LoadStats
 from mcts_utils.storage.files import read_json
 from mcts_utils.types import Task
 
@@ -108,7 +108,7 @@ def test_the_references_format_grows_with_the_square_of_the_depth():
 
 
 def test_shared_prompts_are_counted_by_blocks():
-    load = Load(4)
+    load = LoadStats(4)
     first = "a" * (4 * BLOCK)
     load.prompt(first)
     load.prompt(first[: 3 * BLOCK] + "b" * BLOCK)

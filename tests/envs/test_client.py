@@ -11,7 +11,7 @@ from mcts_utils.envs import http as env_http
 from mcts_utils.envs import make_environment, server_about
 from mcts_utils.envs.client import AgentGym
 from mcts_utils.envs.http import ConnectionLost, HttpSession
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.servers.textcraft.app import running_server as running_textcraft
 from mcts_utils.servers.webshop.app import running_server as running_webshop
 from mcts_utils.types import EnvError, Environment, InputError, StepResult
@@ -94,7 +94,7 @@ def test_an_episode_uses_one_connection_and_one_session(
         task = env.reset(GOAL)
         assert (task.env, task.index) == (env_name, GOAL)
         assert task.opening.startswith(OPENINGS[env_name])
-        assert task.id == contract(env_name).task_id(task.opening, GOAL)
+        assert task.id == env_spec(env_name).task_id(task.opening, GOAL)
         assert won(env, env_name)
         sent = len(server.requests)
         with pytest.raises(EnvError, match="after the episode was done"):
@@ -415,7 +415,7 @@ class Slow(HttpSession):
 @pytest.mark.parametrize("price", [0, 40])
 def test_a_session_that_may_still_be_busy_is_left(price: int) -> None:
     with serving(lambda: Shop(price)) as server:
-        env = AgentGym(Slow(server.url, backoff=0), contract("webshop"))
+        env = AgentGym(Slow(server.url, backoff=0), env_spec("webshop"))
         env.reset(GOAL)
         if price:
             assert won(env, "webshop")
@@ -605,7 +605,7 @@ def test_make_environment_finds_the_server(server: FaultyServer, env_name: str) 
 def test_another_environments_server_is_bad_input(server: FaultyServer, env_name: str, wanted: str) -> None:
     if wanted == env_name:
         pytest.skip("it is the right one")
-    with pytest.raises(InputError, match=f"{server.url} (serves|is) no {contract(wanted).title}") as caught:
+    with pytest.raises(InputError, match=f"{server.url} (serves|is) no {env_spec(wanted).title}") as caught:
         make_environment(wanted, server.url)
     assert "\n" not in str(caught.value)
 

@@ -12,11 +12,11 @@ from typing import Any
 from mcts_utils.config import Settings
 from mcts_utils.envs import make_environment
 from mcts_utils.prompts import reply_text
-from mcts_utils.search.stage import Collection
+from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.tree import nodes
 from mcts_utils.search.tree_io import load_tree
 from mcts_utils.storage.files import read_json
-from mcts_utils.types import Message, Sample
+from mcts_utils.types import Actor, Message, Sample
 from tests.helpers.faulty_server import FaultyServer, serving, status
 from tests.helpers.toy_worlds import Played, Shop
 
@@ -24,7 +24,7 @@ ACTIONS = ("search[lamp]", "search[red lamp]", "click[b000000001]", "click[buy n
 LIMIT = re.compile(r"lower than (\d+)")
 
 
-class Shopper:
+class Shopper(Actor):
     """Takes one action or another."""
 
     def sample(self, messages: Sequence[Message], n=1, temperature=1.0, seed=None) -> list[Sample]:
@@ -49,7 +49,7 @@ def collect(server: FaultyServer, folder: Path, indices: Sequence[int], itera: i
     settings = Settings(
         task="webshop", model_name="shopper", itera=itera, n_rollout=4, max_depth=6, workers=3, prompt="brief"
     )
-    collection = Collection(settings, indices, folder)
+    collection = SearchStage(settings, indices, folder)
     return collection.run(Shopper, partial(make_environment, "webshop", server.url))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcts_utils.envs import specs, task_id
-from mcts_utils.envs.specs import contract, names
+from mcts_utils.envs.specs import env_spec, names
 from mcts_utils.prompts import opening_messages
 from mcts_utils.rollouts.steps import is_look, is_refused
 from mcts_utils.types import EnvError, InputError, Step, StepResult, Task
@@ -25,7 +25,7 @@ PAGE = "WebShop [SEP] Instruction: [SEP] Find me lamps with color: red, and pric
 def test_all_four_are_there_and_complete() -> None:
     assert names() == ("babyai", "sciworld", "textcraft", "webshop")
     for name in names():
-        found = contract(name)
+        found = env_spec(name)
         assert found.name == name
         assert {other for other, answer in GREETINGS.items() if found.greets(answer)} == {name}
         for prompt in ("full", "brief"):
@@ -36,7 +36,7 @@ def test_all_four_are_there_and_complete() -> None:
 
 
 def test_the_bundled_models_prompt_is_the_one_it_was_trained_with() -> None:
-    assert contract("textcraft").brief_prompt == "Craft the goal."
+    assert env_spec("textcraft").brief_prompt == "Craft the goal."
 
 
 MAZE = """
@@ -49,7 +49,7 @@ class Maze(Contract):
     brief_prompt = "Out."
 
 
-CONTRACT = Maze()
+SPEC = Maze()
 """
 
 
@@ -58,16 +58,16 @@ def maze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A file of a further environment, in a folder beside the contracts'."""
     (tmp_path / "maze.py").write_text(MAZE)
     monkeypatch.setattr(specs, "__path__", [*specs.__path__, str(tmp_path)])
-    for cached in (names, contract):
+    for cached in (names, env_spec):
         cached.cache_clear()
     yield
-    for cached in (names, contract):
+    for cached in (names, env_spec):
         cached.cache_clear()
 
 
 def test_a_further_environment_is_one_file(maze: None) -> None:
     assert "maze" in names()
-    found = contract("maze")
+    found = env_spec("maze")
     task = found.started({"observation": "You are in a maze.", "done": False, "reward": 0}, 3).task
     assert (task.env, task.index, task.opening) == ("maze", 3, "You are in a maze.")
     assert task.id == task_id("maze", "You are in a maze.")
@@ -77,7 +77,7 @@ def test_a_further_environment_is_one_file(maze: None) -> None:
 
 def test_an_unknown_environment_is_bad_input() -> None:
     with pytest.raises(InputError, match="'chess' is unknown; known: babyai, sciworld, textcraft, webshop"):
-        contract("chess")
+        env_spec("chess")
 
 
 def test_scienceworlds_tasks_are_named_by_task_and_variation() -> None:
@@ -87,7 +87,7 @@ def test_scienceworlds_tasks_are_named_by_task_and_variation() -> None:
         "task_description": "Your task is to melt.",
         "observation": "A room.",
     }
-    started = contract("sciworld").started(answer, 34)
+    started = env_spec("sciworld").started(answer, 34)
     assert started.task == Task("sciworld", 34, "sciworld:melt:4", "Your task is to melt.\nA room.")
     assert started.shown == "A room."
     # A reference tree has only the opening and the index.
@@ -149,7 +149,7 @@ def science(score: float, done: bool = False) -> dict[str, object]:
     ],
 )
 def test_rewards_are_the_score_so_far(env: str, answer: object, expected: StepResult) -> None:
-    assert contract(env).result(answer) == expected
+    assert env_spec(env).result(answer) == expected
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_rewards_are_the_score_so_far(env: str, answer: object, expected: StepRe
 )
 def test_an_answer_that_says_something_else_is_an_error(env: str, answer: object, message: str) -> None:
     with pytest.raises(EnvError, match=message):
-        contract(env).result(answer)
+        env_spec(env).result(answer)
 
 
 @pytest.mark.parametrize(

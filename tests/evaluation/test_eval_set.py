@@ -7,22 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from mcts_utils.evaluation.eval_set import Start, cut_failures, hash_of, load_panel, sampled, save_panel
+from mcts_utils.evaluation.eval_set import (
+    EpisodeStart,
+    cut_failures,
+    hash_of,
+    load_eval_set,
+    sampled,
+    save_eval_set,
+)
 from mcts_utils.types import InputError, Step
 
-STARTS = [Start(3, (), "textcraft:a"), Start(5, (), "textcraft:b")]
-CUT = [Start(3, (Step("Action: x", "x", "o", 0.0),), "textcraft:a")]
+STARTS = [EpisodeStart(3, (), "textcraft:a"), EpisodeStart(5, (), "textcraft:b")]
+CUT = [EpisodeStart(3, (Step("Action: x", "x", "o", 0.0),), "textcraft:a")]
 
 
-def frozen(folder: Path, mode: str = "main", starts: list[Start] | None = None) -> Path:
+def frozen(folder: Path, mode: str = "main", starts: list[EpisodeStart] | None = None) -> Path:
     path = folder / "panel.json"
-    save_panel(path, "textcraft", mode, "k", STARTS if starts is None else starts, {"run": "r"})
+    save_eval_set(path, "textcraft", mode, "k", STARTS if starts is None else starts, {"run": "r"})
     return path
 
 
 def test_a_panel_comes_back_as_it_was(tmp_path):
-    assert load_panel(frozen(tmp_path), "textcraft", "main", "k") == STARTS
-    assert load_panel(frozen(tmp_path, "revise", CUT), "textcraft", "revise", "k") == CUT
+    assert load_eval_set(frozen(tmp_path), "textcraft", "main", "k") == STARTS
+    assert load_eval_set(frozen(tmp_path, "revise", CUT), "textcraft", "revise", "k") == CUT
 
 
 @pytest.mark.parametrize(
@@ -35,7 +42,7 @@ def test_a_panel_comes_back_as_it_was(tmp_path):
 )
 def test_a_panel_for_something_else_is_refused(tmp_path, asked, said):
     with pytest.raises(InputError, match=said):
-        load_panel(frozen(tmp_path), *asked)
+        load_eval_set(frozen(tmp_path), *asked)
 
 
 def test_a_changed_panel_is_refused(tmp_path):
@@ -44,10 +51,10 @@ def test_a_changed_panel_is_refused(tmp_path):
     data["prefixes"][0]["task_id"] = "textcraft:c"
     path.write_text(json.dumps(data))
     with pytest.raises(InputError, match="sha256"):
-        load_panel(path, "textcraft", "main", "k")
+        load_eval_set(path, "textcraft", "main", "k")
     path.write_text("[]")
     with pytest.raises(InputError, match="not a panel file"):
-        load_panel(path, "textcraft", "main", "k")
+        load_eval_set(path, "textcraft", "main", "k")
 
 
 def test_a_panel_of_prefixes_from_before_panels_had_a_mode_is_read(tmp_path):
@@ -56,7 +63,7 @@ def test_a_panel_of_prefixes_from_before_panels_had_a_mode_is_read(tmp_path):
     for name in ("mode", "sha256", "goals"):
         del data[name]
     path.write_text(json.dumps(data))
-    assert load_panel(path, "textcraft", "revise", "whatever") == CUT
+    assert load_eval_set(path, "textcraft", "revise", "whatever") == CUT
 
 
 def test_the_name_of_a_panel_is_its_goals_and_prefixes_in_any_order():

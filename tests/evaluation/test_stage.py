@@ -16,7 +16,7 @@ from mcts_utils.prompts import reply_text
 from mcts_utils.servers.textcraft.planner import Planner
 from mcts_utils.servers.textcraft.world import Session, load_world
 from mcts_utils.storage.manifest import fingerprint
-from mcts_utils.types import ActorError, Message, Sample
+from mcts_utils.types import Actor, ActorError, Message, Sample
 
 WORLD = load_world()
 TEST_IDS = WORLD.split()["test"]
@@ -52,7 +52,7 @@ def plan_next(messages: Sequence[Message]) -> str:
     return Planner(WORLD, game.goal, lines).plan(game.inventory)[0].command
 
 
-class Player:
+class Player(Actor):
     """Solves a goal by the planner unless `skill` says otherwise; remembers what it was asked."""
 
     def __init__(self, skill: Callable[[str], bool] = lambda goal: True) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import eval as stage
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.evaluation import loops, results
 from mcts_utils.evaluation import summary as evaluation_summary
 from mcts_utils.evaluation.protocol import differences
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import write_json
 from mcts_utils.storage.layout import episode_name
-from mcts_utils.types import Message, Sample
+from mcts_utils.types import Actor, Message, Sample
 
 WORLD = load_world()
 OPENINGS = [WORLD.opening(goal) for goal in WORLD.goals]
@@ -40,7 +40,7 @@ def episode(index: int, reward: float, steps: Sequence[dict] = (), sample: int =
         "task": {
             "env": "textcraft",
             "index": index,
-            "id": contract("textcraft").task_id(OPENINGS[index], index),
+            "id": env_spec("textcraft").task_id(OPENINGS[index], index),
             "opening": OPENINGS[index],
         },
         "steps": taken,
@@ -71,7 +71,7 @@ def load(path: Path) -> dict:
 @pytest.mark.parametrize("index", range(0, len(WORLD.goals), 7))
 def test_the_depth_of_a_goal_is_read_from_its_commands(index):
     depth = WORLD.depth[WORLD.goals[index]]
-    assert contract("textcraft").strata(OPENINGS[index], index) == {"depth": str(depth)}
+    assert env_spec("textcraft").breakdown_keys(OPENINGS[index], index) == {"depth": str(depth)}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_depth_of_a_goal_is_read_from_its_commands(index):
     ],
 )
 def test_kinds_of_tasks(env, opening, index, strata):
-    assert contract(env).strata(opening, index) == strata
+    assert env_spec(env).breakdown_keys(opening, index) == strata
 
 
 def test_a_summary_breaks_its_scores_down(capsys):
@@ -218,7 +218,7 @@ def test_loops_and_revision_length_come_from_the_files_alone(tmp_path, capsys):
     assert stage.main(["loops", str(tmp_path / "nowhere")]) == 2
 
 
-class Judging:
+class Judging(Actor):
     """Calls `b` bad; counts its calls."""
 
     def __init__(self) -> None:

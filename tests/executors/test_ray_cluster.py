@@ -23,9 +23,9 @@ import mcts_collection
 import path_collection
 from mcts_utils.envs.http import EnvStatus
 from mcts_utils.executors.ray_cluster import driver as team_module
-from mcts_utils.executors.ray_cluster.connection import Place
-from mcts_utils.executors.ray_cluster.driver import Seat, Team
-from mcts_utils.executors.ray_cluster.messages import News, portable
+from mcts_utils.executors.ray_cluster.connection import NodeSlot
+from mcts_utils.executors.ray_cluster.driver import RayDriver, WorkerSlot
+from mcts_utils.executors.ray_cluster.messages import WorkerUpdate, portable
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, ChatServer, running_chat
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
@@ -403,20 +403,22 @@ def test_without_ray_one_line_names_the_setting(
 def test_a_node_whose_tasks_fail_in_a_row_gets_no_more_of_them() -> None:
     """One dead environment server must not spoil the tasks of all the others."""
     killed: list[str] = []
-    team = Team(SimpleNamespace(), SimpleNamespace(slots=20), ())  # type: ignore[arg-type]
+    team = RayDriver(SimpleNamespace(), SimpleNamespace(slots=20), ())  # type: ignore[arg-type]
     team._ray = SimpleNamespace(kill=killed.append)
-    bad = Seat(0, Place("a", "host-a"), "bad", True, {number: f"job {number}" for number in range(7)})
-    good = Seat(1, Place("b", "host-b"), "good", True)
+    bad = WorkerSlot(
+        0, NodeSlot("a", "host-a"), "bad", True, {number: f"job {number}" for number in range(7)}
+    )
+    good = WorkerSlot(1, NodeSlot("b", "host-b"), "good", True)
     team._seats = [bad, good]
     for number in range(4):
-        team._ended(bad, News(ended=((number, EnvError("refused")),)))
+        team._ended(bad, WorkerUpdate(ended=((number, EnvError("refused")),)))
     assert not killed
-    assert team._ended(bad, News(ended=((4, EnvError("refused")),)))[0][0] == "job 4"
+    assert team._ended(bad, WorkerUpdate(ended=((4, EnvError("refused")),)))[0][0] == "job 4"
     assert killed == ["bad"]
     assert (list(team._waiting), bad.jobs, bad.ready) == ([(5, "job 5"), (6, "job 6")], {}, False)
     for number in range(9):  # the last one goes on: it may be the tasks
         good.jobs[number] = "job"
-        team._ended(good, News(ended=((number, EnvError("refused")),)))
+        team._ended(good, WorkerUpdate(ended=((number, EnvError("refused")),)))
     assert killed == ["bad"]
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from mcts_utils.envs.client import AgentGym
 from mcts_utils.envs.http import HttpSession
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 
 Fault = Callable[["Handler", Any], None]
 
@@ -156,4 +156,4 @@ def serving(make_world: Callable[[], World]) -> Iterator[FaultyServer]:
 
 def connected(server: FaultyServer, env: str, grounding: bool = True, timeout: float = 30) -> AgentGym:
     """A client that waits for nothing between its tries."""
-    return AgentGym(HttpSession(server.url, timeout=timeout, backoff=0), contract(env), grounding)
+    return AgentGym(HttpSession(server.url, timeout=timeout, backoff=0), env_spec(env), grounding)

@@ -15,7 +15,7 @@ from mcts_utils.rollouts.episode import replay
 from mcts_utils.search.tree import Node, Tree, new_tree
 from mcts_utils.servers.textcraft.planner import Planner
 from mcts_utils.servers.textcraft.world import Session, load_world
-from mcts_utils.types import Environment, Message, Sample, Step
+from mcts_utils.types import Actor, Environment, Message, Sample, Step
 
 DOOR = 200  # crimson door: the four steps below
 STEM, PLANKS = "get 2 crimson stem", "craft 4 crimson planks using 1 crimson stem"
@@ -90,7 +90,7 @@ def noisy_paths(env: Environment, index: int, count: int, rng: random.Random, de
     return gardener.tree
 
 
-class Scripted:
+class Scripted(Actor):
     """An actor that answers by a function of (messages, temperature, seed) and counts what it was asked."""
 
     def __init__(self, answer: Callable[[Sequence[Message], float, int | None], str]) -> None:

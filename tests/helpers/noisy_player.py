@@ -9,10 +9,10 @@ from random import Random
 from mcts_utils.prompts import action_of, reply_text
 from mcts_utils.servers.textcraft.planner import NoPlan, Planner
 from mcts_utils.servers.textcraft.world import Session, load_world
-from mcts_utils.types import Message, Sample
+from mcts_utils.types import Actor, Message, Sample
 
 
-class NoisyPlayer:
+class NoisyPlayer(Actor):
     """Plays the planner's next action, or with probability `slip` one of the listed commands or a needless look."""
 
     def __init__(self, slip: float = 0.3, before: Callable[[], None] = lambda: None) -> None:

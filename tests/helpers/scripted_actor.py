@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from mcts_utils.actors.limiter import Meter
-from mcts_utils.types import Message, Sample
+from mcts_utils.actors.limiter import RequestStats
+from mcts_utils.types import Actor, Message, Sample
 
 
-class ScriptedActor:
+class ScriptedActor(Actor):
     """Answers by calling `script(messages, n, temperature, seed)`, one call at a time. For tests."""
 
     def __init__(self, script: Callable[[Sequence[Message], int, float, int | None], list[str]]) -> None:
-        self._script, self._meter, self._lock = script, Meter(), threading.Lock()
+        self._script, self._meter, self._lock = script, RequestStats(), threading.Lock()
 
     def sample(
         self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mcts_utils.report.cost.model import (
-    Plan,
+    EnvCost,
     Rates,
-    Sample,
-    Usage,
+    TaskSample,
+    TokenUsage,
     estimate,
     evaluation_line,
     iteration_line,
@@ -35,21 +35,21 @@ RATES = Rates(
     dollars_per_gpu_hour=3,
     overhead_minutes=30,
 )
-SAMPLE = Sample(
+SAMPLE = TaskSample(
     trees=2,
-    search=Usage(calls=20, new=2000, cached=8000, replies=400, env_steps=30),
-    revision=Usage(calls=4, new=1000, cached=0, replies=40, env_steps=10),
+    search=TokenUsage(calls=20, new=2000, cached=8000, replies=400, env_steps=30),
+    revision=TokenUsage(calls=4, new=1000, cached=0, replies=40, env_steps=10),
     rows=6,
     row_tokens=3000,
     episodes=4,
-    evaluation=Usage(calls=8, new=400, cached=1600, replies=80, env_steps=8),
+    evaluation=TokenUsage(calls=8, new=400, cached=1600, replies=80, env_steps=8),
 )
-PLAN = Plan("webshop", SAMPLE, train_tasks=200, test_tasks=40)
+PLAN = EnvCost("webshop", SAMPLE, train_tasks=200, test_tasks=40)
 
 
 def test_search_and_revision_scale_with_trees_evaluation_with_test_tasks():
     line = iteration_line(PLAN, RATES)
-    assert line.usage == Usage(
+    assert line.usage == TokenUsage(
         calls=100 * 24 + 10 * 8,
         new=100 * 3000 + 10 * 400,
         cached=100 * 8000 + 10 * 1600,

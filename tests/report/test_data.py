@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mcts_utils.prompts import WAIT_ACTION, WAIT_OBSERVATION, reply_text
 from mcts_utils.report.data.report import main, record_files, stream, tallied
 from mcts_utils.report.data.row_stats import Tally, facts, spread
-from mcts_utils.revision.pairs import Pair, Path
+from mcts_utils.revision.pairs import Pair, Trajectory
 from mcts_utils.revision.record import Record, Source, to_row
 from mcts_utils.storage.files import read_json, write_json, write_jsonl
 from mcts_utils.types import InputError, Step, Task
@@ -34,8 +34,8 @@ def steps_of(actions: Sequence[str], reward: float = 1.0) -> tuple[Step, ...]:
     return (*made[:-1], replace(made[-1], reward=reward))
 
 
-def path_of(steps: tuple[Step, ...]) -> Path:
-    return Path(0, tuple(range(1, len(steps) + 1)), steps, steps[-1].reward)
+def path_of(steps: tuple[Step, ...]) -> Trajectory:
+    return Trajectory(0, tuple(range(1, len(steps) + 1)), steps, steps[-1].reward)
 
 
 def row_of(

@@ -28,8 +28,8 @@ from mcts_utils.report.judge.agreement import (
 )
 from mcts_utils.report.judge.evidence import items_of, judged_paths, on_good_paths
 from mcts_utils.report.judge.oracles import Truth, ValueRule, by_plan, by_plans, by_value
-from mcts_utils.report.judge.report import Forest, main, on_purpose
-from mcts_utils.report.judge.sampling import Asking, draw, question_about
+from mcts_utils.report.judge.report import TreeFolder, main, on_purpose
+from mcts_utils.report.judge.sampling import VerdictSampler, draw, question_about
 from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
 from mcts_utils.search.tree import Tree, backup, new_tree, nodes, path_nodes
 from mcts_utils.search.tree_io import tree_to_dict
@@ -316,7 +316,7 @@ def forest(folder: Path) -> Path:
 def keep_verdicts(trees: Path, folder: Path) -> int:
     """A strict judge's verdicts on bad paths, as stage 2 keeps them; returns how many there are."""
     count = 0
-    for key, tree in Forest([trees], "textcraft").trees():
+    for key, tree in TreeFolder([trees], "textcraft").trees():
         cache = VerdictCache(folder / "verdicts" / f"search_results_{key[1]}.json", "m", "brief")
         good = on_good_paths(tree)
         for node in nodes(tree):
@@ -381,7 +381,7 @@ def test_other_environments_have_no_planner(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_the_drawing_is_halved_nested_and_repeatable(tmp_path: Path):
-    trees = Forest([forest(tmp_path)], "textcraft")
+    trees = TreeFolder([forest(tmp_path)], "textcraft")
     passed = {key: on_good_paths(tree) for key, tree in trees.trees()}
 
     def drawn(count: int, seed: int) -> set[tuple[int, int]]:
@@ -398,7 +398,7 @@ def test_the_drawing_is_halved_nested_and_repeatable(tmp_path: Path):
 
 
 def test_verdicts_on_purpose_are_kept(tmp_path: Path):
-    trees = Forest([forest(tmp_path / "trees")], "textcraft")
+    trees = TreeFolder([forest(tmp_path / "trees")], "textcraft")
     told = settings_from_env({"MODEL_NAME": "m", "PROMPT": "brief", "CONCURRENCY": "2"})
     answered = 0
 
@@ -410,9 +410,11 @@ def test_verdicts_on_purpose_are_kept(tmp_path: Path):
         return strict_judge(messages, temperature, seed)
 
     with pytest.raises(ActorError):
-        on_purpose(trees, Asking(told, tmp_path / "asked", lambda _: Scripted(dying)), 12, ValueRule(), 0)
+        on_purpose(
+            trees, VerdictSampler(told, tmp_path / "asked", lambda _: Scripted(dying)), 12, ValueRule(), 0
+        )
     actor = Scripted(strict_judge)
-    again = Asking(told, tmp_path / "asked", lambda _: actor)
+    again = VerdictSampler(told, tmp_path / "asked", lambda _: actor)
     found = on_purpose(trees, again, 12, ValueRule(), 0)
     assert 12 - 5 <= len(actor.asked) < 12
     assert found["requests"] == len(actor.asked)
@@ -424,7 +426,7 @@ def test_verdicts_on_purpose_are_kept(tmp_path: Path):
     def nobody(_: object) -> Scripted:
         raise AssertionError("everything is known")
 
-    third = on_purpose(trees, Asking(told, tmp_path / "asked", nobody), 12, ValueRule(), 0)
+    third = on_purpose(trees, VerdictSampler(told, tmp_path / "asked", nobody), 12, ValueRule(), 0)
     assert {**third, "requests": 0} == {**found, "requests": 0}
     json.dumps(third, allow_nan=False)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.prompts import REVISION_THOUGHTS, WAIT_OBSERVATION, action_of, parse_reply, reply_text
 from mcts_utils.revision.builder import REASONS, Built, Options, TreeBuilder
-from mcts_utils.revision.pairs import Cut, Pair, PairRule, first_refused, pair_up, paths
+from mcts_utils.revision.pairs import CutPoint, Pair, PairRule, first_refused, pair_up, paths
 from mcts_utils.revision.pruning import shorten
 from mcts_utils.revision.record import Source, UniqueRows
 from mcts_utils.revision.verification import verify_rows
@@ -238,8 +238,8 @@ def test_preference_rows_share_their_prompt_and_differ_from_the_fork_on(
         }  # fmt: skip
 
 
-def all_good(task: object, path: object, start: int) -> Cut:
-    return Cut(None, ((1, Verdict("good", "fine", 1, True)),))
+def all_good(task: object, path: object, start: int) -> CutPoint:
+    return CutPoint(None, ((1, Verdict("good", "fine", 1, True)),))
 
 
 def test_without_a_bad_step_the_pair_is_dropped_or_cut_at_the_end(

@@ -16,7 +16,7 @@ from mcts_utils.config import Settings
 from mcts_utils.prompts import JUDGES, parse_verdict
 from mcts_utils.revision.builder import Options
 from mcts_utils.revision.pairs import PairRule
-from mcts_utils.revision.stage import Conversion
+from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.search.tree import Node, Tree
 from mcts_utils.search.tree_io import tree_to_dict
 from mcts_utils.servers.textcraft.world import load_world
@@ -352,8 +352,8 @@ def test_ctrl_c_keeps_the_verdicts_and_the_next_run_asks_for_the_others_only(
     )
     options = Options("centric", PairRule(0.5, 0.2))
 
-    def convert(actor: Scripted) -> Conversion:
-        return Conversion(settings, options, trees, tmp_path / "out")
+    def convert(actor: Scripted) -> RevisionStage:
+        return RevisionStage(settings, options, trees, tmp_path / "out")
 
     def interrupted(*args: Any) -> str:
         if len(first.asked) == 4:

@@ -13,14 +13,16 @@ from mcts_utils.config import Settings
 from mcts_utils.envs import make_environment
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.prompts import REVISION_THOUGHTS, is_signal_step, reply_text
-from mcts_utils.rollouts.counters import Meter
+from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.episode import derive_seed, replay, run_episode, take_step
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.search.simulator import Diverged, TaskSimulator
 from mcts_utils.types import (
+    Actor,
     ActorError,
     ContextOverflow,
     EnvError,
+    Environment,
     Message,
     Sample,
     Step,
@@ -31,7 +33,7 @@ from mcts_utils.types import (
 from tests.helpers.noisy_player import NoisyPlayer
 
 
-class Stairs:
+class Stairs(Environment):
     """An environment of `height` steps `up`; `fall` is a disaster. Counts what happens to it."""
 
     opened: list[Stairs] = []
@@ -55,7 +57,7 @@ class Stairs:
         self.closed += 1
 
 
-class Scripted:
+class Scripted(Actor):
     """An actor that gives its actions by the number of steps taken; remembers what it saw."""
 
     def __init__(self, *actions: str) -> None:
@@ -221,7 +223,7 @@ def test_a_session_in_use_is_closed_when_it_comes_back_to_a_closed_pool():
 def simulator(actor, pool, threads, stopped=lambda: False, meter=None, task=None, **changes):
     task = task or Task("textcraft", 5, "stairs:5", "Goal: climb 5.")
     settings = Settings(prompt="brief", **changes)
-    return TaskSimulator(task, settings, actor, pool, threads, meter or Meter(), stopped)
+    return TaskSimulator(task, settings, actor, pool, threads, meter or Counters(), stopped)
 
 
 @pytest.fixture
@@ -328,7 +330,7 @@ def test_stopping_ends_endless_rollouts(threads):
 
 
 def test_the_meter_shows_requests_in_flight(threads):
-    meter = Meter()
+    meter = Counters()
 
     class Looking(Scripted):
         def sample(self, messages, n=1, temperature=1.0, seed=None):

@@ -26,7 +26,7 @@ from mcts_utils.rollouts.episode import replay
 from mcts_utils.search.baselines import STRATEGIES, Baseline, best_of_n, direct_revision, open_end
 from mcts_utils.search.budget import spent_by
 from mcts_utils.search.mcts import Rules
-from mcts_utils.search.stage import Collection
+from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.tree import Tree, leaves, new_tree, nodes
 from mcts_utils.search.tree_io import load_tree, tree_from_dict, tree_to_dict
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, ChatServer, running_chat
@@ -324,8 +324,8 @@ def test_what_was_stopped_goes_on_and_pays_only_for_the_open_wave(name, tmp_path
     )
     environment = partial(make_environment, "textcraft", textcraft_url)
 
-    def collection(folder: Path) -> Collection:
-        return Collection(settings, [240], folder, baseline=Baseline(name, {240: 60}))
+    def collection(folder: Path) -> SearchStage:
+        return SearchStage(settings, [240], folder, baseline=Baseline(name, {240: 60}))
 
     calls = Counter()
 
@@ -358,9 +358,9 @@ def test_what_was_stopped_goes_on_and_pays_only_for_the_open_wave(name, tmp_path
 
 def test_a_worker_process_gets_the_budgets(tmp_path):
     settings = settings_from_env({"MODEL_NAME": "m"})
-    stage = Collection(settings, [3], tmp_path, baseline=Baseline("best_of_n", {3: 7}, "there"))
-    made = pickle.loads(pickle.dumps(stage.elsewhere()))(tmp_path / "worker")
-    assert made.recipe == stage.recipe
+    stage = SearchStage(settings, [3], tmp_path, baseline=Baseline("best_of_n", {3: 7}, "there"))
+    made = pickle.loads(pickle.dumps(stage.remote_factory()))(tmp_path / "worker")
+    assert made.strategy == stage.strategy
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from mcts_utils.config import Settings
 from mcts_utils.envs import make_environment
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.prompts import reply_text
-from mcts_utils.rollouts.counters import Meter
+from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.episode import replay
 from mcts_utils.search.mcts import Rules, search
 from mcts_utils.search.simulator import TaskSimulator
 from mcts_utils.search.tree import Tree, new_tree, nodes
 from mcts_utils.search.tree_io import tree_from_dict, tree_to_dict
-from mcts_utils.types import EnvError, Environment, Message, Sample, StepResult, Task
+from mcts_utils.types import Actor, EnvError, Environment, Message, Sample, StepResult, Task
 from tests.helpers.noisy_player import NoisyPlayer
 
 TASK = Task("textcraft", 7, "maze:7", "Goal: leave.")
@@ -45,13 +45,17 @@ class Server:
         return Maze(self)
 
 
-class Maze:
+class Maze(Environment):
     """An environment in memory: what an action does depends on all actions before it; episodes end by chance."""
 
     def __init__(self, server: Server) -> None:
-        self.server, self.extensions = server, server.extensions
+        self.server = server
         self.path: tuple[str, ...] = ()
         self.users = threading.Lock()
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        return self.server.extensions
 
     def reset(self, index: int) -> Task:
         self.path = ()
@@ -94,7 +98,7 @@ class Maze:
             self.server.open -= 1
 
 
-class Wanderer:
+class Wanderer(Actor):
     """Draws one of a few letters, by seed."""
 
     def __init__(self, letters: str = "abc") -> None:
@@ -112,11 +116,11 @@ def searched(
     server: Server, itera: int = 5, tree: Tree | None = None, actor: Wanderer | None = None
 ) -> tuple[Tree, dict[str, int]]:
     """A tree of the maze, and the run's counts."""
-    settings, meter = Settings(prompt="brief", max_depth=12), Meter()
+    settings, meter = Settings(prompt="brief", max_depth=12), Counters()
     tree = tree or new_tree(TASK)
     with closing(SessionPool(server.session)) as pool, ThreadPoolExecutor(8) as threads:
         simulator = TaskSimulator(TASK, settings, actor or Wanderer(), pool, threads, meter)
-        simulator.know(tree)
+        simulator.preload(tree)
         for _ in search(tree, itera, Rules(n_rollout=8, max_depth=12), Random, simulator):
             pass
     return tree, meter.counts()
@@ -205,7 +209,7 @@ def test_a_failing_step_ends_the_iteration_and_leaves_nothing_open():
 
     settings = Settings(prompt="brief", max_depth=12)
     with closing(SessionPool(session)) as pool, ThreadPoolExecutor(8) as threads:
-        simulator = TaskSimulator(TASK, settings, Wanderer(), pool, threads, Meter())
+        simulator = TaskSimulator(TASK, settings, Wanderer(), pool, threads, Counters())
         with pytest.raises(EnvError, match="gone"), simulator.iteration(0) as explorer:
             explorer.rollouts([], 8)
     assert server.open == 0
@@ -222,7 +226,7 @@ def test_a_replay_is_one_request_where_the_server_offers_it():
 
 
 def test_on_the_bundled_server_a_new_node_costs_at_most_1_2_steps(textcraft_url):
-    settings, meter = Settings(prompt="brief", n_rollout=6, max_depth=10), Meter()
+    settings, meter = Settings(prompt="brief", n_rollout=6, max_depth=10), Counters()
     with closing(SessionPool(lambda: make_environment("textcraft", textcraft_url))) as pool:
         with pool.session() as env:
             tree = new_tree(env.reset(240))

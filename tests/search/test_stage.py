@@ -22,17 +22,17 @@ from mcts_utils.config import settings_from_env
 from mcts_utils.envs import make_environment
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.executors.threads import run_tasks
-from mcts_utils.rollouts.counters import Meter
+from mcts_utils.rollouts.counters import Counters
 from mcts_utils.search.mcts import Rules, search
 from mcts_utils.search.simulator import TaskSimulator
-from mcts_utils.search.stage import Collection
+from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.tree import leaves, new_tree, nodes
 from mcts_utils.search.tree_io import load_tree, tree_to_dict
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, running_chat
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json, sha256_file
-from mcts_utils.types import ActorError, EnvError, Message, Sample, StepResult, Task
+from mcts_utils.types import Actor, ActorError, EnvError, Environment, Message, Sample, StepResult, Task
 from tests.helpers.noisy_player import NoisyPlayer
 
 SPLIT = load_world().split()
@@ -328,7 +328,7 @@ def test_uct_decides_and_prefers_the_better_child_on_textcraft(textcraft_url):
     ):
         with pool.session() as env:
             tree = new_tree(env.reset(index))
-        simulator = TaskSimulator(tree.task, settings, NoisyPlayer(0.5), pool, threads, Meter())
+        simulator = TaskSimulator(tree.task, settings, NoisyPlayer(0.5), pool, threads, Counters())
         shares = {}
         for number in search(tree, 32, rules, Random, simulator):
             shares[number + 1] = tree.stats["selections_uct"] / max(1, tree.stats["selections"])
@@ -344,7 +344,7 @@ def test_uct_decides_and_prefers_the_better_child_on_textcraft(textcraft_url):
     assert by_visits > by_heads + 0.05 * len(branching)
 
 
-class Corridor:
+class Corridor(Environment):
     """An environment in memory: episodes of some 10 steps, by chance of the actions taken."""
 
     def reset(self, index: int) -> Task:
@@ -360,7 +360,7 @@ class Corridor:
         """Nothing to free."""
 
 
-class Slots:
+class Slots(Actor):
     """An endpoint of 16 slots whose requests all take equally long: they are answered together once 16 are in flight.
 
     Where fewer can be in flight at all, they are answered after `patience` seconds instead; `alone` counts those.
@@ -394,7 +394,7 @@ class Slots:
 def test_sixteen_requests_are_in_flight_for_most_of_a_run(tmp_path):
     settings = settings_from_env({"MODEL_NAME": "slots", "ITERA": "2", "CONCURRENCY": "16"})
     slots = Slots()
-    totals = Collection(settings, range(32), tmp_path).run(lambda: slots, Corridor)
+    totals = SearchStage(settings, range(32), tmp_path).run(lambda: slots, Corridor)
     assert totals["trees"] == 32
     assert slots.together + slots.alone == totals["tokens"]["calls"] > 2000
     assert slots.together / (slots.together + slots.alone) > 0.8
@@ -404,7 +404,7 @@ def test_one_tree_at_a_time_does_not_fill_sixteen_slots(tmp_path):
     """The check above can fail: eight rollouts are never sixteen requests."""
     settings = settings_from_env({"MODEL_NAME": "slots", "ITERA": "1", "WORKERS": "1"})
     slots = Slots(patience=0.01)
-    Collection(settings, range(2), tmp_path).run(lambda: slots, Corridor)
+    SearchStage(settings, range(2), tmp_path).run(lambda: slots, Corridor)
     assert slots.together == 0
     assert slots.alone > 0
 
@@ -451,21 +451,21 @@ def test_the_file_of_a_failed_tree_keeps_its_finished_iterations(tmp_path):
             return super().sample(messages, n, temperature, seed)
 
     settings = settings_from_env({"MODEL_NAME": "m", "ITERA": "6", "N_ROLLOUT": "2"})
-    whole = Collection(settings, [1], tmp_path / "whole")
+    whole = SearchStage(settings, [1], tmp_path / "whole")
     whole.run(NoisyCorridorActor, Corridor)
-    collection = Collection(settings, [1], tmp_path / "cut")
+    collection = SearchStage(settings, [1], tmp_path / "cut")
     dying = Dying(limit=read_json(whole.path(1))["stats"]["calls"] // 2)
     with pytest.raises(Exception, match="the endpoint is gone"):
         collection.run(lambda: dying, Corridor)
     failed = read_json(collection.path(1))
     assert (failed["status"], failed["error"]) == ("failed", "ActorError: the endpoint is gone")
     assert 0 < failed["stats"]["iterations"] < 6
-    Collection(settings, [1], tmp_path / "cut").run(NoisyCorridorActor, Corridor)
+    SearchStage(settings, [1], tmp_path / "cut").run(NoisyCorridorActor, Corridor)
     assert collection.path(1).read_bytes() == whole.path(1).read_bytes()
     assert tree_to_dict(load_tree(json.loads(whole.path(1).read_text())))["status"] == "done"
 
 
-class NoisyCorridorActor:
+class NoisyCorridorActor(Actor):
     """Draws letters by seed."""
 
     def __init__(self, limit: int = 0) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mcts_utils.servers.webshop import planner
 from mcts_utils.servers.webshop.app import running_server
-from mcts_utils.servers.webshop.engine import Player
+from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.expert import answer
 from mcts_utils.servers.webshop.page_state import read
 from mcts_utils.servers.webshop.shop import Shop, bundled_shop
@@ -35,7 +35,7 @@ def play(
     where: Shop, index: int, rng: random.Random, noise: float, steps: int = STEPS
 ) -> tuple[float, list[tuple[str, str]]]:
     """Reward and turns of one episode."""
-    player = Player(where, where.goals[index])
+    player = ShopSession(where, where.goals[index])
     messages, turns = told(player.page().text), []
     for _ in range(steps):
         reply = answer(messages, rng, noise)
@@ -118,7 +118,7 @@ def test_it_recovers_from_any_page():
     where = bundled_shop()
     for index in range(60):
         _, turns = play(where, index, random.Random(index), 1.0, steps=4)
-        player = Player(where, where.goals[index])
+        player = ShopSession(where, where.goals[index])
         messages, done = told(player.page().text), False
         for action, _ in turns:
             text, _, done = player.step(action)
@@ -135,13 +135,13 @@ def test_it_recovers_from_any_page():
 
 
 def test_same_seed_same_reply():
-    opening = Player(bundled_shop(), bundled_shop().goals[0]).page().text
+    opening = ShopSession(bundled_shop(), bundled_shop().goals[0]).page().text
     replies = {answer(told(opening), random.Random(5), 0.5) for _ in range(5)}
     assert len(replies) == 1
 
 
 def test_a_reply_in_another_shop_is_still_an_action():
-    player = Player(shop(), shop().goals[0])
+    player = ShopSession(shop(), shop().goals[0])
     messages = told(player.page().text)
     actions = []
     for _ in range(3):
@@ -168,7 +168,7 @@ def question(opening: str, log: list[tuple[str, str]], current: tuple[str, str])
 
 def verdict(index: int, actions: list[str], noise: float = 0.0, seed: int = 0) -> str:
     """The verdict on the last of some actions."""
-    player = Player(bundled_shop(), bundled_shop().goals[index])
+    player = ShopSession(bundled_shop(), bundled_shop().goals[index])
     opening = player.page().text
     turns = [(action, player.step(action)[0]) for action in actions]
     reply = answer(question(opening, turns[:-1], turns[-1]), random.Random(seed), noise)
@@ -199,7 +199,7 @@ def test_verdicts_on_mistakes():
     search, product, first, second, buy = (
         a for a, _ in play(bundled_shop(), index, random.Random(0), 0.0)[1]
     )
-    page = Player(bundled_shop(), goal)
+    page = ShopSession(bundled_shop(), goal)
     page.step(search)
     stranger = next(a for a in read(page.page().text).asins if not planner.perfect(goal.content, a))
     name, value = goal.options[0]
@@ -224,7 +224,7 @@ def test_noise_turns_verdicts():
 @pytest.mark.parametrize("text", ["", "Nothing happens.", "Instruction: [SEP] x", "WebShop"])
 def test_a_text_that_is_no_page_changes_nothing(text):
     assert read(text).kind == ""
-    opening = Player(bundled_shop(), bundled_shop().goals[0]).page().text
+    opening = ShopSession(bundled_shop(), bundled_shop().goals[0]).page().text
     messages = [
         *told(opening),
         {"role": "assistant", "content": "Thought: x\nAction: y"},

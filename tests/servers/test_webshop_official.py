@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcts_utils.servers.webshop import official
-from mcts_utils.servers.webshop.engine import Player
+from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.models import NO_LIMIT
 from mcts_utils.servers.webshop.official import DataError, entries, load_shop
 from mcts_utils.servers.webshop.reward import reward
@@ -160,7 +160,7 @@ def test_human_goals(tmp_path):
 def test_a_player_in_an_official_shop(tmp_path):
     shop = load_shop(write(tmp_path, [mug(1), mug(2, name="Other Cup")], {"B000000001": KNOWN_MUG}))
     goal = next(g for g in shop.goals if dict(g.options)["color"] == "red | white")
-    player = Player(shop, goal)
+    player = ShopSession(shop, goal)
     assert "Total results: 2" in player.step("search[acme mugs holding tea]")[0]
     player.step("click[b000000001]")
     player.step("click[red | white]")

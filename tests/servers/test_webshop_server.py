@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from mcts_utils.servers.webshop.app import running_server
-from mcts_utils.servers.webshop.engine import Player
+from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.sessions import Sessions, UnknownId
 from mcts_utils.servers.webshop.shop import AGENTGYM, Shop, bundled_shop
 from tests.helpers.small_shop import shop
@@ -258,13 +258,13 @@ def test_interleaved_sessions_do_not_mix():
         with ThreadPoolExecutor(6) as pool:
             played = dict(zip(order, pool.map(play, order), strict=True))
     for number in index:
-        alone = Player(small, small.goals[number])
+        alone = ShopSession(small, small.goals[number])
         assert played[number] == [alone.page().text, *(alone.step(action)[0] for action in walks[number])]
 
 
 def random_walk(small: Shop, number: int, rng: random.Random) -> list[str]:
     """Actions that mostly do something."""
-    player = Player(small, small.goals[number])
+    player = ShopSession(small, small.goals[number])
     actions = [f"search[{player.goal.content}]"]
     player.step(actions[0])
     for _ in range(12):

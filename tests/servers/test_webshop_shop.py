@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mcts_utils.servers.webshop import catalogue
-from mcts_utils.servers.webshop.engine import Player
+from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.goals import split
 from mcts_utils.servers.webshop.index import Index, tokens
 from mcts_utils.servers.webshop.models import NO_LIMIT
@@ -36,12 +36,12 @@ DONE = (
 )
 
 
-def player(number: int = 0) -> Player:
+def player(number: int = 0) -> ShopSession:
     small = shop()
-    return Player(small, small.goals[number])
+    return ShopSession(small, small.goals[number])
 
 
-def walk(p: Player, *actions: str) -> str:
+def walk(p: ShopSession, *actions: str) -> str:
     """The text after the last of some actions that pay nothing."""
     text = p.page().text
     for action in actions:

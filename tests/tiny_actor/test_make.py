@@ -66,7 +66,7 @@ def test_habits_are_trained_and_are_slips_of_a_player_who_knows_the_way() -> Non
 
 def test_the_judges_labels_are_the_planners() -> None:
     world, goal = WORLD, "stick"
-    player = demo.Player(world, goal, world.commands(goal))
+    player = demo.ScriptedPlayer(world, goal, world.commands(goal))
     for command in (
         "get 2 bamboo",
         "craft 1 stick using 3 bamboo",

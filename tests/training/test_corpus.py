@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from mcts_utils.storage import files as storage_files
 from mcts_utils.training import corpus, dataset
-from mcts_utils.training.corpus import Recipe
+from mcts_utils.training.corpus import DataMix
 from mcts_utils.training.dataset import (
     Conversation,
     RowError,
@@ -83,7 +83,7 @@ def general_file(path: Path, form: str) -> str:
 @pytest.mark.parametrize("form", ["list", "lines"])
 def test_both_general_forms_load_and_bad_rows_are_counted(files, tokenizer, tmp_path, form):
     general = general_file(tmp_path / "general.txt", form)
-    built = corpus.build(Recipe(files[:1], [general], 0.5, seed=1), screen(tokenizer))
+    built = corpus.build(DataMix(files[:1], [general], 0.5, seed=1), screen(tokenizer))
     assert built.counts["rows"] == {"general": 16, "good": 8, "revision": 8}
     assert built.counts["share_of_agent_rows"] == 0.5
     dropped = built.counts["dropped"]
@@ -97,19 +97,19 @@ def test_both_general_forms_load_and_bad_rows_are_counted(files, tokenizer, tmp_
 
 def test_too_few_general_rows_are_told(files, tokenizer, tmp_path):
     general = general_file(tmp_path / "general.json", "list")
-    built = corpus.build(Recipe(files, [general], 0.2, seed=1), screen(tokenizer))
+    built = corpus.build(DataMix(files, [general], 0.2, seed=1), screen(tokenizer))
     assert built.counts["rows"]["general"] == 20
     assert any("20 of the 192 rows that --eta 0.2 asks for: eta is 0.706" in note for note in built.notes)
 
 
 def test_one_file_from_many_environments_by_seed(files, tokenizer):
-    built = corpus.build(Recipe(files, [], 1.0, seed=5), screen(tokenizer))
+    built = corpus.build(DataMix(files, [], 1.0, seed=5), screen(tokenizer))
     assert built.counts["envs"] == {
         env: {"good": 8, "revision": 8} for env in ("sciworld", "textcraft", "webshop")
     }
     assert built.counts["tasks"] == 12
-    again = corpus.build(Recipe(files, [], 1.0, seed=5), screen(tokenizer))
-    other = corpus.build(Recipe(files, [], 1.0, seed=6), screen(tokenizer))
+    again = corpus.build(DataMix(files, [], 1.0, seed=5), screen(tokenizer))
+    other = corpus.build(DataMix(files, [], 1.0, seed=6), screen(tokenizer))
     assert built.rows == again.rows != other.rows
     assert sorted(map(str, built.rows)) == sorted(map(str, other.rows))
 
@@ -134,10 +134,10 @@ def test_the_manifest_ties_the_rows_to_their_files(files, tiny, tmp_path):
 
 
 def test_rows_of_a_task_are_capped_by_kind(files, tokenizer):
-    built = corpus.build(Recipe(files, [], 1.0, seed=0, max_per_task=1), screen(tokenizer))
+    built = corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=1), screen(tokenizer))
     assert built.counts["rows"] == {"good": 12, "revision": 12} and built.counts["tasks"] == 12
     assert built.notes == ["24 rows left out, over --max_per_task 1"]
-    assert corpus.build(Recipe(files, [], 1.0, seed=0, max_per_task=2), screen(tokenizer)).notes == []
+    assert corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=2), screen(tokenizer)).notes == []
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 4), st.integers(0, 3))
@@ -261,7 +261,7 @@ def test_long_pairs_are_left_out_and_counted(tokenizer, tmp_path):
     rows = [preference(n) for n in range(4)]
     rows[2]["rejected"][0]["content"] += " oak" * 2000
     storage_files.write_jsonl(tmp_path / "pairs.jsonl", rows)
-    built = corpus.build(Recipe([str(tmp_path / "pairs.jsonl")], [], 1.0, 0, pairs=True), screen(tokenizer))
+    built = corpus.build(DataMix([str(tmp_path / "pairs.jsonl")], [], 1.0, 0, pairs=True), screen(tokenizer))
     assert len(built.rows) == 3 and built.counts["cut"] == {}
     assert built.counts["dropped"] == {"preference: longer than max_length 1024": 1}
     assert "pairs.jsonl row 3" in built.notes[0]
@@ -289,4 +289,4 @@ def test_records_are_not_pairs_and_pairs_are_not_records(tiny, tmp_path, capsys)
 def test_nothing_left_is_an_error(tokenizer, tmp_path):
     storage_files.write_jsonl(tmp_path / "rows.jsonl", [record(0)])
     with pytest.raises(InputError, match="no row is left to train on"):
-        corpus.build(Recipe([str(tmp_path / "rows.jsonl")], [], 1.0, 0), screen(tokenizer, 20))
+        corpus.build(DataMix([str(tmp_path / "rows.jsonl")], [], 1.0, 0), screen(tokenizer, 20))

@@ -1,6 +1,6 @@
 """What the project must know about each AgentGym environment: one file an environment. Pure.
 
-Every module here but base.py holds one CONTRACT; its file name is the environment's name. A further environment is a
+Every module here but base.py holds one SPEC; its file name is the environment's name. A further environment is a
 further file, and nothing else.
 """
 
@@ -10,7 +10,7 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 
-from mcts_utils.envs.specs.base import Contract
+from mcts_utils.envs.specs.base import EnvSpec
 from mcts_utils.types import InputError
 
 
@@ -21,7 +21,7 @@ def names() -> tuple[str, ...]:
 
 
 @cache
-def contract(name: str) -> Contract:
+def env_spec(name: str) -> EnvSpec:
     """The contract of an environment.
 
     Raises:
@@ -29,6 +29,6 @@ def contract(name: str) -> Contract:
     """
     if name not in names():
         raise InputError(f"TASK {name!r} is unknown; known: {', '.join(names())}")
-    found = import_module(f"{__name__}.{name}").CONTRACT
-    assert isinstance(found, Contract)
+    found = import_module(f"{__name__}.{name}").SPEC
+    assert isinstance(found, EnvSpec)
     return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mcts_utils.envs.specs.base import Contract, digest, field, number
+from mcts_utils.envs.specs.base import EnvSpec, digest, field, number
 from mcts_utils.types import EnvError, StepResult
 
 LEVELS = 40  # index = seed * LEVELS + level
 
 
-class BabyAI(Contract):
+class BabyAI(EnvSpec):
     """Reward comes with the mission's end, 1 less what the steps cost. The server lists the actions in every turn."""
 
     name, title = "babyai", "BabyAI"
@@ -30,7 +30,7 @@ class BabyAI(Contract):
     refusal = re.compile(
         r"The action is not recognized|There is a barrier|No change in state|You cannot (?!see )"
     )
-    look = re.compile(r"check available")
+    look_actions = re.compile(r"check available")
 
     def goal(self, opening: str) -> str:
         """The mission."""
@@ -44,7 +44,7 @@ class BabyAI(Contract):
         seed, level = divmod(index, LEVELS)
         return f"{self.name}:{level + 1}:{seed}:{digest(self.goal(opening))}"
 
-    def strata(self, opening: str, index: int) -> dict[str, str]:
+    def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """By level, from 1 as in a task's id."""
         return {"level": str(index % LEVELS + 1)}
 
@@ -58,4 +58,4 @@ class BabyAI(Contract):
         return str(field(answer, "observation", str)).endswith(seen)
 
 
-CONTRACT = BabyAI()
+SPEC = BabyAI()

@@ -26,7 +26,7 @@ class Started:
     shown: str  # the observation alone, as GET /observation repeats it
 
 
-class Contract:
+class EnvSpec:
     """One environment. Class attributes and methods are what a new environment overrides; instances have no state."""
 
     name: str  # of the file, and TASK's value
@@ -34,7 +34,7 @@ class Contract:
     full_prompt: str  # system turn for a model that was never trained on the environment
     brief_prompt: str  # for a model trained on it: the environment's own text says the rest
     refusal: re.Pattern[str] = NOTHING  # how an observation begins that refuses its action
-    look: re.Pattern[str] = NOTHING  # actions that read the state and change nothing
+    look_actions: re.Pattern[str] = NOTHING  # actions that read the state and change nothing
 
     score = "mean_reward"  # the number that counts in Table 2; "success_rate" is the other one
     id_field = "id"  # names the session in every request and in /create's answer
@@ -45,7 +45,7 @@ class Contract:
     listing = ""
     lost = ("is not valid", "has been deleted")  # texts of {"error"}: the session is not there any more
     finished = "has finished"  # text of {"error"}: the episode of that session is done
-    own_goals = False  # a public server's goals differ between sessions, so a tree must stay in one
+    session_bound_tasks = False  # a public server's goals differ between sessions, so a tree must stay in one
     waits = False  # `wait` is a command of the environment, not only the action of a revision signal
     by_index = False  # an index is the same task on every server, so task_id needs no opening
     fixed_opening = True  # two resets of a goal show the same text
@@ -90,7 +90,7 @@ class Contract:
         """
         return f"{self.name}:{digest(self.goal(opening))}"
 
-    def strata(self, opening: str, index: int) -> dict[str, str]:
+    def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """Kinds of tasks by which scores are broken down: name of a breakdown -> this task's group; {} if unknown."""
         return {}
 

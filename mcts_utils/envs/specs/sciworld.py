@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mcts_utils.envs.specs.base import Contract, Started, field, number
+from mcts_utils.envs.specs.base import EnvSpec, Started, field, number
 from mcts_utils.types import EnvError, InputError, StepResult, Task
 
 UNKNOWN = "No known action matches that input"
@@ -75,7 +75,7 @@ def variations(task: int, count: int) -> list[int]:
     raise AssertionError("unreachable")
 
 
-class ScienceWorld(Contract):
+class ScienceWorld(EnvSpec):
     """The score is 0..100 and counts all that was earned so far; below 0 the episode is lost.
 
     An ambiguous request is answered with a numbered list: the next action is the number alone, and the actor must
@@ -103,7 +103,7 @@ class ScienceWorld(Contract):
     refusal = re.compile(
         r"No known action matches|Ambiguous request|.{0,80}\bis not open\b|You can't", re.IGNORECASE
     )
-    look = re.compile(r"look\b|inventory\b|task\b|examine\b")
+    look_actions = re.compile(r"look\b|inventory\b|task\b|examine\b")
     waits = True
     by_index = True
     fixed_opening = fixed_observations = False
@@ -129,7 +129,7 @@ class ScienceWorld(Contract):
             left -= count
         raise EnvError(f"ScienceWorld has no game {index}")
 
-    def strata(self, opening: str, index: int) -> dict[str, str]:
+    def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """By the name of the task, whose variations are many."""
         try:
             return {"task_type": self.task_id(opening, index).split(":")[1]}
@@ -159,4 +159,4 @@ class ScienceWorld(Contract):
         return super().difference(before, now)
 
 
-CONTRACT = ScienceWorld()
+SPEC = ScienceWorld()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from mcts_utils.envs.specs.base import Contract
+from mcts_utils.envs.specs.base import EnvSpec
 from mcts_utils.types import EnvError
 
 GOAL_LINE = re.compile(r"^Goal: craft (.+)\.\s*\Z", re.MULTILINE)
@@ -16,7 +16,7 @@ COUNT = re.compile(r"^\s*\d+ ")
 CRAFTED = {"planks": " planks", "wooden slabs": " slab", "wool": " wool"}
 
 
-class TextCraft(Contract):
+class TextCraft(EnvSpec):
     """Reward 1 and done come on the step that makes the goal item; the server takes an index modulo its goals."""
 
     name, title = "textcraft", "TextCraft"
@@ -35,7 +35,7 @@ class TextCraft(Contract):
     brief_prompt = "Craft the goal."
     score = "success_rate"
     refusal = re.compile(r"Could not |Wrong item format")
-    look = re.compile(r"inventory")
+    look_actions = re.compile(r"inventory")
     # The listed commands vary with concurrent resets and restarts of a public server; the goal does not.
     fixed_opening = False
 
@@ -46,7 +46,7 @@ class TextCraft(Contract):
             raise EnvError(f"no line 'Goal: craft <item>.' in the opening text {opening[-200:]!r}")
         return match.group(1)
 
-    def strata(self, opening: str, index: int) -> dict[str, str]:
+    def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """By crafting levels between raw items and the goal, 1 and more."""
         goal = GOAL_LINE.search(opening)
         level = depths(COMMAND.findall(opening)).get(goal.group(1)) if goal else None
@@ -82,4 +82,4 @@ def depths(commands: Iterable[tuple[str, str]]) -> dict[str, int]:
         level |= {item: best for item, best in found.items() if best == min(found.values())}
 
 
-CONTRACT = TextCraft()
+SPEC = TextCraft()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mcts_utils.envs.specs.base import Contract, Started, field, number
+from mcts_utils.envs.specs.base import EnvSpec, Started, field, number
 from mcts_utils.types import EnvError, StepResult, Task
 
 INSTRUCTION = re.compile(r"Instruction:\s*(?:\[SEP\]\s*)?(.+?)\s*(?:\[SEP\]|$)", re.DOTALL)
@@ -14,7 +14,7 @@ PRICE = re.compile(r",? and price lower than [\d.,]+ dollars")
 OPTION = re.compile(r"(?:\bwith|, and) [^:,]{1,40}: ")  # as a synthetic instruction lists them
 
 
-class WebShop(Contract):
+class WebShop(EnvSpec):
     """The reward comes with `buy now`; a refused action shows the same page again.
 
     A public server draws the price limit of every goal anew with each /create, so a task belongs to one session, and
@@ -40,7 +40,7 @@ class WebShop(Contract):
     brief_prompt = "Buy what is asked for."
     # A refused action and a clicked option show the same page: its text cannot tell, so nothing counts as refused.
     id_field, index_field = "env_idx", "session_id"
-    own_goals = True
+    session_bound_tasks = True
     hello = listing = "/list_envs"
 
     def greets(self, answer: Any) -> bool:
@@ -63,7 +63,7 @@ class WebShop(Contract):
             raise EnvError(f"no 'Instruction: [SEP] <goal> [SEP]' in the opening text {opening[:200]!r}")
         return PRICE.sub("", match.group(1)).strip()
 
-    def strata(self, opening: str, index: int) -> dict[str, str]:
+    def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """By how many options the instruction names in its `name: value` form; one that a person wrote names none."""
         goal = INSTRUCTION.search(opening)
         return {"options": str(len(OPTION.findall(goal.group(1))))} if goal else {}
@@ -74,4 +74,4 @@ class WebShop(Contract):
         return StepResult(field(answer, "state", str), reward, field(answer, "done", bool))
 
 
-CONTRACT = WebShop()
+SPEC = WebShop()

@@ -20,7 +20,7 @@ CONNECT_SECONDS = 5.0  # until the head node accepts a connection; Ray itself wo
 
 
 @dataclass(frozen=True)
-class Place:
+class NodeSlot:
     """Room for one worker."""
 
     node: str  # Ray's id of the node
@@ -84,7 +84,7 @@ def kept_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def places(ray: Any, settings: Settings) -> list[Place]:
+def node_slots(ray: Any, settings: Settings) -> list[NodeSlot]:
     """Where the workers go: RAY_WORKERS of them, node by node; by default one per node, or one per share of a GPU.
 
     Raises:
@@ -100,7 +100,7 @@ def places(ray: Any, settings: Settings) -> list[Place]:
             int(has.get("GPU", 0) / gpus) if gpus else 10**6,
         )
         if node["Alive"] and fits:
-            room.append((Place(node["NodeID"], node["NodeManagerAddress"]), fits))
+            room.append((NodeSlot(node["NodeID"], node["NodeManagerAddress"]), fits))
     rounds = max((fits for _, fits in room), default=0)
     found = [place for turn in range(rounds) for place, fits in room if fits > turn]
     wanted = settings.ray_workers or (len(found) if gpus else len(room))

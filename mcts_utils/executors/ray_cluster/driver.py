@@ -15,9 +15,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mcts_utils.executors.ray_cluster.connection import Place, connect, places
-from mcts_utils.executors.ray_cluster.file_sync import Home
-from mcts_utils.executors.ray_cluster.messages import News, Parcel, Plan, WorkerLost
+from mcts_utils.executors.ray_cluster.connection import NodeSlot, connect, node_slots
+from mcts_utils.executors.ray_cluster.file_sync import FileSync
+from mcts_utils.executors.ray_cluster.messages import JobMessage, WorkerLost, WorkerPlan, WorkerUpdate
 from mcts_utils.executors.ray_cluster.worker import Worker
 from mcts_utils.executors.stage import Job, Stage
 from mcts_utils.types import EnvError, InputError, one_line
@@ -30,11 +30,11 @@ CALLS = 4  # methods of a worker at once: one waits for news all the time
 
 
 @dataclass
-class Seat:
+class WorkerSlot:
     """A place in the cluster and the worker that is there now."""
 
     number: int
-    place: Place
+    place: NodeSlot
     worker: Any = None  # handle of the Ray actor
     ready: bool = False  # `begin` has worked
     jobs: dict[int, Job] = field(default_factory=dict)  # under way there
@@ -43,29 +43,31 @@ class Seat:
     done: int = 0  # jobs that ended here
 
 
-class Team:
+class RayDriver:
     """The workers of one run, for the length of a `with`; `stage.usage` is set at its end."""
 
-    def __init__(self, stage: Stage, plan: Plan, jobs: Sequence[Job]) -> None:
+    def __init__(self, stage: Stage, plan: WorkerPlan, jobs: Sequence[Job]) -> None:
         self._stage, self._plan = stage, plan
-        self._seats: list[Seat] = []
-        self._calls: dict[Any, tuple[Seat, str]] = {}  # Ray's reference -> who was called, and which method
+        self._seats: list[WorkerSlot] = []
+        self._calls: dict[
+            Any, tuple[WorkerSlot, str]
+        ] = {}  # Ray's reference -> who was called, and which method
         self._waiting: deque[tuple[int, Job]] = deque(enumerate(jobs))
         self._losses: Counter[int] = Counter()  # by number of the job
         self._lost = 0  # workers
         self._usage: Counter[str] = Counter()
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> RayDriver:
         """Connected, and one worker has begun; the others follow.
 
         Raises:
             InputError: the cluster cannot be used, or a worker cannot begin.
         """
-        self._home = Home(self._stage.roots)
+        self._home = FileSync(self._stage.folders)
         self._ray = connect(self._stage.settings)
         try:
-            found = places(self._ray, self._stage.settings)[: len(self._waiting)]
-            self._seats = [Seat(number, place) for number, place in enumerate(found)]
+            found = node_slots(self._ray, self._stage.settings)[: len(self._waiting)]
+            self._seats = [WorkerSlot(number, place) for number, place in enumerate(found)]
             for seat in self._seats:
                 self._start(seat)
             while not any(seat.ready for seat in self._seats):
@@ -100,7 +102,7 @@ class Team:
         answered, _ = self._ray.wait(list(self._calls), num_returns=1)
         return self._answered(answered[0])
 
-    def _start(self, seat: Seat) -> None:
+    def _start(self, seat: WorkerSlot) -> None:
         """A new worker at the seat."""
         settings = self._stage.settings
         remote = self._ray.remote(Worker).options(
@@ -116,7 +118,7 @@ class Team:
         # The plan holds the key: as an argument of a method it goes to the worker alone, not to the cluster's tables.
         self._call(seat, "begin", self._plan)
 
-    def _call(self, seat: Seat, method: str, *args: Any) -> None:
+    def _call(self, seat: WorkerSlot, method: str, *args: Any) -> None:
         self._calls[getattr(seat.worker, method).remote(*args)] = (seat, method)
 
     def _answered(self, call: Any) -> list[tuple[Job, Any]]:
@@ -137,7 +139,7 @@ class Team:
             self._call(seat, "take")
         return self._ended(seat, answer) if method == "take" else []
 
-    def _ended(self, seat: Seat, news: News) -> list[tuple[Job, Any]]:
+    def _ended(self, seat: WorkerSlot, news: WorkerUpdate) -> list[tuple[Job, Any]]:
         for _, result in news.ended:
             seat.done, seat.lost = seat.done + 1, 0
             seat.faults = seat.faults + 1 if isinstance(result, EnvError) else 0
@@ -151,7 +153,7 @@ class Team:
 
     def _hand_out(self) -> None:
         """Jobs to those who have the fewest, until all have enough; the last try of a job is made alone."""
-        parcels: dict[int, list[Parcel]] = {}
+        parcels: dict[int, list[JobMessage]] = {}
         while self._waiting and (free := [seat for seat in self._seats if self._takes_more(seat)]):
             seat = min(free, key=lambda seat: len(seat.jobs))
             number, job = self._waiting[0]
@@ -160,12 +162,12 @@ class Team:
             self._waiting.popleft()
             seat.jobs[number] = job
             parcels.setdefault(seat.number, []).append(
-                Parcel(number, job, self._home.contents(self._stage.files(job)))
+                JobMessage(number, job, self._home.contents(self._stage.input_files(job)))
             )
         for number, sent in parcels.items():
             self._call(self._seats[number], "add", sent)
 
-    def _takes_more(self, seat: Seat) -> bool:
+    def _takes_more(self, seat: WorkerSlot) -> bool:
         full = len(seat.jobs) >= self._plan.slots + AHEAD
         return seat.ready and not full and not any(map(self._is_suspect, seat.jobs))
 
@@ -173,7 +175,7 @@ class Team:
         """True for a job that was lost so often that it may be the reason."""
         return self._losses[number] == LOSSES - 1
 
-    def _lose(self, seat: Seat, reason: str) -> list[tuple[Job, Any]]:
+    def _lose(self, seat: WorkerSlot, reason: str) -> list[tuple[Job, Any]]:
         """The worker at the seat is gone: another one is started, its jobs wait again, but not for ever."""
         self._forget(seat)
         self._lost += 1
@@ -192,7 +194,7 @@ class Team:
             self._leave(seat, InputError(f"{LOSSES} workers were lost on {seat.place.host}: {reason}"))
         return given_up
 
-    def _refused(self, seat: Seat, error: Exception) -> list[tuple[Job, Any]]:
+    def _refused(self, seat: WorkerSlot, error: Exception) -> list[tuple[Job, Any]]:
         """A worker cannot begin. At the start that ends the run; a replacement is done without."""
         self._forget(seat)
         refusal = InputError(f"worker on {seat.place.host}: {error}")
@@ -201,14 +203,14 @@ class Team:
         self._leave(seat, refusal)
         return []
 
-    def _leave(self, seat: Seat, why: Exception) -> None:
+    def _leave(self, seat: WorkerSlot, why: Exception) -> None:
         """No worker at this seat any more."""
         seat.ready = False
         if not any(other.worker for other in self._seats):
             raise why
         self._note(str(why))
 
-    def _forget(self, seat: Seat) -> None:
+    def _forget(self, seat: WorkerSlot) -> None:
         """Expect nothing more from the seat's worker; end it, if it is not dead yet."""
         self._calls = {call: (other, m) for call, (other, m) in self._calls.items() if other is not seat}
         if seat.worker is not None:
@@ -227,9 +229,9 @@ class Team:
             if waited:
                 self._ray.wait(waited, num_returns=len(waited), timeout=FINISH_SECONDS)
             for call in takes:
-                self._home.store(self._now(call, News()).files)
+                self._home.store(self._now(call, WorkerUpdate()).files)
             for call, seat in ends.items():
-                news, usage = self._now(call, (News(), {}))
+                news, usage = self._now(call, (WorkerUpdate(), {}))
                 self._home.store(news.files)
                 seat.done += len(news.ended)
                 self._usage.update({k: v for k, v in usage.items() if isinstance(v, (int, float))})

@@ -18,16 +18,16 @@ class WorkerLost(EnvError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class WorkerPlan:
     """What a worker process must know. It holds the API key: it is sent in messages and never written."""
 
     make_stage: Callable[[Path], Stage]
     make_actor: Callable[[], Actor] | None = field(repr=False)
     make_environment: Callable[[], Environment]
-    roots: tuple[str, ...]
+    folders: tuple[str, ...]
     slots: int  # jobs at once in one worker
     server: str  # URL of the environment server, which may be another one on every node
-    goals: str  # the kind it must be of
+    task_set: str  # the kind it must be of
     model_dir: str  # of a local model; empty: none
     weights: str  # what it must hold (storage.fingerprint)
     folder: str  # the driver's working folder, from where a relative model_dir counts
@@ -39,18 +39,18 @@ class Plan:
         slots: int,
         make_actor: Callable[[], Actor] | None,
         make_environment: Callable[[], Environment],
-    ) -> Plan:
+    ) -> WorkerPlan:
         """The plan of a stage."""
         settings = stage.settings
         model_dir = settings.model_dir if settings.local and make_actor else ""
         return cls(
-            stage.elsewhere(),
+            stage.remote_factory(),
             make_actor,
             make_environment,
-            tuple(stage.roots),
+            tuple(stage.folders),
             slots,
             settings.env_server_base,
-            stage.goals,
+            stage.task_set,
             model_dir,
             fingerprint(model_dir),
             str(Path.cwd()),
@@ -58,16 +58,16 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class JobMessage:
     """One job on its way to a worker."""
 
     number: int
     job: Job
-    files: dict[str, bytes]  # "root/name below it" -> content
+    files: dict[str, bytes]  # "name of the folder/path below it" -> content
 
 
 @dataclass(frozen=True)
-class News:
+class WorkerUpdate:
     """What a worker has to say: the newest content of files, then what the jobs ended with."""
 
     files: dict[str, bytes] = field(default_factory=dict)

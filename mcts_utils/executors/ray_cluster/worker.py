@@ -16,7 +16,7 @@ from threading import Condition
 from typing import Any
 
 from mcts_utils.envs import server_about
-from mcts_utils.executors.ray_cluster.messages import News, Parcel, Plan, portable
+from mcts_utils.executors.ray_cluster.messages import JobMessage, WorkerPlan, WorkerUpdate, portable
 from mcts_utils.executors.stage import Job, Stage
 from mcts_utils.storage.manifest import fingerprint
 from mcts_utils.types import InputError, Stopped
@@ -37,16 +37,16 @@ class Worker:
         """Host name and process id."""
         return socket.gethostname(), os.getpid()
 
-    def begin(self, plan: Plan) -> Exception | None:
+    def begin(self, plan: WorkerPlan) -> Exception | None:
         """Load the model or reach the endpoint; what went wrong is returned."""
         try:
             check_here(plan)
             self._folder = Path(self._open.enter_context(TemporaryDirectory(prefix="agent-r-")))
-            for root in plan.roots:
-                (self._folder / root).mkdir()
+            for name in plan.folders:
+                (self._folder / name).mkdir()
             stage = plan.make_stage(self._folder)
             self._work = self._open.enter_context(
-                stage.working(plan.make_actor, plan.make_environment, self._saved)
+                stage.job_runner(plan.make_actor, plan.make_environment, self._saved)
             )
             self._threads = ThreadPoolExecutor(plan.slots, thread_name_prefix="task")
             self._stage = stage
@@ -55,18 +55,18 @@ class Worker:
             return portable(error)
         return None
 
-    def add(self, parcels: Sequence[Parcel]) -> None:
+    def add(self, parcels: Sequence[JobMessage]) -> None:
         """Do these jobs too, as soon as a thread is free."""
         for parcel in parcels:
             self._threads.submit(self._do, parcel)
 
-    def take(self) -> News:
+    def take(self) -> WorkerUpdate:
         """What happened since the last call; waits until something did."""
         with self._changed:
             self._changed.wait_for(lambda: self._files or self._ended or self._finished)
             return self._drain()
 
-    def finish(self) -> tuple[News, dict[str, Any]]:
+    def finish(self) -> tuple[WorkerUpdate, dict[str, Any]]:
         """Stop running jobs, which save what they can; the last news, and what the work took."""
         usage: dict[str, Any] = {}
         if self._stage is not None:
@@ -79,12 +79,12 @@ class Worker:
             self._changed.notify_all()
             return self._drain(), usage
 
-    def _drain(self) -> News:
-        news = News(self._files, tuple(self._ended))
+    def _drain(self) -> WorkerUpdate:
+        news = WorkerUpdate(self._files, tuple(self._ended))
         self._files, self._ended = {}, []
         return news
 
-    def _do(self, parcel: Parcel) -> None:
+    def _do(self, parcel: JobMessage) -> None:
         result = self._result(parcel.job, parcel.files)
         if isinstance(result, Stopped):
             return
@@ -114,17 +114,17 @@ class Worker:
             self._changed.notify_all()
 
 
-def check_here(plan: Plan) -> None:
+def check_here(plan: WorkerPlan) -> None:
     """Nothing, if the environment server and the model that this node has are those that the driver has.
 
     Raises:
         InputError, EnvError, OSError: naming what is missing or another.
     """
-    if plan.goals:
+    if plan.task_set:
         plan.make_environment().close()
         kind = server_about(plan.server)["kind"]
-        if kind != plan.goals:
-            raise InputError(f"the environment server {plan.server} is of kind {kind}, not {plan.goals}")
+        if kind != plan.task_set:
+            raise InputError(f"the environment server {plan.server} is of kind {kind}, not {plan.task_set}")
     if plan.model_dir:
         os.chdir(plan.folder)
         if not Path(plan.model_dir).is_dir():

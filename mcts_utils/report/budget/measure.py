@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from mcts_utils.evaluation.metrics import is_success
-from mcts_utils.revision.pairs import PairRule, candidates, needed, paths
+from mcts_utils.revision.pairs import PairRule, candidates, paths, useful_steps
 from mcts_utils.search.baselines import SEARCH
 from mcts_utils.search.tree import Tree
 from mcts_utils.search.tree_io import finished_tree
@@ -61,7 +61,7 @@ def outcome(tree: Tree, rule: PairRule) -> Outcome:
     return Outcome(
         {name: tree.stats[name] for name in COSTS},
         max((path.reward for path in found), default=0.0),
-        tuple(needed(path, tree.task.env) for path in solved.values()),
+        tuple(useful_steps(path, tree.task.env) for path in solved.values()),
         len({(pair.good.actions, pair.bad.actions) for pair in pairs}),
     )
 

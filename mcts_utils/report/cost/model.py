@@ -13,7 +13,7 @@ HOUR = 3600.0
 
 
 @dataclass(frozen=True)
-class Usage:
+class TokenUsage:
     """Work of an endpoint and of an environment server."""
 
     calls: float = 0.0
@@ -22,34 +22,34 @@ class Usage:
     replies: float = 0.0  # tokens
     env_steps: float = 0.0
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
-    def times(self, factor: float) -> Usage:
+    def times(self, factor: float) -> TokenUsage:
         """`factor` times as much of everything."""
-        return Usage(*(getattr(self, f.name) * factor for f in fields(self)))
+        return TokenUsage(*(getattr(self, f.name) * factor for f in fields(self)))
 
 
 @dataclass(frozen=True)
-class Sample:
+class TaskSample:
     """What some tasks of one environment took."""
 
     trees: int
-    search: Usage  # of all these trees
-    revision: Usage
+    search: TokenUsage  # of all these trees
+    revision: TokenUsage
     rows: int  # training rows written from them
     row_tokens: float  # of all these rows
     episodes: int
-    evaluation: Usage  # of all these episodes
+    evaluation: TokenUsage  # of all these episodes
     steps_per_second: float = 0.0  # of the environment where no model was waited for; 0: not measured
 
 
 @dataclass(frozen=True)
-class Plan:
+class EnvCost:
     """One environment of the run."""
 
     task: str
-    sample: Sample
+    sample: TaskSample
     train_tasks: int
     test_tasks: int
 
@@ -73,33 +73,33 @@ class Line:
     """One line of the estimate."""
 
     name: str
-    usage: Usage = Usage()
+    usage: TokenUsage = TokenUsage()
     training_tokens: float = 0.0
     hours: float = 0.0
     dollars: float = 0.0
 
 
-def serving_hours(usage: Usage, steps_per_second: float, rates: Rates) -> float:
+def serving_hours(usage: TokenUsage, steps_per_second: float, rates: Rates) -> float:
     """The slower of the endpoint, kept full, and the environment server."""
     endpoint = usage.new / rates.prefill_tokens_per_second + usage.replies / rates.tokens_per_second
     environment = usage.env_steps / steps_per_second if steps_per_second else 0.0
     return max(endpoint, environment) / HOUR
 
 
-def evaluation_line(plan: Plan, rates: Rates) -> Line:
+def evaluation_line(plan: EnvCost, rates: Rates) -> Line:
     """All test tasks of an environment, once."""
     usage = plan.sample.evaluation.times(plan.test_tasks / plan.sample.episodes)
     return _served(plan, usage, rates)
 
 
-def iteration_line(plan: Plan, rates: Rates) -> Line:
+def iteration_line(plan: EnvCost, rates: Rates) -> Line:
     """Search, revision and evaluation of an environment in one iteration."""
     searched = (plan.sample.search + plan.sample.revision).times(plan.train_tasks / plan.sample.trees)
     evaluated = plan.sample.evaluation.times(plan.test_tasks / plan.sample.episodes)
     return _served(plan, searched + evaluated, rates)
 
 
-def training_line(plans: Iterable[Plan], epochs: int, rates: Rates) -> Line:
+def training_line(plans: Iterable[EnvCost], epochs: int, rates: Rates) -> Line:
     """Training on the rows of all environments, general rows in the share 1 - eta with them (Section 3.2)."""
     rows = tokens = 0.0
     for plan in plans:
@@ -116,7 +116,7 @@ def total(name: str, lines: Sequence[Line]) -> Line:
     """The sum of some lines: one thing after the other."""
     return Line(
         name,
-        sum((line.usage for line in lines), Usage()),
+        sum((line.usage for line in lines), TokenUsage()),
         sum(line.training_tokens for line in lines),
         sum(line.hours for line in lines),
         sum(line.dollars for line in lines),
@@ -124,7 +124,7 @@ def total(name: str, lines: Sequence[Line]) -> Line:
 
 
 def estimate(
-    plans: Sequence[Plan], epochs: Sequence[int], rates: Rates, base: bool
+    plans: Sequence[EnvCost], epochs: Sequence[int], rates: Rates, base: bool
 ) -> Mapping[str, list[Line]]:
     """Part of the run -> its lines, the last one their sum; the last part is the whole run.
 
@@ -165,7 +165,7 @@ def short(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _served(plan: Plan, usage: Usage, rates: Rates) -> Line:
+def _served(plan: EnvCost, usage: TokenUsage, rates: Rates) -> Line:
     hours = serving_hours(usage, plan.sample.steps_per_second, rates)
     return _priced(Line(plan.task, usage, hours=hours), rates)
 

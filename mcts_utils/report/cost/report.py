@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mcts_utils.envs.task_ids import choose_ids
-from mcts_utils.report.cost.model import Plan, Rates, estimate, short, table
+from mcts_utils.report.cost.model import EnvCost, Rates, estimate, short, table
 from mcts_utils.report.cost.sample import read_sample
 from mcts_utils.types import InputError
 
@@ -31,7 +31,7 @@ def spread(ids: Sequence[int], count: int) -> list[int]:
     return [ids[place * len(ids) // count] for place in range(count)]
 
 
-def per_tree(plan: Plan) -> str:
+def per_tree(plan: EnvCost) -> str:
     """The measured sample in one line."""
     s = plan.sample
     a, b = s.search.times(1 / s.trees), s.revision.times(1 / s.trees)
@@ -65,7 +65,7 @@ def show(args: argparse.Namespace) -> list[str]:
     for one in args.plan:
         task, train, test = one.split(":")
         sample = read_sample(args.sample / task, task, args.scripted)
-        plans.append(Plan(task, sample, int(train), int(test)))
+        plans.append(EnvCost(task, sample, int(train), int(test)))
     lines = ["Measured:", *(f"  {per_tree(plan)}" for plan in plans), "", "Assumed (variables):"]
     lines += [f"  {name}={value:g}, {unit}" for name, value, unit in assumptions(args)]
     lines += ["", *table(estimate(plans, args.epochs, rates, bool(args.base)))]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.report.common import only
-from mcts_utils.report.cost.model import Sample, Usage
+from mcts_utils.report.cost.model import TaskSample, TokenUsage
 from mcts_utils.search.tree import nodes
 from mcts_utils.search.tree_io import load_tree
 from mcts_utils.storage.files import read_json, read_jsonl
@@ -15,7 +15,7 @@ from mcts_utils.types import InputError
 CHARACTERS = 4.0  # per token, where no reply was counted
 
 
-def read_sample(folder: Path, task: str, scripted: bool) -> Sample:
+def read_sample(folder: Path, task: str, scripted: bool) -> TaskSample:
     """What run_all.sh measured on one environment, in the stages' own layout.
 
     Raises:
@@ -25,7 +25,7 @@ def read_sample(folder: Path, task: str, scripted: bool) -> Sample:
     manifest = read_json(only(folder, "mcts_result/*/*/manifest.json"))
     run = manifest["tokens"]["this_run"]
     steps = run["env_steps"] + run["replayed_steps"]
-    revision, rows, characters = Usage(), 0, 0
+    revision, rows, characters = TokenUsage(), 0, 0
     for kind in ("centric", "good"):
         found = read_json(only(folder, f"records/*_{kind}.manifest.json"))
         # What a judge's question shares with the last one is not known here: all of it counts as new.
@@ -35,7 +35,7 @@ def read_sample(folder: Path, task: str, scripted: bool) -> Sample:
             characters += sum(len(message["content"]) for message in row["messages"])
     episodes, evaluation = read_evaluation(folder, per_token)
     seconds = manifest["seconds"] if scripted else 0.0
-    return Sample(
+    return TaskSample(
         trees=manifest["counts"]["trees"],
         search=_cached(search, manifest["tokens"], steps),
         revision=revision,
@@ -64,7 +64,7 @@ def read_search(folder: Path, task: str) -> tuple[float, float]:
     return new / per_token, per_token
 
 
-def read_evaluation(folder: Path, per_token: float) -> tuple[int, Usage]:
+def read_evaluation(folder: Path, per_token: float) -> tuple[int, TokenUsage]:
     """(episodes, what they took)."""
     path = only(folder, "*_result/*/*/summary.json")
     summary = read_json(path)
@@ -78,13 +78,13 @@ def read_evaluation(folder: Path, per_token: float) -> tuple[int, Usage]:
     return summary["n"], _cached(new / per_token, summary["tokens"], steps)
 
 
-def _usage(tokens: dict[str, Any], steps: float) -> Usage:
+def _usage(tokens: dict[str, Any], steps: float) -> TokenUsage:
     calls, prompts, replies = (tokens.get(n, 0) for n in ("calls", "prompt_tokens", "completion_tokens"))
-    return Usage(calls, prompts, 0.0, replies, steps)
+    return TokenUsage(calls, prompts, 0.0, replies, steps)
 
 
-def _cached(new: float, tokens: dict[str, Any], steps: float) -> Usage:
+def _cached(new: float, tokens: dict[str, Any], steps: float) -> TokenUsage:
     """The usage, its prompts split into new and cached."""
     found = _usage(tokens, steps)
     new = min(new, found.new)
-    return Usage(found.calls, new, found.new - new, found.replies, steps)
+    return TokenUsage(found.calls, new, found.new - new, found.replies, steps)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.envs.specs import contract
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.evaluation.metrics import LOOP_LENGTHS, first, is_success, repeated_sequences
 from mcts_utils.evaluation.protocol import differences
 from mcts_utils.evaluation.results import by_task, episodes_of, own_steps
@@ -29,7 +29,7 @@ SUCCESS, RECOVERY, REPEATS, REVISION = "success_rate", "recovery_rate", "repeats
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExperimentPlan:
     """arms.json: what the experiment is to contain."""
 
     seeds: tuple[int, ...]
@@ -73,7 +73,7 @@ def solved_in(name: str, group: str) -> str:
     return f"{SOLVED}{name}_{group}"
 
 
-def read_plan(run: Path) -> Plan:
+def read_plan(run: Path) -> ExperimentPlan:
     """What arms.json says.
 
     Raises:
@@ -87,7 +87,7 @@ def read_plan(run: Path) -> Plan:
         }
         data = {str(name): arm.get("data", []) for name, arm in found["arms"].items()}
         branches = frozenset(name for name, arm in found["arms"].items() if arm.get("from"))
-        return Plan(tuple(sorted(int(seed) for seed in found["seeds"])), arms, data, branches)
+        return ExperimentPlan(tuple(sorted(int(seed) for seed in found["seeds"])), arms, data, branches)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not an experiment's arms ({error!r})") from error
 
@@ -95,7 +95,7 @@ def read_plan(run: Path) -> Plan:
 class Cells:
     """The finished cells of a run, and why the others do not count."""
 
-    def __init__(self, run: Path, plan: Plan) -> None:
+    def __init__(self, run: Path, plan: ExperimentPlan) -> None:
         """Reads every episode file.
 
         Raises:
@@ -194,7 +194,7 @@ def of_episode(episode: Mapping[str, Any], env: str) -> dict[str, float]:
     if not found[SUCCESS] and refused is not None:
         found[REVISION] = float(refused)
     task = episode["task"]
-    for name, group in contract(env).strata(task["opening"], task["index"]).items():
+    for name, group in env_spec(env).breakdown_keys(task["opening"], task["index"]).items():
         found[solved_in(name, group)] = found[SUCCESS]
     return found
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from mcts_utils.evaluation.metrics import CONFIDENCE, holm, paired_over_seeds
 from mcts_utils.evaluation.metrics.paired import sign_flip
-from mcts_utils.report.experiment.cells import BASE, RECOVERY, REPEATS, SUCCESS, Cells, Plan
+from mcts_utils.report.experiment.cells import BASE, RECOVERY, REPEATS, SUCCESS, Cells, ExperimentPlan
 
 HERO, REHEARSAL = "agent_r", "agent_r_rehearsal"
 ARMS, ABLATIONS, REHEARSED, UNTRAINED = "arms", "ablations", "rehearsed", "base"
@@ -28,7 +28,7 @@ def is_ablation(arm: str) -> bool:
     return arm.startswith(f"{HERO}_")
 
 
-def contrasts(plan: Plan, cells: Cells) -> list[dict[str, Any]]:
+def contrasts(plan: ExperimentPlan, cells: Cells) -> list[dict[str, Any]]:
     """Every comparison that both sides are there for, in the order of families, measures, iterations and arms."""
     found = []
     for family, pairs in _families(plan).items():
@@ -46,7 +46,7 @@ def contrasts(plan: Plan, cells: Cells) -> list[dict[str, Any]]:
     return found
 
 
-def _families(plan: Plan) -> dict[str, list[tuple[str, str, int]]]:
+def _families(plan: ExperimentPlan) -> dict[str, list[tuple[str, str, int]]]:
     """Family -> (before, after, iteration). A difference is after - before."""
     others = [arm for arm in plan.arms if arm != HERO and not is_ablation(arm)]
     hero = plan.arms.get(HERO, 0)

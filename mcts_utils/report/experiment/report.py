@@ -26,7 +26,7 @@ from mcts_utils.report.experiment.cells import (
     SUCCESS,
     Cell,
     Cells,
-    Plan,
+    ExperimentPlan,
     loops,
     read_plan,
     sum_tokens,
@@ -107,7 +107,7 @@ def evaluation_cost(cells: Mapping[int, Cell]) -> dict[str, Any]:
     }
 
 
-def arm_summary(run: Path, plan: Plan, cells: Cells, arm: str) -> dict[str, Any]:
+def arm_summary(run: Path, plan: ExperimentPlan, cells: Cells, arm: str) -> dict[str, Any]:
     """All iterations of one arm: scores of its models, and what made them."""
     iterations = []
     for i in range(1, plan.arms[arm] + 1):

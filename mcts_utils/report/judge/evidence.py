@@ -10,7 +10,7 @@ from typing import Any
 
 from mcts_utils.report.judge.agreement import VERDICTS, Item, JudgedPath, Scored, area, cuts, mean, score
 from mcts_utils.report.judge.oracles import Truth, ValueRule, by_plan, by_value
-from mcts_utils.revision.pairs import Path, paths
+from mcts_utils.revision.pairs import Trajectory, paths
 from mcts_utils.rollouts.steps import EPSILON
 from mcts_utils.search.tree import Tree, nodes
 
@@ -19,7 +19,7 @@ MIN_VISITS = (1, 2, 4)  # of the rules beside the one that was asked for
 Verdicts = Mapping[int, str]  # node id -> one of agreement.VERDICTS
 
 
-def succeeded(path: Path) -> bool:
+def succeeded(path: Trajectory) -> bool:
     """True for a good path: the full reward, 1."""
     return path.reward >= 1 - EPSILON
 
@@ -66,7 +66,7 @@ def judged_paths(tree: Tree, verdicts: Verdicts, truths: Mapping[int, Truth]) ->
     return found, unfinished
 
 
-def _first_error(path: Path, truths: Mapping[int, Truth], first: int) -> int | None:
+def _first_error(path: Trajectory, truths: Mapping[int, Truth], first: int) -> int | None:
     for index in range(first, len(path.nodes)):
         truth = truths.get(path.nodes[index])
         if truth is not None and truth.label == "bad":
@@ -92,7 +92,7 @@ def rules_beside(rule: ValueRule) -> list[ValueRule]:
     ]
 
 
-class Evidence:
+class JudgeEvidence:
     """What all trees so far say. Holds a few words per judged step, and no tree."""
 
     def __init__(self, rule: ValueRule, seed: int = 0) -> None:

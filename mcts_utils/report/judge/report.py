@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.config import settings_from_env
-from mcts_utils.report.judge.evidence import Evidence, on_good_paths
+from mcts_utils.report.judge.evidence import JudgeEvidence, on_good_paths
 from mcts_utils.report.judge.oracles import RULES, ValueRule
-from mcts_utils.report.judge.sampling import Asking, Key, draw, question_about
+from mcts_utils.report.judge.sampling import Key, VerdictSampler, draw, question_about
 from mcts_utils.report.judge.table import table
 from mcts_utils.revision.verdict_cache import LABELS, question_sha256
 from mcts_utils.search.tree import Tree, nodes
@@ -36,7 +36,7 @@ def label_of(verdict: Verdict) -> str:
     return verdict.label if verdict.parsed else "unparsed"
 
 
-class Forest:
+class TreeFolder:
     """The trees of some folders, read one at a time, as often as they are asked for."""
 
     def __init__(self, folders: Sequence[Path], env: str) -> None:
@@ -89,9 +89,9 @@ def kept_verdicts(path: Path, tree: Tree) -> tuple[dict[int, str], int]:
     return found, other
 
 
-def of_stage_2(forest: Forest, folders: Sequence[Path], rule: ValueRule, seed: int) -> dict[str, Any]:
+def of_stage_2(forest: TreeFolder, folders: Sequence[Path], rule: ValueRule, seed: int) -> dict[str, Any]:
     """The verdicts of one records folder (or its `verdicts`) for each folder of trees."""
-    evidence = Evidence(rule, seed)
+    evidence = JudgeEvidence(rule, seed)
     counts = {"trees": 0, "files_without_tree": 0, "other_questions": 0}
     for number, folder in enumerate(folders):
         inner = folder / "verdicts"
@@ -108,12 +108,14 @@ def of_stage_2(forest: Forest, folders: Sequence[Path], rule: ValueRule, seed: i
     return {**counts, **evidence.summary()}
 
 
-def on_purpose(forest: Forest, asking: Asking, count: int, rule: ValueRule, seed: int) -> dict[str, Any]:
+def on_purpose(
+    forest: TreeFolder, asking: VerdictSampler, count: int, rule: ValueRule, seed: int
+) -> dict[str, Any]:
     """The verdicts on steps drawn at random, all together and by half."""
     chosen, counts = draw(forest.trees(), count, seed)
     if not chosen:
         raise InputError(f"--judge {count}: the trees have no executed step")
-    together, good, bad = (Evidence(rule, seed) for _ in range(3))
+    together, good, bad = (JudgeEvidence(rule, seed) for _ in range(3))
     given = dict(asking.verdicts(forest.trees(chosen), chosen))
     for key, tree in forest.trees(chosen):
         labels = {node: label_of(verdict) for node, verdict in given[key].items()}
@@ -179,7 +181,7 @@ def run(args: argparse.Namespace) -> Mapping[str, Any]:
     settings = settings_from_env().override(seed=args.seed)
     if args.judge:
         settings.require("model_name")
-    forest = Forest(args.trees, settings.task)
+    forest = TreeFolder(args.trees, settings.task)
     found: dict[str, Any] = {
         "trees": [str(folder) for folder in args.trees],
         "value_rule": str(rule),
@@ -191,7 +193,9 @@ def run(args: argparse.Namespace) -> Mapping[str, Any]:
         found["stage_2"] = of_stage_2(forest, args.verdicts, rule, settings.seed)
     if args.judge:
         folder = args.asked or args.output.with_name(f"{args.output.stem}_asked")
-        found["on_purpose"] = on_purpose(forest, Asking(settings, folder), args.judge, rule, settings.seed)
+        found["on_purpose"] = on_purpose(
+            forest, VerdictSampler(settings, folder), args.judge, rule, settings.seed
+        )
     return found
 
 

@@ -73,7 +73,7 @@ def question_about(tree: Tree, node: Node, prompt: str) -> list[Message]:
     return judge_messages(tree.task, path_steps(node.parent), step_of(node), prompt)
 
 
-class Asking:
+class VerdictSampler:
     """Asks the actor of the settings, as stage 2 does; the model is loaded only if something is not known yet."""
 
     def __init__(
@@ -115,8 +115,7 @@ class Asking:
                 self._gather(questions, threads, judge, slots)
         finally:
             judge.close()
-            if hasattr(actor, "close"):
-                actor.close()
+            actor.close()
 
     def _gather(
         self, questions: Sequence[Question], threads: ThreadPoolExecutor, judge: Judge, slots: int

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mcts_utils.servers.mock_llm.http_server import Exchange, LightServer
-from mcts_utils.servers.mock_llm.load_stats import Load
+from mcts_utils.servers.mock_llm.http_server import HttpServer, Request
+from mcts_utils.servers.mock_llm.load_stats import LoadStats
 
 ENVS = ("textcraft", "sciworld", "webshop")  # those with an expert
 Policy = Callable[[list[dict], random.Random], str]  # (messages, rng) -> one reply
@@ -54,7 +54,7 @@ class Behaviour:
     env: str = "textcraft"  # whose expert answers
 
 
-class ChatServer(LightServer):
+class ChatServer(HttpServer):
     """The endpoint; `behaviour` and `policy` may be replaced while it runs, the number of slots may not.
 
     The experts answer on the loop's thread. A policy that is given may block, so it gets a thread for every slot.
@@ -73,9 +73,9 @@ class ChatServer(LightServer):
         super().__init__(port)
         self.policy = policy
         self.requests: list[dict] = []  # bodies of the chat requests so far
-        self.load = Load(self.behaviour.slots)
+        self.load = LoadStats(self.behaviour.slots)
         self._record = record
-        self._waiting: deque[tuple[Exchange, dict, bool]] = deque()
+        self._waiting: deque[tuple[Request, dict, bool]] = deque()
         self._threads = ThreadPoolExecutor(self.behaviour.slots, thread_name_prefix="policy")
 
     @property
@@ -87,7 +87,7 @@ class ChatServer(LightServer):
         """See Load.stats."""
         return self.load.stats()
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: Request) -> None:
         """See LightServer."""
         key, given = self.behaviour.api_key, exchange.headers.get("authorization", "")
         route = f"{exchange.method} {exchange.path}"
@@ -106,7 +106,7 @@ class ChatServer(LightServer):
         else:
             self._chat(exchange, body)
 
-    def _chat(self, exchange: Exchange, body: dict) -> None:
+    def _chat(self, exchange: Request, body: dict) -> None:
         how = self.behaviour
         if self._record:
             self.requests.append(body)
@@ -130,7 +130,7 @@ class ChatServer(LightServer):
             self.load.shift(1)
             self.loop.call_later(self.behaviour.latency, self._think, *self._waiting.popleft())
 
-    def _think(self, exchange: Exchange, body: dict, fails: bool) -> None:
+    def _think(self, exchange: Request, body: dict, fails: bool) -> None:
         if fails:
             self._free()
             refuse(exchange, int(self.behaviour.fail), "injected failure", self.behaviour.retry_after)
@@ -140,14 +140,14 @@ class ChatServer(LightServer):
             work = self._threads.submit(self.complete, body)
             work.add_done_callback(lambda done: self.loop.call_soon_threadsafe(self._thought, exchange, done))
 
-    def _thought(self, exchange: Exchange, done: Future[dict]) -> None:
+    def _thought(self, exchange: Request, done: Future[dict]) -> None:
         """A policy's end; an error in it ends the connection, as in any server."""
         if done.exception() is None:
             return self._finish(exchange, done.result())
         self._free()
         exchange.drop()
 
-    def _finish(self, exchange: Exchange, answer: dict) -> None:
+    def _finish(self, exchange: Request, answer: dict) -> None:
         self._free()
         exchange.send(200, answer)
         self.load.answered()
@@ -209,7 +209,7 @@ def chat_request(raw: bytes) -> dict | None:
     return body if fine else None
 
 
-def refuse(exchange: Exchange, status: int, text: str, retry_after: str = "") -> None:
+def refuse(exchange: Request, status: int, text: str, retry_after: str = "") -> None:
     """An error in the protocol's shape."""
     headers = {"Retry-After": retry_after} if retry_after else {}
     exchange.send(status, {"error": {"message": text, "type": "error", "code": status}}, headers)

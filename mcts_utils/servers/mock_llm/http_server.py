@@ -18,12 +18,12 @@ BACKLOG = 1024  # connections that may wait to be accepted
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
-class Exchange(asyncio.Protocol):
+class Request(asyncio.Protocol):
     """One connection, with one request open at a time: its `method`, `path`, `headers` and `body`."""
 
     transport: asyncio.Transport
 
-    def __init__(self, handler: Callable[[Exchange], None]) -> None:
+    def __init__(self, handler: Callable[[Request], None]) -> None:
         self._handler = handler
         self._buffer = bytearray()
         self._busy = False
@@ -85,7 +85,7 @@ class Exchange(asyncio.Protocol):
         self.transport.close()
 
 
-class LightServer:
+class HttpServer:
     """Accepts connections on 127.0.0.1 and hands every request to `handle` of a subclass."""
 
     def __init__(self, port: int = 0) -> None:
@@ -105,11 +105,11 @@ class LightServer:
             raise
         self.port: int = self._listener.getsockname()[1]
         self.loop = asyncio.new_event_loop()
-        self._open: set[Exchange] = set()
+        self._open: set[Request] = set()
         self._thread: threading.Thread | None = None
         self._ended = self.loop.create_future()
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: Request) -> None:
         """One request; answer it now or later, on the loop's thread."""
         raise NotImplementedError
 
@@ -131,9 +131,9 @@ class LightServer:
                 exchange.transport.abort()
             await asyncio.sleep(0)  # the aborted connections' last callbacks
 
-    def _connection(self) -> Exchange:
+    def _connection(self) -> Request:
         self._open = {exchange for exchange in self._open if not exchange.transport.is_closing()}
-        exchange = Exchange(self.handle)
+        exchange = Request(self.handle)
         self.loop.call_soon(self._open.add, exchange)  # by then it has its transport
         return exchange
 

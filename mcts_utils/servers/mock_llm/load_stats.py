@@ -12,7 +12,7 @@ from typing import Any
 BLOCK = 64  # characters: about the 16 tokens by which servers cache the beginnings of prompts
 
 
-class Load:
+class LoadStats:
     """The counts of one endpoint with `slots` slots."""
 
     def __init__(self, slots: int) -> None:

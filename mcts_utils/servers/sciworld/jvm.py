@@ -18,7 +18,7 @@ from pathlib import Path
 
 from py4j.java_gateway import find_jar_path
 
-from mcts_utils.servers.sciworld.py4j_batch import Ref, Wire, call, forget, new, static
+from mcts_utils.servers.sciworld.py4j_batch import Py4jConnection, Ref, call, forget, new, static
 
 MINIMUM_JAVA = 11
 START_SECONDS = 120  # for one answer of a starting process, far more than it takes
@@ -116,12 +116,12 @@ class Jvm:
             self.close()
             raise
 
-    def _connect(self) -> Wire:
+    def _connect(self) -> Py4jConnection:
         assert self.process.stdout is not None
         port, token = self.process.stdout.readline(), self.process.stdout.readline()
         if not port.strip().isdigit():
             raise OSError(f"java ended with exit code {self.process.wait(STOP_SECONDS)} while starting")
-        return Wire(int(port), token.decode().strip(), START_SECONDS)
+        return Py4jConnection(int(port), token.decode().strip(), START_SECONDS)
 
     def running(self) -> bool:
         """Whether it can be used."""

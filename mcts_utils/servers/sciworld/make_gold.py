@@ -16,14 +16,14 @@ from typing import Any
 from mcts_utils.servers.sciworld import jvm
 from mcts_utils.servers.sciworld.expert import DATA, opening_key
 from mcts_utils.servers.sciworld.games import games, split
-from mcts_utils.servers.sciworld.simulator import Simulator
+from mcts_utils.servers.sciworld.simulator import GameProcess
 
 LONGEST = 40
 WANTED = {"train": 2, "test": 1}
 TRAP = "focus on agent"  # always in view, never what a task asks for
 
 
-def gold_row(simulator: Simulator, index: int) -> dict[str, Any] | None:
+def gold_row(simulator: GameProcess, index: int) -> dict[str, Any] | None:
     """The game's row, or None if its path is too long or does not reach score 100."""
     game = games()[index]
     path = simulator.gold_path(game)
@@ -42,7 +42,7 @@ def gold_row(simulator: Simulator, index: int) -> dict[str, Any] | None:
     return {"id": index, "task": game.task, "key": opening_key(opening), "trap": fatal, "path": path}
 
 
-def rows(simulator: Simulator) -> dict[str, list[dict[str, Any]]]:
+def rows(simulator: GameProcess) -> dict[str, list[dict[str, Any]]]:
     """Demo games of both parts of the split."""
     found: dict[str, list[dict[str, Any]]] = {part: [] for part in WANTED}
     keys = set()
@@ -70,7 +70,7 @@ def main() -> int:
         return 2
     process = jvm.Jvm(setup, jar)
     try:
-        found = rows(Simulator(process))
+        found = rows(GameProcess(process))
     finally:
         process.close()
     parts = ",\n".join(

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from mcts_utils.servers.sciworld.jvm import Jvm, Setup
-from mcts_utils.servers.sciworld.simulator import Simulator
+from mcts_utils.servers.sciworld.simulator import GameProcess
 
 SHARE = 8  # simulators in every running process before a further one is started
 ROOM = 128  # simulators in one process at most
@@ -29,7 +29,7 @@ class Pool:
         self._closed = False
         self.jvms: list[Jvm] = []
 
-    def simulator(self) -> Simulator:
+    def simulator(self) -> GameProcess:
         """A new simulator, without a task.
 
         Raises:
@@ -43,12 +43,12 @@ class Pool:
             jvm = self._place()
             jvm.simulators += 1
         try:
-            return Simulator(jvm)
+            return GameProcess(jvm)
         except BaseException:
             self._leave(jvm)
             raise
 
-    def release(self, simulator: Simulator) -> None:
+    def release(self, simulator: GameProcess) -> None:
         """Free the simulator's memory."""
         simulator.close()
         self._leave(simulator.jvm)

@@ -53,7 +53,7 @@ def _parts(args: tuple[Any, ...]) -> str:
     return "".join(f"r{arg.id}\n" if isinstance(arg, Ref) else get_command_part(arg) for arg in args)
 
 
-class Wire:
+class Py4jConnection:
     """A connection. Not safe to use from two threads at a time.
 
     Raises:

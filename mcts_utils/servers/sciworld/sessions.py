@@ -14,7 +14,7 @@ from typing import Any
 
 from mcts_utils.servers.sciworld.games import Game, games
 from mcts_utils.servers.sciworld.pool import Pool
-from mcts_utils.servers.sciworld.simulator import Lost, Simulator
+from mcts_utils.servers.sciworld.simulator import GameProcess, Lost
 
 MOVES = 100  # more ticks than that end the episode: the package's envStepLimit
 # What the public server says to a step before the first reset.
@@ -39,10 +39,10 @@ def _game(index: int) -> Game:
 
 
 @dataclass
-class Player:
+class OpenSession:
     """One open environment."""
 
-    simulator: Simulator
+    simulator: GameProcess
     used: float  # seconds of the store's clock
     info: dict[str, Any] = field(default_factory=lambda: {"deleted": False, "done": False})
     score: int = 0  # after the last step; a step's reward is the difference
@@ -55,7 +55,7 @@ class Sessions:
     def __init__(self, pool: Pool, idle_seconds: float, clock: Callable[[], float]) -> None:
         self.pool, self.idle_seconds, self._clock = pool, idle_seconds, clock
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, Player] = OrderedDict()  # least recently used first
+        self._open: OrderedDict[int, OpenSession] = OrderedDict()  # least recently used first
         self._closed: set[int] = set()
         self._created = 0
 
@@ -66,7 +66,7 @@ class Sessions:
         with self._lock:
             number = self._created
             self._created += 1
-            self._open[number] = Player(simulator, self._clock())
+            self._open[number] = OpenSession(simulator, self._clock())
         return {"id": number}
 
     def reset(self, number: int, index: int) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Sessions:
     def replay(self, number: int, index: int, actions: Sequence[str]) -> dict[str, Any]:
         """Reset and actions in one request, up to the first step that ends the episode. Ours alone."""
 
-        def play(player: Player) -> dict[str, Any]:
+        def play(player: OpenSession) -> dict[str, Any]:
             answer: dict[str, Any] = {"reset": self._reset(player, index), "steps": []}
             for action in actions:
                 if player.info["done"]:
@@ -147,7 +147,7 @@ class Sessions:
         self.pool.release(player.simulator)
         return True
 
-    def _with(self, number: int, call: Callable[[Player], Any], finished_too: bool = False) -> Any:
+    def _with(self, number: int, call: Callable[[OpenSession], Any], finished_too: bool = False) -> Any:
         self._close_idle()
         with self._lock:
             player = self._player(number)
@@ -160,7 +160,7 @@ class Sessions:
                 self._drop(number)
                 raise LookupError(f"The id {number} is not valid.") from None
 
-    def _player(self, number: int) -> Player:
+    def _player(self, number: int) -> OpenSession:
         if number in self._closed:
             raise ValueError(f"The task with environment {number} has been deleted.")
         if number not in self._open:
@@ -187,7 +187,7 @@ class Sessions:
         for number in idle:
             self._drop(number)
 
-    def _reset(self, player: Player, index: int) -> dict[str, Any]:
+    def _reset(self, player: OpenSession, index: int) -> dict[str, Any]:
         game = _game(index)
         player.simulator.load(game)
         player.score = 0
@@ -206,7 +206,7 @@ class Sessions:
         player.info.update(answer)
         return answer
 
-    def _step(self, player: Player, action: str) -> tuple[dict[str, Any], int]:
+    def _step(self, player: OpenSession, action: str) -> tuple[dict[str, Any], int]:
         """The answer, and the moves so far."""
         if player.simulator.game is None:
             raise ValueError(NOT_RESET)
@@ -221,7 +221,7 @@ class Sessions:
         player.info.update(answer)
         return answer, turn.moves
 
-    def _step_visual(self, player: Player, action: str) -> dict[str, Any]:
+    def _step_visual(self, player: OpenSession, action: str) -> dict[str, Any]:
         answer, moves = self._step(player, action)
         simulator, game = player.simulator, player.simulator.game
         assert game is not None
@@ -243,7 +243,7 @@ class Sessions:
         player.info.update(answer)
         return answer
 
-    def _state(self, player: Player) -> dict[str, Any]:
+    def _state(self, player: OpenSession) -> dict[str, Any]:
         simulator = player.simulator
         getters = ("freeActionLook", "freeActionInventory", "getTaskDescription", "getGoalProgressStr")
         look, held, task, progress, moves = simulator.say(*getters, "getNumMoves")

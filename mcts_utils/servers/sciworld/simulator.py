@@ -30,7 +30,7 @@ class Lost(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class GameReply:
     """What one action did."""
 
     observation: str
@@ -60,7 +60,7 @@ def talking(jvm: Jvm) -> Iterator[None]:
             raise Lost(f"the simulator's process has ended: {error}") from error
 
 
-class Simulator:
+class GameProcess:
     """One game at a time. Safe to call from many threads.
 
     Every method raises Lost if the process has ended, and JavaError with the simulator's text if it fails.
@@ -96,7 +96,7 @@ class Simulator:
             self._load(game, True)
             return self._lines("getGoldActionSequence")
 
-    def step(self, action: str) -> Turn:
+    def step(self, action: str) -> GameReply:
         """Execute one action."""
         assert self.game is not None and self._interface is not None
         ask, moves_so_far = self.jvm.wire.ask, call(self._interface, "getCurIterations")
@@ -112,7 +112,7 @@ class Simulator:
                 score = round(100 * fraction)
         self._steps += 1
         self._last = (score, completed)
-        return Turn(observation or UNKNOWN, score, completed, moves)
+        return GameReply(observation or UNKNOWN, score, completed, moves)
 
     def valid_actions(self) -> list[str]:
         """All actions that do something now, sorted. Some 50 ms."""

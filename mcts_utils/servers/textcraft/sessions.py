@@ -19,7 +19,7 @@ class UnknownId(LookupError):
 
 
 @dataclass
-class Player:
+class OpenSession:
     """One open session: the game, the last answer as /detail shows it, and when it was last used."""
 
     game: Session
@@ -35,7 +35,7 @@ class Sessions:
         self.idle_seconds = idle_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, Player] = OrderedDict()  # least recently used first
+        self._open: OrderedDict[int, OpenSession] = OrderedDict()  # least recently used first
         self._created = 0
         self._openings: dict[str, str] = {}  # a goal always shows the same text, so it is built once
 
@@ -45,7 +45,7 @@ class Sessions:
             self._close_idle()
             number = self._created
             self._created += 1
-            self._open[number] = Player(Session(self.world, ""), {}, self._clock())
+            self._open[number] = OpenSession(Session(self.world, ""), {}, self._clock())
             return {"id": number, **self._start(self._open[number], number)}
 
     def reset(self, number: int, index: int | None) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Sessions:
             copy = self._created
             self._created += 1
             game = Session(self.world, player.game.goal, dict(player.game.inventory))
-            self._open[copy] = Player(game, dict(player.info), self._clock())
+            self._open[copy] = OpenSession(game, dict(player.info), self._clock())
             return {"id": copy}
 
     def replay(self, number: int, index: int | None, actions: list[str]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Sessions:
             self._close_idle()
             return self._open.pop(number, None) is not None
 
-    def _start(self, player: Player, index: int | None) -> dict[str, Any]:
+    def _start(self, player: OpenSession, index: int | None) -> dict[str, Any]:
         goal = self.world.goals[index % len(self.world.goals)]  # type: ignore[operator]  # None: its error is the answer
         if goal not in self._openings:
             self._openings[goal] = self.world.opening(goal)
@@ -124,7 +124,7 @@ class Sessions:
         player.info = {**answer, "deleted": False}
         return answer
 
-    def _player(self, number: int) -> Player:
+    def _player(self, number: int) -> OpenSession:
         self._close_idle()
         player = self._open.get(number)
         if player is None:

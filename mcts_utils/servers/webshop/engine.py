@@ -20,7 +20,7 @@ ACTION = re.compile(r"(.+)\[(.+)\]")  # greedy: `search[a [b] c]` is no search
 
 
 @dataclass
-class Player:
+class ShopSession:
     """A session's state; small, because pages are made when they are asked for. Not thread-safe."""
 
     shop: Shop
@@ -32,7 +32,7 @@ class Player:
     options: dict[str, str] = field(default_factory=dict)  # chosen so far: name -> value
     paid: float = 0.0  # by the last purchase
 
-    def copy(self) -> Player:
+    def copy(self) -> ShopSession:
         """An independent player in the same state."""
         return replace(self, options=dict(self.options))
 

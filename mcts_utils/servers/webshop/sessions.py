@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcts_utils.servers.webshop.engine import Player
+from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.models import Goal
 from mcts_utils.servers.webshop.shop import Shop
 
@@ -21,10 +21,10 @@ class UnknownId(LookupError):
 
 
 @dataclass
-class Entry:
+class OpenSession:
     """One open session and when it was last used, in seconds of the store's clock."""
 
-    player: Player
+    player: ShopSession
     used: float
 
 
@@ -39,7 +39,7 @@ class Sessions:
         self._clock = clock
         self._rng = rng  # of the ids alone
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, Entry] = OrderedDict()  # least recently used first
+        self._open: OrderedDict[int, OpenSession] = OrderedDict()  # least recently used first
         self._given = 0  # goals that nobody chose
 
     def ids(self) -> list[int]:
@@ -52,7 +52,7 @@ class Sessions:
         """A new session with the next goal in order; its id."""
         with self._lock:
             self._close_idle()
-            return self._add(Player(self.shop, self._next_goal()))
+            return self._add(ShopSession(self.shop, self._next_goal()))
 
     def reset(self, number: int, index: int | None) -> str:
         """Start goal `index` (the next in order without one); the text of its first page.
@@ -65,7 +65,7 @@ class Sessions:
         with self._lock:
             entry = self._entry(number)
             goal = self._next_goal() if index is None else self.shop.goals[index]
-            entry.player = Player(self.shop, goal)
+            entry.player = ShopSession(self.shop, goal)
             return entry.player.page().text
 
     def step(self, number: int, action: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Sessions:
         with self._lock:
             return self._add(self._entry(number).player.copy())
 
-    def look(self, number: int) -> Player:
+    def look(self, number: int) -> ShopSession:
         """The player of a session, to read.
 
         Raises:
@@ -115,18 +115,18 @@ class Sessions:
             self._close_idle()
             return self._open.pop(number, None) is not None
 
-    def _add(self, player: Player) -> int:
+    def _add(self, player: ShopSession) -> int:
         number = self._rng.randint(*IDS)
         while number in self._open:
             number = self._rng.randint(*IDS)
-        self._open[number] = Entry(player, self._clock())
+        self._open[number] = OpenSession(player, self._clock())
         return number
 
     def _next_goal(self) -> Goal:
         self._given += 1
         return self.shop.goals[(self._given - 1) % len(self.shop.goals)]
 
-    def _entry(self, number: int) -> Entry:
+    def _entry(self, number: int) -> OpenSession:
         self._close_idle()
         entry = self._open.get(number)
         if entry is None:
@@ -144,6 +144,6 @@ class Sessions:
             del self._open[number]
 
 
-def _answer(player: Player, action: str) -> dict[str, Any]:
+def _answer(player: ShopSession, action: str) -> dict[str, Any]:
     text, reward, done = player.step(action)
     return {"state": text, "reward": float(reward), "done": done, "info": None}

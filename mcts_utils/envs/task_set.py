@@ -1,0 +1,42 @@
+"""The tasks of the environment server that the settings name: kind, splits, held-out goals, sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from mcts_utils.config import Settings
+from mcts_utils.envs import make_environment, server_about
+from mcts_utils.envs.contamination import HeldOut, look_up
+from mcts_utils.envs.task_ids import split_ids
+from mcts_utils.types import Environment
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """One server's tasks, for the three stages that use it. Asks the server only for what is read."""
+
+    task: str
+    base_url: str
+    environment: Callable[[], Environment]  # opens a session; picklable
+
+    def kind(self) -> str:
+        """Return the kind of server that its indices belong to; "agentgym" for public ones."""
+        return str(server_about(self.base_url)["kind"])
+
+    def test_ids(self) -> set[int]:
+        """Return the indices of the test split; empty where nobody knows them."""
+        return set(split_ids(self.task, self.base_url, "test"))
+
+    def held_out(self, indices: set[int]) -> HeldOut:
+        """Return the test tasks of these indices with the goals behind them (one reset each)."""
+        return look_up(self.task, indices, self.environment)
+
+
+def open_task_set(settings: Settings) -> TaskSet:
+    """Return the tasks of TASK at ENV_SERVER_BASE. Nothing is asked yet."""
+    environment = partial(
+        make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
+    )
+    return TaskSet(settings.task, settings.env_server_base, environment)
