@@ -1,1 +1,1 @@
-"""How fast the pipeline is against an endpoint of known speed: `bash scripts/bench.sh`. Measures, asserts nothing."""
+"""The benchmark: the pipeline's speed against an endpoint of known speed (scripts/bench.sh). It asserts nothing."""

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from mcts_utils.bench import scenarios
-from mcts_utils.bench.scenarios import Figures, LoadFigures, Size
-from mcts_utils.bench.table import summary, table
+from mcts_utils.bench.scenarios import EndpointLoad, SearchSize
+from mcts_utils.bench.table import Figures, summary, table
 from mcts_utils.executors.threads import sigterm_as_interrupt
 from mcts_utils.storage.files import write_json
 from mcts_utils.storage.manifest import code_revision
@@ -25,20 +25,24 @@ PARTS = ("slots_16", "slots_64", "auto", "revision", "public", "descent", "seria
 SERIAL_ITERA = 4  # iterations of the reference's setting
 
 
-def flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Raises:
+        InputError: a value is out of range.
+    """
     parser = argparse.ArgumentParser(prog="python -m mcts_utils.bench", description=__doc__)
     add = parser.add_argument
     add("--tasks", type=int, default=64, help="trees of the measured searches")
-    add("--serial_tasks", type=int, default=4, help="trees of the serial way")
+    add("--serial_tasks", type=int, default=4, help="trees of the serial search")
     add("--itera", type=int, default=4, help="iterations of a tree, with 8 rollouts each")
-    add("--noise", type=float, default=0.65, help="share of the expert's slips")
-    add("--descent_noise", type=float, default=0.9, help="the same for N_ROLLOUT=0 and the serial way")
-    add("--latency_16", type=float, default=0.05, help="seconds of a request at the endpoint of 16 slots")
-    add("--latency_64", type=float, default=0.5, help="and at that of 64 slots")
-    add("--concurrency_16", default="24", help="requests in flight, or auto")
-    add("--concurrency_64", default="80")
-    add("--parts", default=",".join(PARTS), help="which of them to measure, between commas")
+    add("--noise", type=float, default=0.65, help="probability of the expert's slips")
+    add("--descent_noise", type=float, default=0.9, help="the same for N_ROLLOUT=0 and the serial search")
+    add("--latency_16", type=float, default=0.05, help="seconds of a request at the endpoint with 16 slots")
+    add("--latency_64", type=float, default=0.5, help="seconds of a request at the endpoint with 64 slots")
+    add("--concurrency_16", default="24", help="requests in flight at 16 slots, or auto")
+    add("--concurrency_64", default="80", help="requests in flight at 64 slots, or auto")
+    add("--parts", default=",".join(PARTS), help="parts to measure, separated by commas")
     add("--output_dir", default="runs/bench")
     args = parser.parse_args(argv)
     args.parts = args.parts.split(",")
@@ -52,15 +56,15 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def plan(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], Figures]]:
-    """What measures each part."""
-    small = LoadFigures(16, args.latency_16, args.concurrency_16, args.noise)
-    large = LoadFigures(64, args.latency_64, args.concurrency_64, args.noise)
-    auto = LoadFigures(16, args.latency_16, "auto", args.noise)
-    descending = LoadFigures(16, args.latency_16, args.concurrency_16, args.descent_noise)
-    size = Size(args.tasks, args.itera, 8)
-    few = Size(min(16, args.tasks), args.itera, 8)
-    descent, serial = (Size(tasks, SERIAL_ITERA, 0) for tasks in (args.tasks, args.serial_tasks))
-    alone = LoadFigures(16, args.latency_16, "1", args.descent_noise)
+    """Return the measurement of each part."""
+    small = EndpointLoad(16, args.latency_16, args.concurrency_16, args.noise)
+    large = EndpointLoad(64, args.latency_64, args.concurrency_64, args.noise)
+    auto = EndpointLoad(16, args.latency_16, "auto", args.noise)
+    descending = EndpointLoad(16, args.latency_16, args.concurrency_16, args.descent_noise)
+    size = SearchSize(args.tasks, args.itera, 8)
+    few = SearchSize(min(16, args.tasks), args.itera, 8)
+    descent, serial = (SearchSize(tasks, SERIAL_ITERA, 0) for tasks in (args.tasks, args.serial_tasks))
+    alone = EndpointLoad(16, args.latency_16, "1", args.descent_noise)
     trees = root / "slots_16" / "mcts_result"
     return {
         "slots_16": partial(scenarios.search, small, size, root / "slots_16"),
@@ -75,28 +79,31 @@ def plan(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], Figures
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print, write."""
+    """Measure the parts, write summary.json and print the table."""
     root = Path(args.output_dir).resolve()
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    before, found = os.getloadavg(), dict[str, Figures]()
+    load_before = os.getloadavg()
+    found: dict[str, Figures] = {}
     for name, measure in plan(args, root).items():
         if name in args.parts:
             print(f"bench: {name} ...", file=sys.stderr, flush=True)
             found[name] = measure()
-    machine = {"cpus": os.cpu_count(), "load_before": before, "load_after": os.getloadavg()}
+    machine = {"cpus": os.cpu_count(), "load_before": load_before, "load_after": os.getloadavg()}
     settings = {**vars(args), "output_dir": Path(args.output_dir).name}
     result = {**summary(found), "machine": machine, "settings": settings, "code_revision": code_revision()}
     write_json(root / "summary.json", {**result, "parts": found})
     print(table(found, result))
-    print(f"{args.output_dir}/summary.json; load of the machine {before[0]:.1f} to {os.getloadavg()[0]:.1f}")
+    print(
+        f"{args.output_dir}/summary.json; load of the machine {load_before[0]:.1f} to {os.getloadavg()[0]:.1f}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code."""
+    """Run the benchmark and return the exit code."""
     sigterm_as_interrupt()
     try:
-        run(flags(argv))
+        run(parse_args(argv))
     except (InputError, EnvError, ActorError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Child processes of the benchmark: servers that are up for one part, commands that are measured. Knows no stage."""
+"""Child processes of the benchmark: servers that run during a part, and measured commands. It knows no stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mcts_utils.types import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = re.compile(r"(?:on|at) (http://\S+)")
-# What a shell may have set for other work; the benchmark says all of it itself.
+# Variables that a shell may have set for other work; the benchmark sets those that it needs.
 VARIABLES = (
     *(
         "TASK",
@@ -38,30 +38,30 @@ VARIABLES = (
 
 @dataclass(frozen=True)
 class ProcessUsage:
-    """What a process used from its start to its end."""
+    """The resources that a process used from its start to its end."""
 
     code: int  # exit code
-    seconds: float
-    cpu_s: float  # user and system
-    peak_rss_mb: float
-    tail: str  # the last line that it said
+    seconds: float  # wall time
+    cpu_s: float  # user and system time
+    peak_rss_mb: float  # MiB
+    tail: str  # the last line of its output
 
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A server that runs."""
+    """A running server."""
 
     url: str
     pid: int
 
     def get(self, path: str) -> Any:
-        """The JSON answer to a GET."""
+        """Return the JSON answer to a GET request."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(self.url + path, timeout=60) as response:
             return json.loads(response.read())
 
     def cpu_s(self) -> float | None:
-        """User and system time so far; None where the system does not tell."""
+        """Return the user and system time so far in seconds; None without /proc."""
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -70,13 +70,13 @@ class ServerProcess:
 
 
 def python(*arguments: str) -> list[str]:
-    """The command of a module or script of this checkout."""
+    """Return a command of this interpreter with these arguments."""
     return [sys.executable, *arguments]
 
 
 @contextmanager
 def server(command: Sequence[str], log: Path) -> Iterator[ServerProcess]:
-    """A server of its own process for the time of a `with`; it must print its URL.
+    """Run a server process, which must print its URL, during a `with` block.
 
     Raises:
         InputError: it did not start.
@@ -99,10 +99,12 @@ def _url(process: subprocess.Popen, log: Path) -> str:
 
 
 def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path, log: Path) -> ProcessUsage:
-    """Run a command to its end, with no setting but these variables, in a folder without a `.env`.
+    """Run a command to its end in a folder, with no settings but these variables, and return what it used.
+
+    The folder must have no `.env`.
 
     Raises:
-        InputError: it failed; with what it said last.
+        InputError: it failed; the message ends with its last line.
     """
     unset = [word for name in VARIABLES for word in ("-u", name)]
     values = [f"{name}={value}" for name, value in variables.items()]
@@ -118,8 +120,8 @@ def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path,
             process.wait()
             raise
     process.returncode = os.waitstatus_to_exitcode(status)
-    said = [line for line in log.read_text().replace("\r", "\n").splitlines() if line.strip()]
-    tail = said[-1] if said else ""
+    lines = [line for line in log.read_text().replace("\r", "\n").splitlines() if line.strip()]
+    tail = lines[-1] if lines else ""
     if process.returncode:
         raise InputError(f"{command[1]} failed with {process.returncode}: {tail[-300:]}")
     peak = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

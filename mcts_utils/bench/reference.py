@@ -1,4 +1,4 @@
-"""What trees would weigh in the public reference's format: nested nodes, each with its whole conversation."""
+"""The size of trees in the public reference's format: nested nodes, each with its whole conversation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mcts_utils.search.tree import Node, Tree, path_steps
 
 
 def reference_bytes(tree: Tree) -> int:
-    """Bytes of the tree in the reference's shape, as json.dump writes it.
+    """Return the bytes of the tree in the reference's format, as json.dump writes it.
 
-    Only nodes that were executed: the reference executes every candidate, so it has no others. Its `recent_actions` are
-    left empty, which favours it.
+    It holds only executed nodes: the reference executes every candidate, so it has no others. Its `recent_actions` are
+    left empty, which favours the reference.
     """
     return len(json.dumps(_nested(tree, tree.root)).encode())
 

@@ -1,6 +1,6 @@
-"""The measurements, one function each: a search, its revision, sessions without copies, the serial way.
+"""The measurements, one function each: a search, its revision, a search without session copies, a serial search.
 
-Every part has servers and a folder of its own. table.py shows the figures.
+Every part has its own servers and folder. table.py formats the figures.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.bench.processes import ROOT, ProcessUsage, ServerProcess, measured, python, server
 from mcts_utils.bench.reference import reference_bytes
-from mcts_utils.bench.serial_search import SerialWay
+from mcts_utils.bench.serial_search import SerialSimulator
+from mcts_utils.bench.table import Figures
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import make_environment
 from mcts_utils.search.stage import SearchStage
@@ -28,41 +28,40 @@ from mcts_utils.storage.layout import tree_files, tree_folder
 from mcts_utils.types import Environment, StepResult, Task
 
 TASK, MODEL = "textcraft", "textcraft-expert"
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class LoadFigures:
-    """An endpoint, and how it is used."""
+class EndpointLoad:
+    """An endpoint, and the load that the pipeline puts on it."""
 
-    slots: int  # requests that it works on at once
+    slots: int  # requests that the endpoint works on at once
     latency: float  # seconds of one request
-    concurrency: str  # requests that we keep in flight, or "auto"
-    noise: float  # share of the expert's slips, and of its wrong verdicts
+    concurrency: str  # requests kept in flight, or "auto"
+    noise: float  # probability of the expert's slips, and of its random verdicts
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much is searched; `n_rollout` 0 is the reference's descent."""
+class SearchSize:
+    """The size of a search."""
 
-    tasks: int
-    itera: int
-    n_rollout: int
-    n_gen: int = 4
+    tasks: int  # trees
+    itera: int  # iterations of a tree
+    n_rollout: int  # rollouts of an iteration; 0: the reference's descent
+    n_gen: int = 4  # candidates of an expansion
     max_depth: int = 20
 
 
 @dataclass(frozen=True)
-class Site:
-    """One part's servers and folder."""
+class Testbed:
+    """The servers and the folder of one part."""
 
-    chat: ServerProcess
-    env: ServerProcess
-    load: LoadFigures
+    chat: ServerProcess  # the endpoint
+    env: ServerProcess  # the environment server
+    load: EndpointLoad
     folder: Path
 
-    def variables(self, size: Size) -> dict[str, str]:
-        """What the stages read."""
+    def variables(self, size: SearchSize) -> dict[str, str]:
+        """Return the environment variables of the stages."""
         return {
             "TASK": TASK,
             "MODEL_NAME": MODEL,
@@ -76,49 +75,49 @@ class Site:
             "MAX_DEPTH": str(size.max_depth),
         }
 
-    def settings(self, size: Size) -> Settings:
-        """The same for a search in this process."""
+    def settings(self, size: SearchSize) -> Settings:
+        """Return the same settings, for a search in this process."""
         return settings_from_env(self.variables(size))
 
     def ids(self, count: int) -> list[int]:
-        """Training tasks, spread evenly over the difficulties."""
+        """Return training task ids, spread evenly over the difficulties."""
         train = self.env.get("/split")["train"]
         return [train[i * len(train) // count] for i in range(min(count, len(train)))]
 
-    def served(self) -> Figures:
-        """What the endpoint counted."""
+    def load_stats(self) -> Figures:
+        """Return the endpoint's counts."""
         chat = ServerProcess(self.chat.url.removesuffix("/v1"), self.chat.pid)
         return chat.get("/stats")
 
 
 @contextmanager
-def site(load: LoadFigures, folder: Path) -> Iterator[Site]:
-    """Both servers, fresh, each in a process of its own."""
+def testbed(load: EndpointLoad, folder: Path) -> Iterator[Testbed]:
+    """Run both servers, each in its own process, during a `with` block."""
     folder.mkdir(parents=True, exist_ok=True)
     chat = python("-m", "mcts_utils.servers.mock_llm", "--port", "0", "--slots", str(load.slots))
     chat += ["--latency", str(load.latency), "--noise", str(load.noise)]
     env = python("-m", "mcts_utils.servers.textcraft", "--port", "0")
-    with server(chat, folder / "chat.log") as one, server(env, folder / "env.log") as two:
-        yield Site(one, two, load, folder)
+    with server(chat, folder / "chat.log") as endpoint, server(env, folder / "env.log") as world:
+        yield Testbed(endpoint, world, load, folder)
 
 
-def search(load: LoadFigures, size: Size, folder: Path) -> Figures:
-    """Stage 1 as a user runs it: mcts_collection.py in its own process."""
-    with site(load, folder) as at:
-        ids = ",".join(map(str, at.ids(size.tasks)))
+def search(load: EndpointLoad, size: SearchSize, folder: Path) -> Figures:
+    """Measure stage 1 as a user runs it: mcts_collection.py in its own process."""
+    with testbed(load, folder) as servers:
+        ids = ",".join(map(str, servers.ids(size.tasks)))
         command = python(str(ROOT / "mcts_collection.py"), "--task_ids", ids, "--output_dir", "mcts_result")
-        used = measured(command, at.variables(size), folder, folder / "collection.log")
-        served, env_cpu = at.served(), at.env.cpu_s()
+        used = measured(command, servers.variables(size), folder, folder / "collection.log")
+        served, env_cpu = servers.load_stats(), servers.env.cpu_s()
     manifest = read_json(tree_folder(folder / "mcts_result", TASK, MODEL) / "manifest.json")
     return {
-        **processes(used, served, env_cpu),
-        **searched(manifest, folder),
+        **process_figures(used, served, env_cpu),
+        **search_figures(manifest, folder),
         "utilisation": served["utilisation"],
     }
 
 
-def processes(used: ProcessUsage, served: Figures, env_cpu: float | None) -> Figures:
-    """What our process and the two servers used."""
+def process_figures(used: ProcessUsage, served: Figures, env_cpu: float | None) -> Figures:
+    """Return what the stage's process and the two servers used."""
     answers = max(1, served["answers"])
     return {
         "wall_s": round(used.seconds, 2),
@@ -133,16 +132,16 @@ def processes(used: ProcessUsage, served: Figures, env_cpu: float | None) -> Fig
     }
 
 
-def searched(manifest: Figures, folder: Path) -> Figures:
-    """What the trees cost. Steps are all that were executed, replays on the way back to a node among them."""
+def search_figures(manifest: Figures, folder: Path) -> Figures:
+    """Return what the trees cost. `steps_per_node` counts all executed steps, replayed ones as well."""
     counts, run = manifest["counts"], manifest["tokens"]["this_run"]
-    executed = size = reference = 0
+    executed = tree_bytes = reference = 0
     for index, path in tree_files(
         tree_folder(folder / "mcts_result", TASK, MODEL), "the search's folder"
     ).items():
         tree = load_tree(read_json(path), TASK, index)
         executed += executed_nodes(tree)
-        size += path.stat().st_size
+        tree_bytes += path.stat().st_size
         reference += reference_bytes(tree)
     steps = run["env_steps"] + run["replayed_steps"]
     return {
@@ -162,31 +161,31 @@ def searched(manifest: Figures, folder: Path) -> Figures:
         "concurrency": run["concurrency"],
         "selections_uct_share": counts["selections_uct_share"],
         "mean_leaf_reward": counts["mean_leaf_reward"],
-        "bytes": size,
-        "bytes_per_node": round(size / max(1, counts["nodes"])),
+        "bytes": tree_bytes,
+        "bytes_per_node": round(tree_bytes / max(1, counts["nodes"])),
         "reference_bytes_per_node": round(reference / max(1, executed)),
     }
 
 
 def executed_nodes(tree: Tree) -> int:
-    """Nodes that cost a step: all but the root and candidates that were never chosen."""
+    """Return the number of nodes that cost a step: all but the root and candidates that were never chosen."""
     return sum(node.executed for node in nodes(tree)) - 1
 
 
-def revision(load: LoadFigures, trees: Path, folder: Path) -> Figures:
-    """Stage 2 over the trees of a search, with the endpoint as the judge."""
-    with site(load, folder) as at:
+def revision(load: EndpointLoad, trees: Path, folder: Path) -> Figures:
+    """Measure stage 2 over the trees of a search, with the endpoint as the judge."""
+    with testbed(load, folder) as servers:
         command = python(
             str(ROOT / "path_collection.py"), "--input_dir", str(tree_folder(trees, TASK, MODEL))
         )
         command += ["--output_dir", "records"]
-        used = measured(command, at.variables(Size(64, 1, 8)), folder, folder / "revision.log")
-        served, env_cpu = at.served(), at.env.cpu_s()
+        used = measured(command, servers.variables(SearchSize(64, 1, 8)), folder, folder / "revision.log")
+        served, env_cpu = servers.load_stats(), servers.env.cpu_s()
     manifest = read_json(folder / "records" / f"{TASK}_centric.manifest.json")
     verdicts, run = manifest["counts"]["verdicts"], manifest["tokens"]
     judged = sum(count for name, count in verdicts.items() if name not in ("requests", "unparsed"))
     return {
-        **processes(used, served, env_cpu),
+        **process_figures(used, served, env_cpu),
         "records": manifest["counts"]["written"],
         "pairs": manifest["counts"].get("pairs", 0),
         "judged_steps": judged,
@@ -198,7 +197,7 @@ def revision(load: LoadFigures, trees: Path, folder: Path) -> Figures:
 
 
 class PlainSession(Environment):
-    """A session as a public server gives it: nothing beside AgentGym's contract."""
+    """A session as on a public server: AgentGym's contract without extensions."""
 
     def __init__(self, env: Environment) -> None:
         self._env = env
@@ -213,34 +212,34 @@ class PlainSession(Environment):
         self._env.close()
 
 
-def public(load: LoadFigures, size: Size, folder: Path) -> Figures:
-    """The search where sessions can neither be copied nor replayed in one request: steps per new node there."""
-    with site(load, folder) as at:
-        settings = at.settings(size)
-        collection = SearchStage(settings, at.ids(size.tasks), folder / "mcts_result")
-        collection.run(lambda: make_actor(settings), lambda: PlainSession(make_environment(TASK, at.env.url)))
-    figures = searched(read_json(collection.manifest), folder)
+def public(load: EndpointLoad, size: SearchSize, folder: Path) -> Figures:
+    """Measure a search whose sessions can neither be copied nor replayed in one request: its steps per new node."""
+    with testbed(load, folder) as servers:
+        settings = servers.settings(size)
+        stage = SearchStage(settings, servers.ids(size.tasks), folder / "mcts_result")
+        stage.run(lambda: make_actor(settings), lambda: PlainSession(make_environment(TASK, servers.env.url)))
+    figures = search_figures(read_json(stage.manifest), folder)
     return {name: figures[name] for name in ("trees", "executed_nodes", "env_steps", "steps_per_node")}
 
 
-def serial(load: LoadFigures, size: Size, folder: Path, one_by_one: bool) -> Figures:
-    """Trees per second of the serial way (serial.py), over some of the tasks."""
-    with site(load, folder) as at:
-        settings = at.settings(size)
-        actor = EndpointActor(at.chat.url, "", MODEL, settings.max_token_length, 1, random.Random(0))
-        with closing(actor), closing(make_environment(TASK, at.env.url)) as env:
-            way = SerialWay(settings, actor, env, one_by_one)
+def serial(load: EndpointLoad, size: SearchSize, folder: Path, one_by_one: bool) -> Figures:
+    """Measure the trees per second of the serial search (serial_search.py)."""
+    with testbed(load, folder) as servers:
+        settings = servers.settings(size)
+        actor = EndpointActor(servers.chat.url, "", MODEL, settings.max_token_length, 1, random.Random(0))
+        with closing(actor), closing(make_environment(TASK, servers.env.url)) as env:
+            simulator = SerialSimulator(settings, actor, env, one_by_one)
             began = time.monotonic()
-            trees = [way.tree(index) for index in at.ids(size.tasks)]
+            trees = [simulator.search_task(index) for index in servers.ids(size.tasks)]
             seconds = time.monotonic() - began
-        served = at.served()
-    new = sum(tree.stats["nodes"] - 1 for tree in trees)  # it executes every candidate
+        served = servers.load_stats()
+    new_nodes = sum(tree.stats["nodes"] - 1 for tree in trees)  # every candidate is executed
     return {
         "trees": len(trees),
         "wall_s": round(seconds, 2),
         "trees_per_s": round(len(trees) / seconds, 4),
-        "calls": way.calls,
-        "env_steps": way.env_steps,
-        "steps_per_node": round(way.env_steps / max(1, new), 3),
+        "calls": simulator.calls,
+        "env_steps": simulator.env_steps,
+        "steps_per_node": round(simulator.env_steps / max(1, new_nodes), 3),
         "utilisation": served["utilisation"],
     }

@@ -1,7 +1,7 @@
-"""The serial way, to compare with: one request in flight, and every candidate executed by reset and replay.
+"""The serial search, a baseline: one request in flight, and every candidate executed by reset and replay.
 
-It is a simulator for the same search (search.Simulator), so that nothing else differs. What the public reference does,
-which besides asks for the candidates one by one.
+It is a simulator for the same search (search.mcts), so nothing else differs. The public reference works like this, and
+also requests the candidates one by one.
 """
 
 from __future__ import annotations
@@ -13,38 +13,44 @@ from random import Random
 from mcts_utils.config import Settings
 from mcts_utils.prompts import acting_messages, action_of
 from mcts_utils.rollouts.episode import derive_seed, take_step
-from mcts_utils.search.mcts import Rules, search
+from mcts_utils.search.mcts import Rules, run_search
 from mcts_utils.search.tree import Tree, new_tree
 from mcts_utils.types import Actor, Environment, Step
 
 
-class SerialWay:
-    """search.Simulator and search.Explorer of one task, for N_ROLLOUT=0."""
+class SerialSimulator:
+    """An implementation of the protocols of search.mcts for one task at a time and N_ROLLOUT=0."""
 
     def __init__(self, settings: Settings, actor: Actor, env: Environment, one_by_one: bool) -> None:
-        """`one_by_one`: a request for every candidate."""
+        """Create a simulator without a task.
+
+        Args:
+            settings: of the search; N_ROLLOUT is 0.
+            actor: answers the requests.
+            env: a session with the environment.
+            one_by_one: send a request for every candidate, as the reference does.
+        """
         self._settings, self._actor, self._env, self._one_by_one = settings, actor, env, one_by_one
         self._number = 0
         self._executed: dict[tuple[str, ...], Step] = {}
         self.calls = self.env_steps = 0
 
-    def tree(self, index: int) -> Tree:
-        """Search one task."""
+    def search_task(self, index: int) -> Tree:
+        """Search one task and return its tree."""
         s = self._settings
         tree = new_tree(self._env.reset(index), {}, s.prompt, s.seed)
         self._task = tree.task
-        for _ in search(tree, s.itera, Rules(s.n_gen, 0, s.max_depth, s.uct_c), Random, self):
+        for _ in run_search(tree, s.itera, Rules(s.n_gen, 0, s.max_depth, s.uct_c), Random, self):
             pass
         return tree
 
     @contextmanager
-    def iteration(self, number: int) -> Iterator[SerialWay]:
-        """See search.Simulator."""
+    def iteration(self, number: int) -> Iterator[SerialSimulator]:
         self._number, self._executed = number, {}
         yield self
 
     def sample(self, path: Sequence[Step], n: int) -> list[tuple[str, str]]:
-        """See search.Explorer. Every candidate is executed at once."""
+        """Sample `n` candidates, and execute each of them."""
         messages = acting_messages(self._task, path, self._settings.prompt)
         seed = derive_seed(self._settings.seed, self._task.index, self._number, len(path))
         sizes = [1] * n if self._one_by_one else [n]
@@ -54,25 +60,25 @@ class SerialWay:
         self.calls += len(sizes)
         replies = [sample.text.strip() for sample in samples]
         for reply in replies:
-            self._replayed(path, reply)
+            self._replay(path, reply)
         return [(reply, action_of(reply)) for reply in replies]
 
     def execute(self, path: Sequence[Step], reply: str) -> Step:
-        """See search.Explorer: known from `sample`, unless it was sampled in an earlier iteration."""
-        return self._executed.get((*(step.action for step in path), action_of(reply))) or self._replayed(
-            path, reply
-        )
+        """Return the step that `sample` executed; execute it again if it was sampled in an earlier iteration."""
+        actions = (*(step.action for step in path), action_of(reply))
+        return self._executed.get(actions) or self._replay(path, reply)
 
-    def rollouts(self, path: Sequence[Step], k: int) -> list[tuple[Step, ...] | None]:
-        """Never called with N_ROLLOUT=0."""
+    def rollouts(
+        self, path: Sequence[Step], k: int, max_steps: int | None = None
+    ) -> list[tuple[Step, ...] | None]:
+        """Raise NotImplementedError; N_ROLLOUT=0 needs no rollouts."""
         raise NotImplementedError
 
     def counts(self) -> Mapping[str, int]:
-        """See search.Explorer."""
         return {}
 
-    def _replayed(self, path: Sequence[Step], reply: str) -> Step:
-        """Reset, one request for every step of the path, and the candidate."""
+    def _replay(self, path: Sequence[Step], reply: str) -> Step:
+        """Reset, execute the steps of the path one by one, then execute the candidate and return its step."""
         self._env.reset(self._task.index)
         score = 0.0
         for text in [*(step.reply for step in path), reply]:

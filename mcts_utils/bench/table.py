@@ -1,11 +1,11 @@
-"""The benchmark's figures as the summary's fields and as a table for people. Pure."""
+"""The benchmark's figures as the fields of summary.json and as a printed table. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
 Figures = dict[str, Any]
-# Summary field -> part and figure.
+# Summary field -> (part, figure).
 FIELDS = {
     "slot_utilisation_16": ("slots_16", "utilisation"),
     "slot_utilisation_64": ("slots_64", "utilisation"),
@@ -39,7 +39,7 @@ ROWS = (
 
 
 def summary(found: dict[str, Figures]) -> Figures:
-    """The fields of summary.json; None where the part was not measured."""
+    """Return the fields of summary.json from the figures by part; None where the part was not measured."""
     fields: Figures = {name: found.get(part, {}).get(figure) for name, (part, figure) in FIELDS.items()}
     fields["bytes_vs_reference"] = _ratio(fields["bytes_per_node"], fields["reference_bytes_per_node"], 4)
     peaks = [figures["peak_rss_mb"] for figures in found.values() if "peak_rss_mb" in figures]
@@ -55,7 +55,7 @@ def _ratio(part: float | None, whole: float | None, digits: int) -> float | None
 
 
 def table(found: dict[str, Figures], fields: Figures) -> str:
-    """The summary with its targets, then all figures by part."""
+    """Return the summary with its targets, then all figures by part."""
     lines = [f"{'figure':28}{'measured':>12}   target"]
     for name in (*FIELDS, "bytes_vs_reference", "peak_rss_mb", "speedup_vs_serial", "speedup_vs_reference"):
         lines.append(f"{name:28}{_shown(fields[name]):>12}   {TARGETS.get(name, '')}".rstrip())

@@ -1,6 +1,6 @@
-"""What the bundled servers share: a quiet uvicorn on a given socket, the command line, answers by contract.
+"""Shared parts of the bundled servers: uvicorn on a given socket, the command line, JSON answers with error texts.
 
-It knows no environment. Nothing is authenticated and nothing is stored: bind a server to 127.0.0.1.
+It knows no environment. Nothing is authenticated and nothing is stored, so bind a server to 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
+from mcts_utils.servers.sockets import listen
+
 IDLE_SECONDS = 3600.0
-KEEP_ALIVE_SECONDS = 120  # longer than a client keeps an idle connection: it never writes to a closed one
+KEEP_ALIVE_SECONDS = 120  # longer than a client keeps an idle connection, so it never writes to a closed one
 SHUTDOWN_SECONDS = 2  # for requests in flight
 START_SECONDS = 120  # far more than starting or stopping takes, even on a busy machine
-BACKLOG = 2048  # connections that may wait to be accepted
 
 
-def answered(call: Callable[..., Any], *args: Any) -> Response:
-    """The call's result as JSON; what goes wrong inside it is, by contract, a 200 with {"error": text}."""
+def json_answer(call: Callable[..., Any], *args: Any) -> Response:
+    """Return the call's result as JSON; an error in it becomes, by AgentGym's contract, a 200 with {"error": text}."""
     try:
         return JSONResponse(call(*args))
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OSError) as error:
         return JSONResponse({"error": str(error)})
 
 
 class Server(uvicorn.Server):
-    """uvicorn, quiet, that calls `ready` once it accepts connections."""
+    """A uvicorn server without an access log; it calls `ready` once it accepts connections."""
 
     def __init__(self, app: FastAPI, ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
@@ -52,28 +53,9 @@ class Server(uvicorn.Server):
         self._ready()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one.
-
-    Raises:
-        OSError: the port is in use, or the host is none of this machine.
-        OverflowError: no such port number.
-    """
-    # The protocol is named because asyncio turns Nagle's algorithm off (40 ms an answer) only where it is.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
 @contextmanager
 def running(app: FastAPI, port: int = 0) -> Iterator[str]:
-    """The app served by a thread of this process for the time of a `with` block, on 127.0.0.1; gives its base URL.
+    """Serve the app on 127.0.0.1 from a thread of this process during a `with` block; yield its base URL.
 
     Raises:
         OSError: the port is in use.
@@ -93,22 +75,30 @@ def running(app: FastAPI, port: int = 0) -> Iterator[str]:
         listener.close()
 
 
-def parser(module: str, port: int, about: str | None) -> argparse.ArgumentParser:
-    """The flags that every bundled server has; `module` is its name below servers/, `port` its usual port."""
-    flags = argparse.ArgumentParser(prog=f"python -m mcts_utils.servers.{module}", description=about)
-    flags.add_argument("--port", type=int, default=port, help="0 takes a free one; the printed line names it")
-    flags.add_argument("--host", default="127.0.0.1")
-    flags.add_argument(
-        "--idle_seconds", type=float, default=IDLE_SECONDS, help="close sessions unused for so long"
+def argument_parser(module: str, port: int, about: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the flags that all bundled servers have.
+
+    Args:
+        module: the server's name below mcts_utils.servers.
+        port: its default port.
+        about: the description that --help prints.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m mcts_utils.servers.{module}", description=about)
+    parser.add_argument(
+        "--port", type=int, default=port, help="0 takes a free one; the printed line names it"
     )
-    return flags
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument(
+        "--idle_seconds", type=float, default=IDLE_SECONDS, help="close sessions unused for longer"
+    )
+    return parser
 
 
 def serve(args: argparse.Namespace, create_app: Callable[[], FastAPI]) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. One line on stdout says where, once connections are accepted.
+    """Serve until SIGTERM or SIGINT and return the exit code: 0, or 2 after a bad flag, with one line on stderr.
 
-    The port is taken before the app is made, so a port in use is told at once. The app's own shutdown handlers
-    run at the end.
+    Prints one line with the URL on stdout once connections are accepted. The port is taken before the app is made,
+    so a port in use is reported at once. The app's own shutdown handlers run at the end.
     """
     if not args.idle_seconds > 0:
         print(f"--idle_seconds must be positive, not {args.idle_seconds}", file=sys.stderr)
@@ -123,7 +113,8 @@ def serve(args: argparse.Namespace, create_app: Callable[[], FastAPI]) -> int:
     server = Server(app, lambda: print(f"{app.title} server on {url}", flush=True))
 
     def stop(signum: int, frame: object) -> None:
-        # Covers a signal before uvicorn sets its own handlers; it also raises each one again here after its clean end.
+        # For a signal that comes before uvicorn sets its own handlers. uvicorn also raises the signals that it handled
+        # again after its clean shutdown, and they end here.
         server.should_exit = True
 
     signal.signal(signal.SIGTERM, stop)

@@ -1,4 +1,4 @@
-"""Some tasks of a bundled server that its scripted player can solve: prints training ids, then test ids.
+"""Print ids of tasks that a bundled server's scripted expert can solve: training ids, then test ids.
 
 python -m mcts_utils.servers.demo_tasks webshop --train 24 --test 24
 """
@@ -16,17 +16,20 @@ from mcts_utils.servers.webshop.shop import bundled_shop
 
 
 def tasks(env: str, split: str, count: int) -> list[int]:
-    """`count` indices, spread evenly over the server's split; in ScienceWorld over those with known solutions."""
+    """Return at most `count` task ids, spread evenly over that part ("train" or "test") of the server's split.
+
+    ScienceWorld's ids are those of games with a known solution.
+    """
     if env == "sciworld":
-        known = list(demo_ids(split))
+        solvable = list(demo_ids(split))
     else:
-        known = (load_world() if env == "textcraft" else bundled_shop()).split()[split]
-    count = min(count, len(known))
-    return [known[place * len(known) // count] for place in range(count)]
+        solvable = (load_world() if env == "textcraft" else bundled_shop()).split()[split]
+    count = min(count, len(solvable))
+    return [solvable[i * len(solvable) // count] for i in range(count)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code."""
+    """Print both lines and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("env", choices=ENVS)

@@ -1,21 +1,22 @@
-"""How the scripted players read a chat: turns of a conversation, and the parts of the judge's question."""
+"""Parsing of a chat for the scripted experts: turns of a conversation, and parts of the judge's question. Pure."""
 
 from __future__ import annotations
 
 import re
 
 ACTION = re.compile(r"^\s*Action\s*:\s*(.*)$", re.MULTILINE)
-# One logged step whose observation is one line; and the step that is judged, which ends the question.
+# A logged step whose observation is one line.
 LOGGED = re.compile(r"^Action: (.*)\nObservation: (.*)$", re.MULTILINE)
+# The judged step, which ends the question.
 CURRENT = re.compile(r"^Current action: (.*)\nCurrent observation: (.*)\Z", re.MULTILINE | re.DOTALL)
 Turn = tuple[str, str]  # action, observation
 
 
 def turns(messages: list[dict]) -> list[Turn]:
-    """Actions and the observations that followed them; a turn without `Action:` is taken whole as the action."""
+    """Return the actions with the observations that followed; a turn without `Action:` is an action as a whole."""
     pairs = []
-    for said, heard in zip(messages, messages[1:], strict=False):
-        if said["role"] == "assistant" and heard["role"] == "user":
-            actions = ACTION.findall(said["content"])
-            pairs.append((actions[-1].strip() if actions else said["content"].strip(), heard["content"]))
+    for reply, answer in zip(messages, messages[1:], strict=False):
+        if reply["role"] == "assistant" and answer["role"] == "user":
+            actions = ACTION.findall(reply["content"])
+            pairs.append((actions[-1].strip() if actions else reply["content"].strip(), answer["content"]))
     return pairs

@@ -1,4 +1,4 @@
-"""The scripted ScienceWorld player: solves its games without noise, slips with it, and judges steps."""
+"""The scripted ScienceWorld expert: solves its games without noise, slips with it, and judges steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("scienceworld", reason="the scienceworld package is not installed")
 from mcts_utils.servers.sciworld import jvm
-from mcts_utils.servers.sciworld.expert import answer, demo_ids, known, opening_key
+from mcts_utils.servers.sciworld.expert import answer, demo_ids, known_games, opening_key
 from mcts_utils.servers.sciworld.games import games, split
 from mcts_utils.servers.sciworld.pool import Pool
 from mcts_utils.servers.sciworld.sessions import Sessions
@@ -69,8 +69,10 @@ def test_the_demo_games_keep_to_the_split() -> None:
     assert set(demo_ids("train")) <= set(split()["train"])
     assert set(demo_ids("test")) <= set(split()["test"])
     assert {games()[i].task for i in demo_ids("train")} == {game.task for game in games()}
-    assert len(known()) == len(demo_ids("train")) + len(demo_ids("test")), "openings tell the games apart"
-    assert max(len(game.path) for game in known().values()) <= 40
+    assert len(known_games()) == len(demo_ids("train")) + len(demo_ids("test")), (
+        "openings tell the games apart"
+    )
+    assert max(len(game.path) for game in known_games().values()) <= 40
 
 
 def test_without_noise_it_earns_1(sessions: Sessions) -> None:
@@ -80,7 +82,7 @@ def test_without_noise_it_earns_1(sessions: Sessions) -> None:
 
 
 def test_with_noise_rewards_spread(sessions: Sessions) -> None:
-    short = [g.id for g in known().values() if len(g.path) < 27 and g.id in demo_ids("train")][:16:3]
+    short = [g.id for g in known_games().values() if len(g.path) < 27 and g.id in demo_ids("train")][:16:3]
     played = [play(sessions, index, seed, 0.3) for index in short for seed in range(4)]
     rewards = [reward for reward, _, _ in played]
     assert 0.2 < mean(rewards) < 0.95
@@ -90,7 +92,7 @@ def test_with_noise_rewards_spread(sessions: Sessions) -> None:
 
 
 def test_a_wrong_focus_is_among_the_slips_and_fatal(sessions: Sessions) -> None:
-    index = next(g.id for g in known().values() if g.trap)
+    index = next(g.id for g in known_games().values() if g.trap)
     ends = [play(sessions, index, seed, 0.9)[1][-1] for seed in range(12)]
     fatal = [end for end in ends if end[0] == "focus on agent"]
     assert fatal, "none of twelve noisy players focused on the wrong thing"

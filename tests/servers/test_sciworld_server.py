@@ -1,8 +1,8 @@
-"""The bundled ScienceWorld server: AgentGym's contract request by request, the pool of Java processes, and its ends.
+"""The bundled ScienceWorld server: AgentGym's contract request by request, the Java processes, and the shutdown.
 
 The conformance part plays against any base URL, a public AgentGym ScienceWorld server as well:
 
-    CONFORMANCE_URL=http://127.0.0.1:8000 python -m pytest tests/test_sciworld_server.py -k conformance
+    CONFORMANCE_URL=http://127.0.0.1:8000 python -m pytest tests/servers/test_sciworld_server.py -k conformance
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ pytest.importorskip("scienceworld", reason="the scienceworld package is not inst
 from mcts_utils.servers.app_server import running
 from mcts_utils.servers.sciworld import jvm
 from mcts_utils.servers.sciworld.app import create_app
-from mcts_utils.servers.sciworld.expert import known
+from mcts_utils.servers.sciworld.expert import known_games
 from mcts_utils.servers.sciworld.games import games, split
-from mcts_utils.servers.sciworld.pool import SHARE, Full, Pool
+from mcts_utils.servers.sciworld.pool import SPREAD, Full, Pool
 from mcts_utils.servers.sciworld.sessions import NotOpen, Sessions, stripped
+from mcts_utils.servers.session_store import UnknownId
 
 SETUP = jvm.Setup(heap="256m")
 TASKS = list(dict.fromkeys(game.task for game in games()))
@@ -221,7 +222,7 @@ def test_the_split_is_served_and_disjoint(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_gold_path_of_every_task_reaches_100(task: str, client: httpx.Client) -> None:
-    game = next(game for game in known().values() if game.task == task)
+    game = next(game for game in known_games().values() if game.task == task)
     number = create(client)
     body = {"id": number, "data_idx": game.id, "actions": list(game.path)}
     answer = client.post("/replay", json=body).json()
@@ -258,7 +259,7 @@ def test_sessions_in_one_process_do_not_disturb_each_other(jar: Path) -> None:
     pool = Pool(1, jvm.Setup(heap="256m", reproducible=True), jar)
     sessions = Sessions(pool, 3600, lambda: 0.0)
     try:
-        solved = {game.task: game for game in known().values()}
+        solved = {game.task: game for game in known_games().values()}
         paths = {solved[task].id: solved[task].path for task in TASKS[7::5]}
         chosen = list(paths)
         number = sessions.create()["id"]
@@ -296,7 +297,7 @@ def test_processes_are_shared_and_never_more_than_allowed(jar: Path) -> None:
         assert [process.simulators for process in pool.jvms] == [0, 0]
         sessions.create()
         assert len(pool.jvms) == 2, "a process is used again"
-        assert SHARE < 10
+        assert SPREAD < 10
     finally:
         pool.close()
     assert pool.jvms == []
@@ -314,7 +315,7 @@ def test_idle_environments_are_closed_and_a_close_is_counted(jar: Path) -> None:
         sessions.reset(used, 0)
         now[0] = 12
         assert sessions.step(used, "dance")["observation"].startswith("No known action")
-        with pytest.raises(ValueError, match=f"The id {idle} is not valid."):
+        with pytest.raises(UnknownId, match=f"The id {idle} is not valid."):
             sessions.reset(idle, 0)
         assert pool.jvms[0].simulators == 1
         with pytest.raises(NotOpen):
@@ -331,7 +332,7 @@ def test_a_process_that_dies_loses_its_environments_only(jar: Path) -> None:
         sessions.reset(number, 0)
         pool.jvms[0].process.kill()
         pool.jvms[0].process.wait()
-        with pytest.raises(LookupError, match=f"The id {number} is not valid."):
+        with pytest.raises(UnknownId, match=f"The id {number} is not valid."):
             sessions.step(number, "look around")
         again = sessions.create()["id"]
         assert sessions.reset(again, 0)["task_name"] == "boil"

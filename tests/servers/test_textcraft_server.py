@@ -1,8 +1,8 @@
-"""The bundled TextCraft server: AgentGym's contract request by request, and what is ours alone.
+"""The bundled TextCraft server: AgentGym's contract request by request, and its extensions.
 
 The conformance part plays against any base URL, a public AgentGym TextCraft server as well:
 
-    CONFORMANCE_URL=http://127.0.0.1:26001 python -m pytest tests/test_textcraft_server.py -k conformance
+    CONFORMANCE_URL=http://127.0.0.1:26001 python -m pytest tests/servers/test_textcraft_server.py -k conformance
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import httpx
 import pytest
 
 from mcts_utils.envs import make_environment
+from mcts_utils.servers.session_store import UnknownId
 from mcts_utils.servers.textcraft.planner import Planner
-from mcts_utils.servers.textcraft.sessions import Sessions, UnknownId
+from mcts_utils.servers.textcraft.sessions import Sessions
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.types import Environment
 

@@ -1,4 +1,4 @@
-"""The scripted shopper: reward 1 on every goal without noise, mistakes with it, and sensible verdicts."""
+"""The scripted WebShop expert: reward 1 on every goal without noise, mistakes with it, and sensible verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mcts_utils.servers.webshop import planner
 from mcts_utils.servers.webshop.app import running_server
 from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.expert import answer
-from mcts_utils.servers.webshop.page_state import read
+from mcts_utils.servers.webshop.page_state import parse_page
 from mcts_utils.servers.webshop.shop import Shop, bundled_shop
 from tests.helpers.small_shop import shop
 
@@ -149,7 +149,7 @@ def test_a_reply_in_another_shop_is_still_an_action():
         actions.append(action_of(reply))
         text, _, _ = player.step(actions[-1])
         messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": text}]
-    assert read(text).kind == "done" and actions[0].startswith("search[floor lamps with brass finish")
+    assert parse_page(text).kind == "done" and actions[0].startswith("search[floor lamps with brass finish")
 
 
 def test_no_instruction():
@@ -201,7 +201,7 @@ def test_verdicts_on_mistakes():
     )
     page = ShopSession(bundled_shop(), goal)
     page.step(search)
-    stranger = next(a for a in read(page.page().text).asins if not planner.perfect(goal.content, a))
+    stranger = next(a for a in parse_page(page.page().text).asins if not planner.perfect(goal.content, a))
     name, value = goal.options[0]
     other = next(v for v in goal.target.options[name] if v != value)
     assert verdict(index, ["hello"]) == "Bad"  # nothing happened
@@ -223,7 +223,7 @@ def test_noise_turns_verdicts():
 
 @pytest.mark.parametrize("text", ["", "Nothing happens.", "Instruction: [SEP] x", "WebShop"])
 def test_a_text_that_is_no_page_changes_nothing(text):
-    assert read(text).kind == ""
+    assert parse_page(text).kind == ""
     opening = ShopSession(bundled_shop(), bundled_shop().goals[0]).page().text
     messages = [
         *told(opening),

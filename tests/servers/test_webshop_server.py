@@ -1,4 +1,4 @@
-"""The bundled WebShop server over HTTP: AgentGym's contract, what is ours alone, and its command line."""
+"""The bundled WebShop server over HTTP: AgentGym's contract, its extensions, and its command line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
+from mcts_utils.servers.session_store import UnknownId
 from mcts_utils.servers.webshop.app import running_server
 from mcts_utils.servers.webshop.engine import ShopSession
-from mcts_utils.servers.webshop.sessions import Sessions, UnknownId
+from mcts_utils.servers.webshop.sessions import Sessions
 from mcts_utils.servers.webshop.shop import AGENTGYM, Shop, bundled_shop
 from tests.helpers.small_shop import shop
 
@@ -290,7 +291,7 @@ def test_idle_sessions_are_closed():
     clock.now = 101.0
     assert sessions.ids() == [used]
     with pytest.raises(UnknownId):
-        sessions.look(old)
+        sessions.get(old)
     clock.now = 160.0
     assert sessions.ids() == [used]
     clock.now = 260.1

@@ -1,1 +1,1 @@
-"""A stand-in for an LLM: an OpenAI-compatible chat endpoint that plays a bundled environment by plan."""
+"""A mock LLM: an OpenAI-compatible chat endpoint whose replies come from the scripted experts."""

@@ -1,4 +1,7 @@
-"""`python -m mcts_utils.servers.mock_llm`: the stand-in endpoint, see endpoint.py."""
+"""Run the mock LLM (endpoint.py) until SIGTERM or Ctrl-C.
+
+python -m mcts_utils.servers.mock_llm --port 8000 --env textcraft
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,26 @@ from mcts_utils.servers.mock_llm.endpoint import ENVS, Behaviour, ChatServer, mo
 
 
 def main() -> int:
-    """Serve until Ctrl-C or SIGTERM; the exit code."""
+    """Serve, print the counts as JSON at the end, and return the exit code."""
     parser = argparse.ArgumentParser(
         description="An OpenAI-compatible chat endpoint for tests and benchmarks."
     )
     add = parser.add_argument
     add("--port", type=int, required=True, help="0 takes a free one; the printed line names it")
-    add("--env", choices=ENVS, default="textcraft", help="whose expert answers")
-    add("--latency", type=float, default=0.0, help="seconds per request")
+    add("--env", choices=ENVS, default="textcraft", help="the environment whose expert answers")
+    add("--latency", type=float, default=0.0, help="seconds of a request")
     add("--slots", type=int, default=16, help="requests worked on at once")
-    add("--noise", type=float, default=0.0, help="chance of a slip per turn, and of a wrong verdict")
-    add("--ignore_n", action="store_true", help="one choice, whatever n says")
-    add("--fail", choices=("429", "500", "503", "drop"), default="500")
-    add("--fail_every", type=int, default=0, help="every how many requests; 0: never")
+    add("--noise", type=float, default=0.0, help="probability of a slip in a turn, and of a random verdict")
+    add("--ignore_n", action="store_true", help="return one choice, whatever n is")
+    add("--fail", choices=("429", "500", "503", "drop"), default="500", help="how requests fail")
+    add("--fail_every", type=int, default=0, help="every N-th request fails; 0: none")
     add(
         "--queue",
         type=int,
         default=-1,
-        help="requests that may wait for a slot, 429 for more; -1: any number",
+        help="requests that may wait for a slot, others get a 429; -1: any number",
     )
-    add("--retry_after", default="", help="header of failures, seconds")
+    add("--retry_after", default="", help="seconds in the Retry-After header of failures")
     add("--context", type=int, default=0, help="tokens that fit; 0: any number")
     options = vars(parser.parse_args())
     port = options.pop("port")

@@ -1,11 +1,11 @@
-"""A stand-in for an LLM: an OpenAI-compatible chat endpoint that plays a bundled environment by plan, with slips.
+"""A mock LLM: an OpenAI-compatible chat endpoint that answers with a bundled environment's scripted expert.
 
     python -m mcts_utils.servers.mock_llm --port 8000 --latency 0.05 --slots 16 --noise 0.3 --env textcraft
 
-For tests and benchmarks of whatever talks to an endpoint. It answers GET /v1/models, POST /v1/chat/completions (n,
-seed, temperature, usage) and GET /stats (load.py: how many slots were busy for how long, what the prompts shared), and
-fails on demand: `--ignore_n`, `--fail 429 --fail_every 5` (also 500, 503, or `drop`: closed without an answer),
-`--queue` (429 for what would wait). No model here.
+For tests and benchmarks of clients of an endpoint; it runs no model. It answers GET /v1/models, POST
+/v1/chat/completions (n, seed, temperature, usage) and GET /stats (load_stats.py), and fails on demand: `--ignore_n`,
+`--fail 429 --fail_every 5` (also 500, 503, or `drop`: the connection is closed without an answer), `--queue` (429 for
+requests that would wait).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any
 from mcts_utils.servers.mock_llm.http_server import HttpServer, Request
 from mcts_utils.servers.mock_llm.load_stats import LoadStats
 
-ENVS = ("textcraft", "sciworld", "webshop")  # those with an expert
+ENVS = ("textcraft", "sciworld", "webshop")  # environments with an expert
 Policy = Callable[[list[dict], random.Random], str]  # (messages, rng) -> one reply
 
 
 def model_name(env: str) -> str:
-    """What the endpoint calls its model."""
+    """Return the endpoint's name of its model."""
     return f"{env}-expert"
 
 
@@ -42,22 +42,22 @@ class Behaviour:
 
     latency: float = 0.0  # seconds per request, all n samples together
     slots: int = 16  # requests worked on at once; others queue
-    noise: float = 0.0  # chance of a slip, and of a wrong verdict
-    ignore_n: bool = False
-    refuse: tuple[str, ...] = ()  # parameters that are answered with 400
-    fail: str = "500"  # a status, or "drop"
+    noise: float = 0.0  # probability of a slip, and of a random verdict
+    ignore_n: bool = False  # one choice, whatever n is
+    refuse: tuple[str, ...] = ()  # request parameters that are answered with 400
+    fail: str = "500"  # the status of failures, or "drop"
     fail_every: int = 0  # 0: never
-    retry_after: str = ""  # header of failures
-    queue: int = -1  # requests that may wait for a slot, 429 for more; -1: any number
+    retry_after: str = ""  # seconds in the header of failures
+    queue: int = -1  # requests that may wait for a slot, others get a 429; -1: any number
     context: int = 0  # tokens (about 4 characters each) that fit; 0: any number
-    api_key: str = ""  # required, if set
-    env: str = "textcraft"  # whose expert answers
+    api_key: str = ""  # that requests must carry, if set
+    env: str = "textcraft"  # the environment whose expert answers
 
 
 class ChatServer(HttpServer):
-    """The endpoint; `behaviour` and `policy` may be replaced while it runs, the number of slots may not.
+    """The endpoint. `behaviour` and `policy` may be replaced while it runs, but not the number of slots.
 
-    The experts answer on the loop's thread. A policy that is given may block, so it gets a thread for every slot.
+    The experts answer on the loop's thread. A given policy may block, so it has a thread for every slot.
     """
 
     def __init__(
@@ -67,7 +67,17 @@ class ChatServer(HttpServer):
         policy: Policy | None = None,
         record: bool = True,
     ) -> None:
-        """`record` keeps every chat request's body in `requests`."""
+        """Listen at once; requests are answered once `serve` runs.
+
+        Args:
+            port: 0 takes a free one.
+            behaviour: how the endpoint acts.
+            policy: gives the replies instead of the environment's expert.
+            record: keep the body of every chat request in `requests`.
+
+        Raises:
+            OSError, OverflowError: as HttpServer.
+        """
         self.behaviour = behaviour or Behaviour()
         self._expert = importlib.import_module(f"mcts_utils.servers.{self.behaviour.env}.expert").answer
         super().__init__(port)
@@ -80,76 +90,77 @@ class ChatServer(HttpServer):
 
     @property
     def base_url(self) -> str:
-        """What OPENAI_BASE_URL has to be."""
+        """The value for OPENAI_BASE_URL."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def stats(self) -> dict[str, Any]:
-        """See Load.stats."""
+        """Return the counts so far, as LoadStats.stats."""
         return self.load.stats()
 
-    def handle(self, exchange: Request) -> None:
-        """See LightServer."""
-        key, given = self.behaviour.api_key, exchange.headers.get("authorization", "")
-        route = f"{exchange.method} {exchange.path}"
+    def handle(self, request: Request) -> None:
+        key, given = self.behaviour.api_key, request.headers.get("authorization", "")
+        route = f"{request.method} {request.path}"
         if route == "GET /stats":
-            exchange.send(200, self.stats())
+            request.send(200, self.stats())
         elif route not in ("GET /v1/models", "POST /v1/chat/completions"):
-            refuse(exchange, 404, f"no route {exchange.path}")
+            refuse(request, 404, f"no route {request.path}")
         elif key and given != f"Bearer {key}":
-            refuse(exchange, 401, f"Incorrect API key provided: {given.removeprefix('Bearer ')}")
-        elif exchange.method == "GET":
+            refuse(request, 401, f"Incorrect API key provided: {given.removeprefix('Bearer ')}")
+        elif request.method == "GET":
             name = model_name(self.behaviour.env)
             model = {"id": name, "object": "model", "created": 0, "owned_by": "test"}
-            exchange.send(200, {"object": "list", "data": [model]})
-        elif (body := chat_request(exchange.body)) is None:
-            refuse(exchange, 400, "the body is not a chat request")
+            request.send(200, {"object": "list", "data": [model]})
+        elif (body := chat_request(request.body)) is None:
+            refuse(request, 400, "the body is not a chat request")
         else:
-            self._chat(exchange, body)
+            self._chat(request, body)
 
-    def _chat(self, exchange: Request, body: dict) -> None:
-        how = self.behaviour
+    def _chat(self, request: Request, body: dict) -> None:
+        behaviour = self.behaviour
         if self._record:
             self.requests.append(body)
-        fails = self.load.arrived(how.fail_every)
-        unknown = [name for name in how.refuse if name in body]
+        fails = self.load.arrived(behaviour.fail_every)
+        unknown = [name for name in behaviour.refuse if name in body]
         if unknown:
             instead = " Use 'max_completion_tokens' instead." if unknown[0] == "max_tokens" else ""
-            return refuse(exchange, 400, f"Unsupported parameter: '{unknown[0]}'.{instead}")
-        if how.context and len(json.dumps(body["messages"])) // 4 > how.context:
-            return refuse(exchange, 400, f"This model's maximum context length is {how.context} tokens.")
-        if fails and how.fail == "drop":
-            return exchange.drop()
-        if 0 <= how.queue <= len(self._waiting) and self.load.busy == self.load.slots:
-            return refuse(exchange, 429, "too many requests", how.retry_after)
-        self._waiting.append((exchange, body, fails))
+            return refuse(request, 400, f"Unsupported parameter: '{unknown[0]}'.{instead}")
+        if behaviour.context and len(json.dumps(body["messages"])) // 4 > behaviour.context:
+            return refuse(request, 400, f"This model's maximum context length is {behaviour.context} tokens.")
+        if fails and behaviour.fail == "drop":
+            return request.drop()
+        if 0 <= behaviour.queue <= len(self._waiting) and self.load.busy == self.load.slots:
+            return refuse(request, 429, "too many requests", behaviour.retry_after)
+        self._waiting.append((request, body, fails))
         self._admit()
 
     def _admit(self) -> None:
-        """Give free slots to those who wait."""
+        """Give free slots to waiting requests."""
         while self._waiting and self.load.busy < self.load.slots:
             self.load.shift(1)
-            self.loop.call_later(self.behaviour.latency, self._think, *self._waiting.popleft())
+            self.loop.call_later(self.behaviour.latency, self._work, *self._waiting.popleft())
 
-    def _think(self, exchange: Request, body: dict, fails: bool) -> None:
+    def _work(self, request: Request, body: dict, fails: bool) -> None:
         if fails:
             self._free()
-            refuse(exchange, int(self.behaviour.fail), "injected failure", self.behaviour.retry_after)
+            refuse(request, int(self.behaviour.fail), "injected failure", self.behaviour.retry_after)
         elif self.policy is None:
-            self._finish(exchange, self.complete(body))
+            self._finish(request, self.complete(body))
         else:
-            work = self._threads.submit(self.complete, body)
-            work.add_done_callback(lambda done: self.loop.call_soon_threadsafe(self._thought, exchange, done))
+            future = self._threads.submit(self.complete, body)
+            future.add_done_callback(
+                lambda done: self.loop.call_soon_threadsafe(self._policy_done, request, done)
+            )
 
-    def _thought(self, exchange: Request, done: Future[dict]) -> None:
-        """A policy's end; an error in it ends the connection, as in any server."""
+    def _policy_done(self, request: Request, done: Future[dict]) -> None:
+        """Send a policy's answer; an error in the policy closes the connection."""
         if done.exception() is None:
-            return self._finish(exchange, done.result())
+            return self._finish(request, done.result())
         self._free()
-        exchange.drop()
+        request.drop()
 
-    def _finish(self, exchange: Request, answer: dict) -> None:
+    def _finish(self, request: Request, answer: dict) -> None:
         self._free()
-        exchange.send(200, answer)
+        request.send(200, answer)
         self.load.answered()
 
     def _free(self) -> None:
@@ -157,16 +168,16 @@ class ChatServer(HttpServer):
         self._admit()
 
     def complete(self, body: dict) -> dict:
-        """The answer to a chat request."""
+        """Return the answer to a chat request."""
         messages, seed, temperature = body["messages"], body.get("seed"), body.get("temperature", 1.0)
         text = json.dumps(messages)
         self.load.prompt(text)
         n = 1 if self.behaviour.ignore_n else int(body.get("n") or 1)
         replies = []
         for i in range(n):
-            free = bool(temperature) and seed is None
+            unseeded = bool(temperature) and seed is None
             key = f"{text}|{seed}|{i}" if temperature else text
-            rng = random.Random() if free else random.Random(hashlib.sha256(key.encode()).digest())
+            rng = random.Random() if unseeded else random.Random(hashlib.sha256(key.encode()).digest())
             replies.append(
                 self.policy(messages, rng)
                 if self.policy
@@ -199,25 +210,25 @@ class ChatServer(HttpServer):
 
 
 def chat_request(raw: bytes) -> dict | None:
-    """The body of a chat request, or None if it is none."""
+    """Return the body of a chat request, or None if it is not one."""
     try:
         body = json.loads(raw)
         messages = body["messages"]
-        fine = messages and all(isinstance(m[name], str) for m in messages for name in ("role", "content"))
+        valid = messages and all(isinstance(m[name], str) for m in messages for name in ("role", "content"))
     except (ValueError, KeyError, TypeError):
         return None
-    return body if fine else None
+    return body if valid else None
 
 
-def refuse(exchange: Request, status: int, text: str, retry_after: str = "") -> None:
-    """An error in the protocol's shape."""
+def refuse(request: Request, status: int, text: str, retry_after: str = "") -> None:
+    """Answer with an error in the shape of the OpenAI protocol."""
     headers = {"Retry-After": retry_after} if retry_after else {}
-    exchange.send(status, {"error": {"message": text, "type": "error", "code": status}}, headers)
+    request.send(status, {"error": {"message": text, "type": "error", "code": status}}, headers)
 
 
 @contextmanager
 def running_chat(behaviour: Behaviour | None = None, policy: Policy | None = None) -> Iterator[ChatServer]:
-    """The endpoint on a free port of 127.0.0.1, for the length of a `with`."""
+    """Run the endpoint on a free port of 127.0.0.1 during a `with` block."""
     server = ChatServer(0, behaviour, policy)
     server.start()
     try:

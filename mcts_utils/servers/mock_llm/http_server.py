@@ -1,25 +1,25 @@
-"""A small HTTP/1.1 server on one asyncio loop, for endpoints whose own CPU time must not show in a benchmark.
+"""A small HTTP/1.1 server on one asyncio loop, for endpoints whose own CPU time must not affect a benchmark.
 
-Whole requests in, whole answers out, connections kept alive; no chunked bodies, no routes, no TLS. A handler is called
-on the loop's thread and answers when it likes.
+It reads whole requests, sends whole answers and keeps connections alive; no chunked bodies, no routes, no TLS. A
+handler is called on the loop's thread and may answer later.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
+from mcts_utils.servers.sockets import BACKLOG, listen
+
 HEAD_END = b"\r\n\r\n"
-BACKLOG = 1024  # connections that may wait to be accepted
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Request(asyncio.Protocol):
-    """One connection, with one request open at a time: its `method`, `path`, `headers` and `body`."""
+    """A connection and its open request: `method`, `path`, `headers` and `body`. One request is open at a time."""
 
     transport: asyncio.Transport
 
@@ -32,16 +32,15 @@ class Request(asyncio.Protocol):
         self.body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio.Protocol: a client is there."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """asyncio.Protocol: a part of a request."""
         self._buffer += data
-        self._next()
+        self._handle_next()
 
-    def _next(self) -> None:
+    def _handle_next(self) -> None:
+        """Hand the next request to the handler if it has arrived as a whole and no other one is open."""
         if self._busy or (end := self._buffer.find(HEAD_END)) < 0:
             return
         lines = self._buffer[:end].decode("latin-1").split("\r\n")
@@ -64,21 +63,21 @@ class Request(asyncio.Protocol):
         self._handler(self)
 
     def send(self, status: int, content: object, headers: Mapping[str, str] | None = None) -> None:
-        """Answer with JSON, and take the next request. On the loop's thread; a client that has gone is no error."""
+        """Answer with JSON and take the next request; does nothing if the client has left. On the loop's thread."""
         self._busy = False
         if self.transport.is_closing():
             return
         data = json.dumps(content).encode()
-        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = (
             f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(data)}\r\n{more}\r\n"
+            f"Content-Length: {len(data)}\r\n{extra}\r\n"
         )
         self.transport.write(head.encode("latin-1") + data)
         if self.headers.get("connection", "").lower() == "close":
             self.transport.close()
         else:
-            self._next()
+            self._handle_next()
 
     def drop(self) -> None:
         """Close the connection without an answer."""
@@ -86,31 +85,24 @@ class Request(asyncio.Protocol):
 
 
 class HttpServer:
-    """Accepts connections on 127.0.0.1 and hands every request to `handle` of a subclass."""
+    """A server on 127.0.0.1 that hands every request to the subclass's `handle`."""
 
     def __init__(self, port: int = 0) -> None:
-        """Listen at once; requests are answered once `serve` runs.
+        """Listen at once; requests are answered once `serve` runs. Port 0 takes a free one.
 
         Raises:
-            OSError, OverflowError: the port is in use, or is none.
+            OSError: the port is in use.
+            OverflowError: the port number is out of range.
         """
-        # The protocol is named because asyncio turns Nagle's algorithm off only where it is.
-        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._listener.bind(("127.0.0.1", port))
-            self._listener.listen(BACKLOG)
-        except BaseException:
-            self._listener.close()
-            raise
+        self._listener = listen("127.0.0.1", port)
         self.port: int = self._listener.getsockname()[1]
         self.loop = asyncio.new_event_loop()
         self._open: set[Request] = set()
         self._thread: threading.Thread | None = None
         self._ended = self.loop.create_future()
 
-    def handle(self, exchange: Request) -> None:
-        """One request; answer it now or later, on the loop's thread."""
+    def handle(self, request: Request) -> None:
+        """Answer a request, now or later, on the loop's thread."""
         raise NotImplementedError
 
     def serve(self) -> None:
@@ -127,23 +119,23 @@ class HttpServer:
             await self._ended
         finally:
             server.close()
-            for exchange in self._open:
-                exchange.transport.abort()
-            await asyncio.sleep(0)  # the aborted connections' last callbacks
+            for request in self._open:
+                request.transport.abort()
+            await asyncio.sleep(0)  # runs the aborted connections' last callbacks
 
     def _connection(self) -> Request:
-        self._open = {exchange for exchange in self._open if not exchange.transport.is_closing()}
-        exchange = Request(self.handle)
-        self.loop.call_soon(self._open.add, exchange)  # by then it has its transport
-        return exchange
+        self._open = {request for request in self._open if not request.transport.is_closing()}
+        request = Request(self.handle)
+        self.loop.call_soon(self._open.add, request)  # it has its transport by then
+        return request
 
     def start(self) -> None:
-        """Serve in a thread."""
-        self._thread = threading.Thread(target=self.serve, name="light-server", daemon=True)
+        """Serve in a thread of this process."""
+        self._thread = threading.Thread(target=self.serve, name="mock-llm", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End `serve`, once it runs; from any thread and from a signal's handler."""
+        """End `serve`; may be called from any thread and from a signal handler."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._end)
         if self._thread is not None:

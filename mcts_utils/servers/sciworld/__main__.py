@@ -13,29 +13,29 @@ from mcts_utils.servers import app_server
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Flags of the command line."""
-    flags = app_server.parser("sciworld", 26002, __doc__)
-    flags.add_argument("--jvms", type=int, default=4, help="Java processes at most")
-    flags.add_argument(
-        "--heap", default="384m", help="memory of each for its objects, as Java's -Xmx takes it"
+    """Parse the command line."""
+    parser = app_server.argument_parser("sciworld", 26002, __doc__)
+    parser.add_argument("--jvms", type=int, default=4, help="number of Java processes, at most")
+    parser.add_argument(
+        "--heap", default="384m", help="heap memory of each process, in the form of Java's -Xmx"
     )
-    flags.add_argument("--java", default="java", help="the program")
-    flags.add_argument(
+    parser.add_argument("--java", default="java", help="the Java program")
+    parser.add_argument(
         "--reproducible",
         action="store_true",
         help="the same actions always give the same texts; a step takes 1.5 times as long",
     )
-    return flags.parse_args(argv)
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve; the exit code. What is missing is told in one line, before anything starts."""
+    """Serve and return the exit code; 2 if Java or the package is missing, with one line on stderr."""
     args = parse_args(argv)
     if args.jvms < 1:
         print(f"--jvms must be at least 1, not {args.jvms}", file=sys.stderr)
         return 2
     try:
-        # The package brings py4j along, so nothing that needs it is imported before this.
+        # The scienceworld package brings py4j, so no module that needs py4j is imported before this.
         from mcts_utils.servers.sciworld import app, jvm, pool
     except ModuleNotFoundError as error:
         print(f"scienceworld: {error.name} is not installed; pip install scienceworld", file=sys.stderr)

@@ -1,7 +1,7 @@
 """ScienceWorld over HTTP, in AgentGym's contract: routes, fields, statuses and error texts of its public server.
 
-What is answered is made in sessions.py. Ours alone: GET /split, /about, /gold and POST /replay. Handlers run in
-threads: a step waits for a Java process.
+What a request does is in sessions.py. Extensions to the public contract: GET /split, /about, /gold and POST /replay.
+Handlers run in threads, because a step waits for a Java process.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.app_server import IDLE_SECONDS
+from mcts_utils.servers.app_server import IDLE_SECONDS, json_answer
 from mcts_utils.servers.sciworld.games import games, split
 from mcts_utils.servers.sciworld.pool import Pool
 from mcts_utils.servers.sciworld.sessions import NotOpen, Sessions
@@ -48,18 +47,16 @@ class ReplayBody(ResetBody):
     actions: list[str]
 
 
-def answered(call: Callable[..., Any], *args: Any) -> Response:
-    """The call's result as JSON; what goes wrong inside it is, by contract, a 200 with {"error": text}."""
-    try:
-        return JSONResponse(call(*args))
-    except (LookupError, TypeError, ValueError, OSError) as error:
-        return JSONResponse({"error": str(error)})
-
-
 def create_app(
     pool: Pool, idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic
 ) -> FastAPI:
-    """The server as an ASGI app. Its shutdown ends the pool's processes."""
+    """Return the server as an ASGI app; its shutdown closes the pool.
+
+    Args:
+        pool: the Java processes.
+        idle_seconds: sessions unused for longer are closed.
+        clock: seconds, from any origin.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -70,14 +67,14 @@ def create_app(
 
     app = FastAPI(title="ScienceWorld", lifespan=lifespan)
     sessions = Sessions(pool, idle_seconds, clock)
-    add_contract(app, sessions)
-    add_looks(app, sessions)
-    add_ours(app, sessions)
+    _add_session_routes(app, sessions)
+    _add_read_routes(app, sessions)
+    _add_extensions(app, sessions)
     return app
 
 
-def add_contract(app: FastAPI, sessions: Sessions) -> None:
-    """The routes that a player needs."""
+def _add_session_routes(app: FastAPI, sessions: Sessions) -> None:
+    """Add the public routes that open, change or close a session."""
 
     @app.get("/")
     async def hello() -> Response:
@@ -85,19 +82,19 @@ def add_contract(app: FastAPI, sessions: Sessions) -> None:
 
     @app.post("/create")
     def create() -> Response:
-        return answered(sessions.create)
+        return json_answer(sessions.create)
 
     @app.post("/reset")
     def reset(body: ResetBody) -> Response:
-        return answered(sessions.reset, body.id, body.data_idx)
+        return json_answer(sessions.reset, body.id, body.data_idx)
 
     @app.post("/step")
     def step(body: StepBody) -> Response:
-        return answered(sessions.step, body.id, body.action)
+        return json_answer(sessions.step, body.id, body.action)
 
     @app.post("/step_visual")
     def step_visual(body: StepBody) -> Response:
-        return answered(sessions.step_visual, body.id, body.action)
+        return json_answer(sessions.step_visual, body.id, body.action)
 
     @app.post("/close")
     def close(body: IdBody) -> Response:
@@ -107,40 +104,40 @@ def add_contract(app: FastAPI, sessions: Sessions) -> None:
             return PlainTextResponse("Internal Server Error", status_code=500)
 
 
-def add_looks(app: FastAPI, sessions: Sessions) -> None:
-    """The routes that show the state and change nothing."""
+def _add_read_routes(app: FastAPI, sessions: Sessions) -> None:
+    """Add the public routes that show a session's state and change nothing."""
 
     @app.get("/observation")
     def observation(id: int) -> Response:
-        return answered(sessions.observation, id)
+        return json_answer(sessions.observation, id)
 
     @app.get("/detail")
     def detail(id: int) -> Response:
-        return answered(sessions.detail, id)
+        return json_answer(sessions.detail, id)
 
     @app.get("/action_hint")
     def action_hint(id: int) -> Response:
-        return answered(sessions.action_hint, id)
+        return json_answer(sessions.action_hint, id)
 
     @app.get("/goals")
     def goals(id: int) -> Response:
-        return answered(sessions.show, id, "goals", "getGoalProgressStr")
+        return json_answer(sessions.show, id, "goals", "getGoalProgressStr")
 
     @app.get("/task_description")
     def task_description(id: int) -> Response:
-        return answered(sessions.show, id, "task_description", "getTaskDescription")
+        return json_answer(sessions.show, id, "task_description", "getTaskDescription")
 
     @app.get("/object_tree")
     def object_tree(id: int) -> Response:
-        return answered(sessions.object_tree, id)
+        return json_answer(sessions.object_tree, id)
 
     @app.get("/state")
     def state(id: int) -> Response:
-        return answered(sessions.state, id)
+        return json_answer(sessions.state, id)
 
 
-def add_ours(app: FastAPI, sessions: Sessions) -> None:
-    """The routes that public servers do not have."""
+def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
+    """Add the routes that the public server does not have."""
 
     @app.get("/split")
     async def train_test_split() -> Response:
@@ -152,8 +149,8 @@ def add_ours(app: FastAPI, sessions: Sessions) -> None:
 
     @app.get("/gold")
     def gold(data_idx: int) -> Response:
-        return answered(sessions.gold, data_idx)
+        return json_answer(sessions.gold, data_idx)
 
     @app.post("/replay")
     def replay(body: ReplayBody) -> Response:
-        return answered(sessions.replay, body.id, body.data_idx, body.actions)
+        return json_answer(sessions.replay, body.id, body.data_idx, body.actions)

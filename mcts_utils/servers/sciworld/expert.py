@@ -1,8 +1,8 @@
-"""Answers to ScienceWorld conversations from known paths, with slips: what a scripted chat endpoint says.
+"""The scripted ScienceWorld expert: answers conversations from known paths, with slips, for the mock LLM.
 
-It reads text only. It knows the demo games of gold.json (make_gold.py), tells them by their openings, and tells its
-place in the path by the actions done. It also answers the judge's question (the opening, a log, one current action and
-its observation).
+It reads the conversation's text only. It knows the demo games of gold.json (made by make_gold.py), recognises them by
+their openings, and finds its position in the path from the actions done. It also answers the judge's question (the
+opening, a log, one current action and its observation).
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from mcts_utils.servers.transcript import CURRENT, Turn, turns
 DATA = Path(__file__).with_name("gold.json")
 LOGGED = re.compile(r"^Action: (.*)\nObservation: ((?:(?!^Action: |^Current action: ).*\n)*)", re.MULTILINE)
 REFUSED = ("No known action", "Ambiguous request", "Unknown action", "I'm not sure", "It's not clear")
-IDLE = ("look around", "inventory", "task")  # no time passes, nothing changes
-GIVEN_UP = 2  # idle turns in a row
+IDLE = ("look around", "inventory", "task")  # actions that take no time and change nothing
+GIVEN_UP = 2  # idle turns in a row after which a noisy expert only looks around
 TRAP = "focus on agent"
-# Chances of the slips, summing to 1: at noise 0.3 some paths are lost, others are only longer.
+# Probabilities of the kinds of slip, summing to 1: at noise 0.3 some episodes fail, others are only longer.
 SLIPS = {"refused": 0.5, "idle": 0.35, "trap": 0.15}
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownGame:
     """A game with a path that solves it."""
 
     id: int
     task: str
-    trap: bool  # a wrong focus ends it
-    path: tuple[str, ...]
+    trap: bool  # a wrong focus ends the game with a negative score
+    path: tuple[str, ...]  # actions
 
 
 def opening_key(opening: str) -> str:
-    """Digest of an opening that does not depend on the order of its lines."""
+    """Return a digest of an opening that does not depend on the order of its lines."""
     lines = sorted(line.strip() for line in opening.splitlines() if line.strip())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 @cache
-def known() -> dict[str, Known]:
-    """Demo games by the key of their openings."""
-    rows = [row for some in _data().values() for row in some]
-    return {r["key"]: Known(r["id"], r["task"], r["trap"], tuple(r["path"])) for r in rows}
+def known_games() -> dict[str, KnownGame]:
+    """Return the demo games by the key of their openings."""
+    rows = [row for part in _data().values() for row in part]
+    return {r["key"]: KnownGame(r["id"], r["task"], r["trap"], tuple(r["path"])) for r in rows}
 
 
 @cache
 def demo_ids(part: str) -> tuple[int, ...]:
-    """Ids of the demo games in the "train" or the "test" part of the split."""
+    """Return the ids of the demo games in the "train" or the "test" part of the split."""
     return tuple(row["id"] for row in _data()[part])
 
 
@@ -62,10 +62,13 @@ def _data() -> dict[str, list[dict]]:
 
 
 def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
-    """The reply to a conversation; with probability `noise` a slip, or a wrong verdict to the judge's question."""
+    """Return the reply to a conversation.
+
+    With probability `noise` it is a slip; a verdict on the judge's question is then a random one.
+    """
     first = next((m["content"] for m in messages if m["role"] == "user"), "")
     opening = first.split("\n\nLog:\n", 1)[0]
-    game = known().get(opening_key(opening))
+    game = known_games().get(opening_key(opening))
     current = CURRENT.search(first)
     if current:
         return _verdict(game, first, (current[1], current[2]), rng, noise)
@@ -74,39 +77,42 @@ def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
     return _move(game, turns(messages), rng, noise)
 
 
-def _place(path: tuple[str, ...], turns: list[Turn]) -> int:
-    """How many actions of the path are done. A question back ("Ambiguous request") counts if the path answers it."""
-    place = 0
+def _position(path: tuple[str, ...], turns: list[Turn]) -> int:
+    """Return the number of the path's actions that are done.
+
+    An action that the game answers with a question ("Ambiguous request") counts if the path answers it.
+    """
+    position = 0
     for action, observation in turns:
-        if place < len(path) and action == path[place]:
-            asked_back = observation.startswith("Ambiguous") and path[place + 1 : place + 2] == ("0",)
+        if position < len(path) and action == path[position]:
+            asked_back = observation.startswith("Ambiguous") and path[position + 1 : position + 2] == ("0",)
             if asked_back or not observation.startswith(REFUSED):
-                place += 1
-    return place
+                position += 1
+    return position
 
 
-def _idle(path: tuple[str, ...], turns: list[Turn]) -> int:
-    """How many of the last turns in a row were idle, and no step of the path."""
+def _idle_turns(path: tuple[str, ...], turns: list[Turn]) -> int:
+    """Return the number of last turns in a row that were idle and no step of the path."""
     count = 0
     while count < len(turns) and turns[-count - 1][0] in IDLE:
         end = len(turns) - count
-        if _place(path, turns[:end]) > _place(path, turns[: end - 1]):
+        if _position(path, turns[:end]) > _position(path, turns[: end - 1]):
             break
         count += 1
     return count
 
 
-def _move(game: Known, turns: list[Turn], rng: random.Random, noise: float) -> str:
-    place = _place(game.path, turns)
-    idle = _idle(game.path, turns)
-    if place == len(game.path) or (noise > 0 and idle >= GIVEN_UP):
+def _move(game: KnownGame, turns: list[Turn], rng: random.Random, noise: float) -> str:
+    position = _position(game.path, turns)
+    idle = _idle_turns(game.path, turns)
+    if position == len(game.path) or (noise > 0 and idle >= GIVEN_UP):
         return "Thought: I do not know what else to do.\nAction: look around"
-    step = game.path[place]
-    slips = rng.random() < noise and not step.isdigit()
-    if not slips:
-        return f"Thought: Step {place + 1} of my plan is next.\nAction: {step}"
+    step = game.path[position]
+    slip = rng.random() < noise and not step.isdigit()
+    if not slip:
+        return f"Thought: Step {position + 1} of my plan is next.\nAction: {step}"
     kind = rng.choices(list(SLIPS), list(SLIPS.values()))[0]
-    focused = any(action.startswith("focus on") for action in game.path[:place])
+    focused = any(action.startswith("focus on") for action in game.path[:position])
     if kind == "trap" and game.trap and not focused:
         return f"Thought: This should be what I look for.\nAction: {TRAP}"
     if kind == "idle" or idle:
@@ -115,13 +121,13 @@ def _move(game: Known, turns: list[Turn], rng: random.Random, noise: float) -> s
     return f"Thought: I will try this now.\nAction: {wrong}"
 
 
-def _verdict(game: Known | None, question: str, current: Turn, rng: random.Random, noise: float) -> str:
-    """Bad if refused, fatal or idle; good if it is the next action of the path; else uncertain."""
+def _verdict(game: KnownGame | None, question: str, current: Turn, rng: random.Random, noise: float) -> str:
+    """Return Good for the next action of the path, Bad for a refused, fatal or idle action, else Uncertain."""
     log = question.split("\n\nLog:\n", 1)[-1].split("\nCurrent action: ", 1)[0] + "\n"
     before = [(action, observation) for action, observation in LOGGED.findall(log)]
     action, observation = current
     path = game.path if game else ()
-    if _place(path, [*before, current]) > _place(path, before):
+    if _position(path, [*before, current]) > _position(path, before):
         label, reason = "Good", "This is the next step of a plan that works."
     elif observation.startswith(REFUSED):
         label, reason = "Bad", "The environment refused this action."

@@ -1,6 +1,6 @@
-"""ScienceWorld's games in AgentGym's order, and the train/test split of their ids. Data only: no simulator.
+"""ScienceWorld's games in AgentGym's order, and the train/test split of their ids. Data only, no simulator.
 
-A game's id is its place in the list: all variations of the first task, then of the next. games.json holds the tasks in
+A game's id is its index in the list: all variations of the first task, then of the next. games.json holds the tasks in
 that order with their numbers of variations, and the test ids; a test compares both with the scienceworld package.
 """
 
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 DATA = Path(__file__).with_name("games.json")
-TRAIN_VARIATIONS = 5  # of every task, as AgentGym's split has it
+TRAIN_VARIATIONS = 5  # variations of every task in the train part, as in AgentGym's split
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,14 @@ class Game:
 
 @cache
 def games() -> tuple[Game, ...]:
-    """All games; a game's index is its id."""
+    """Return all games; a game's index is its id."""
     variations = json.loads(DATA.read_text(encoding="utf-8"))["variations"]
     return tuple(Game(task, number) for task, count in variations.items() for number in range(count))
 
 
 @cache
 def split() -> dict[str, list[int]]:
-    """Ids under "train" (the first five variations of every task, less test ids) and "test" (AgentGym's 200)."""
+    """Return ids under "train" (the first five variations of each task, less test ids) and "test" (AgentGym's 200)."""
     held_out: list[int] = []
     for part in json.loads(DATA.read_text(encoding="utf-8"))["test"].split(","):
         first, _, last = part.partition("-")

@@ -1,7 +1,7 @@
 """One Java process with the ScienceWorld simulator in it, and the check that Java and the package are there.
 
-The process ends when its standard input closes, so it cannot outlive this one, however that ends. It prints nothing:
-the simulator's own chatter is switched off. What a simulator does is in simulator.py.
+The Java process ends when its standard input closes, so it cannot outlive this one, however this one ends. It prints
+nothing: the simulator's own output is switched off. What a simulator does is in simulator.py.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from pathlib import Path
 
 from py4j.java_gateway import find_jar_path
 
-from mcts_utils.servers.sciworld.py4j_batch import Py4jConnection, Ref, call, forget, new, static
+from mcts_utils.servers.sciworld.py4j_batch import Py4jConnection, Ref, call, new, release, static
 
 MINIMUM_JAVA = 11
-START_SECONDS = 120  # for one answer of a starting process, far more than it takes
+START_SECONDS = 120  # for the connection to a starting process; far more than it takes
 STOP_SECONDS = 10
-# Every object gets the same identity hash, so that the simulator's sets iterate in insertion order: the same actions
-# give the same texts, in any process and beside any other session. Without it listings and a few outcomes vary, as on
-# the public server. Not the default, because a step then takes 1.5 times as long.
+# Every object gets the same identity hash, so the simulator's sets iterate in insertion order: the same actions give
+# the same texts, in any process and beside any other session. Without it, listings and a few outcomes vary, as on the
+# public server. Not the default, because a step then takes 1.5 times as long.
 REPRODUCIBLE = ("-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
 VERSION = re.compile(r'version "(?:1\.)?(\d+)[^"]*"')
 
 
 class Missing(Exception):
-    """Java or the scienceworld package is not there, or is too old; the text is one line."""
+    """Java or the scienceworld package is missing or too old; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How to start a process."""
+    """How to start a Java process."""
 
     java: str = "java"  # the program
-    heap: str = "384m"  # for objects, as -Xmx takes it
-    reproducible: bool = False
+    heap: str = "384m"  # heap memory, in the form of Java's -Xmx
+    reproducible: bool = False  # the same actions always give the same texts
 
 
 def options(setup: Setup) -> list[str]:
-    """Java's flags. A process that runs out of memory ends: a simulator that goes on after that answers nonsense."""
+    """Return Java's flags. A process that runs out of memory ends, because its simulators would answer nonsense."""
     fixed = REPRODUCIBLE if setup.reproducible else ()
     return [
         f"-Xmx{setup.heap}",
@@ -55,27 +55,27 @@ def options(setup: Setup) -> list[str]:
 
 
 def check(setup: Setup) -> Path:
-    """The simulator's jar, once Java has been seen to start with this heap.
+    """Check that Java starts with these settings, and return the path of the simulator's jar.
 
     Raises:
-        Missing: naming what is missing and what was found.
+        Missing: Java or the package is missing or does not work; the message says what was found.
     """
     found = shutil.which(setup.java)
     if found is None:
         raise Missing(
             f"java: no program '{setup.java}' found; ScienceWorld needs Java {MINIMUM_JAVA} or later"
         )
-    said = subprocess.run(
+    checked = subprocess.run(
         [found, *options(setup), "-version"], capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
-    lines = [line.strip() for line in (said.stderr + said.stdout).splitlines() if line.strip()]
-    version = VERSION.search(said.stderr + said.stdout)
+    lines = [line.strip() for line in (checked.stderr + checked.stdout).splitlines() if line.strip()]
+    version = VERSION.search(checked.stderr + checked.stdout)
     if version is not None and int(version[1]) < MINIMUM_JAVA:
         raise Missing(f"java: {found} is version {version[1]}; ScienceWorld needs {MINIMUM_JAVA} or later")
-    if said.returncode or version is None:
-        told = [line for line in lines if not line.startswith("Picked up")]
+    if checked.returncode or version is None:
+        output = [line for line in lines if not line.startswith("Picked up")]
         raise Missing(
-            f"java: {found} does not start with --heap {setup.heap}: {told[0] if told else 'no output'}"
+            f"java: {found} does not start with --heap {setup.heap}: {output[0] if output else 'no output'}"
         )
     package = importlib.util.find_spec("scienceworld")
     if package is None or package.origin is None:
@@ -87,12 +87,17 @@ def check(setup: Setup) -> Path:
 
 
 class Jvm:
-    """A running process. `lock` must be held to talk to it: the simulator's counters are shared by all in it."""
+    """A running Java process. Hold `lock` for every exchange: its simulators share global counters."""
 
     def __init__(self, setup: Setup, jar: Path) -> None:
+        """Start the process and connect to it.
+
+        Raises:
+            OSError: it does not start.
+        """
         self.lock = threading.RLock()
-        self.simulators = 0  # kept by the pool
-        self.dead = False
+        self.simulators = 0  # the number in use, kept by the pool
+        self.dead = False  # ended, or to be ended
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.process = subprocess.Popen(
             [
@@ -103,15 +108,16 @@ class Jvm:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=self._folder.name,  # the simulator writes a table of object types to where it runs
-            process_group=0,  # Ctrl-C is for the server, which then ends this process itself
+            cwd=self._folder.name,  # the simulator writes a table of object types to its working directory
+            process_group=0,  # Ctrl-C goes to the server, which then ends this process itself
         )
         try:
-            self.wire = self._connect()
-            nowhere = self.wire.ask(call("java.io.OutputStream", "nullOutputStream"))[0]
-            silent = self.wire.ask(new("java.io.PrintStream", nowhere))[0]
-            self.wire.ask(call("java.lang.System", "setOut", silent), forget(silent), forget(nowhere))
-            self.random: Ref = self.wire.ask(static("scala.util.Random$", "MODULE$"))[0]
+            self.connection = self._connect()
+            ask = self.connection.ask
+            null_stream = ask(call("java.io.OutputStream", "nullOutputStream"))[0]
+            printer = ask(new("java.io.PrintStream", null_stream))[0]
+            ask(call("java.lang.System", "setOut", printer), release(printer), release(null_stream))
+            self.random: Ref = ask(static("scala.util.Random$", "MODULE$"))[0]
         except BaseException:
             self.close()
             raise
@@ -124,11 +130,11 @@ class Jvm:
         return Py4jConnection(int(port), token.decode().strip(), START_SECONDS)
 
     def running(self) -> bool:
-        """Whether it can be used."""
+        """Return True if the process can be used."""
         return not self.dead and self.process.poll() is None
 
     def close(self) -> None:
-        """End the process and wait for it. Closing its input is enough; one that does not react is killed."""
+        """End the process and wait for it: close its input, and kill it if it does not react within STOP_SECONDS."""
         self.dead = True
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -139,6 +145,6 @@ class Jvm:
             self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
-        if hasattr(self, "wire"):
-            self.wire.close()
+        if hasattr(self, "connection"):
+            self.connection.close()
         self._folder.cleanup()

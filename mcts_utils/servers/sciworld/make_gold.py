@@ -1,49 +1,51 @@
-"""Write gold.json: verified gold paths of the demo games, which the scripted player (expert.py) plays.
+"""Write gold.json: verified gold paths of the demo games, which the scripted expert (expert.py) follows.
 
     python -m mcts_utils.servers.sciworld.make_gold
 
-Of every task two train games and one test game (where the split has some), each with a path of at most 40 actions that
-reaches score 100 here. A game is known again by its opening, so no two may have the same one. Takes a few minutes.
+Of every task two train games and one test game (where the split has any), each with a path of at most 40 actions that
+reaches score 100 here. A game is recognised by its opening, so no two games may share one. It takes a few minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.servers.sciworld import jvm
 from mcts_utils.servers.sciworld.expert import DATA, opening_key
 from mcts_utils.servers.sciworld.games import games, split
-from mcts_utils.servers.sciworld.simulator import GameProcess
+from mcts_utils.servers.sciworld.simulator import GameSimulator
 
-LONGEST = 40
-WANTED = {"train": 2, "test": 1}
-TRAP = "focus on agent"  # always in view, never what a task asks for
+LONGEST = 40  # actions
+WANTED = {"train": 2, "test": 1}  # games of every task
+TRAP = "focus on agent"  # always in view, never the object that a task asks for
 
 
-def gold_row(simulator: GameProcess, index: int) -> dict[str, Any] | None:
-    """The game's row, or None if its path is too long or does not reach score 100."""
+def gold_row(simulator: GameSimulator, index: int) -> dict[str, Any] | None:
+    """Return the game's row of the file, or None if its path is too long or does not reach score 100."""
     game = games()[index]
     path = simulator.gold_path(game)
     if len(path) > LONGEST:
         return None
     simulator.load(game)
-    opening = f"{simulator.say('getTaskDescription')[0]}\n{simulator.step('look around').observation}"
+    opening = f"{simulator.read('getTaskDescription')[0]}\n{simulator.step('look around').observation}"
     for action in path:
-        turn = simulator.step(action)
-        if turn.completed or turn.score < 0:
+        reply = simulator.step(action)
+        if reply.completed or reply.score < 0:
             break
-    if turn.score != 100:
+    if reply.score != 100:
         return None
     simulator.load(game)
     fatal = simulator.step(TRAP).score < 0
     return {"id": index, "task": game.task, "key": opening_key(opening), "trap": fatal, "path": path}
 
 
-def rows(simulator: GameProcess) -> dict[str, list[dict[str, Any]]]:
-    """Demo games of both parts of the split."""
+def rows(simulator: GameSimulator) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of the demo games of both parts of the split."""
     found: dict[str, list[dict[str, Any]]] = {part: [] for part in WANTED}
     keys = set()
     for part, ids in split().items():
@@ -60,8 +62,12 @@ def rows(simulator: GameProcess) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def main() -> int:
-    """Make the file again; the exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the file and return the exit code; 2 if Java or the package is missing."""
+    description = (__doc__ or "").partition("\n")[0]
+    argparse.ArgumentParser(
+        prog="python -m mcts_utils.servers.sciworld.make_gold", description=description
+    ).parse_args(argv)
     setup = jvm.Setup(reproducible=True)
     try:
         jar = jvm.check(setup)
@@ -70,7 +76,7 @@ def main() -> int:
         return 2
     process = jvm.Jvm(setup, jar)
     try:
-        found = rows(GameProcess(process))
+        found = rows(GameSimulator(process))
     finally:
         process.close()
     parts = ",\n".join(

@@ -1,7 +1,7 @@
-"""At most so many Java processes, started when needed, shared by all sessions. It knows no ids and no contract.
+"""A pool of Java processes, started when needed and shared by all sessions. It knows no ids and no HTTP.
 
-Simulators in one process do not disturb each other (simulator.py says why), and one takes a third of a megabyte, so a
-few processes are enough; more of them let more steps run at once.
+Simulators in one process do not disturb each other (see simulator.py), and one takes a third of a megabyte, so a few
+processes are enough; more processes let more steps run at once.
 """
 
 from __future__ import annotations
@@ -10,48 +10,49 @@ import threading
 from pathlib import Path
 
 from mcts_utils.servers.sciworld.jvm import Jvm, Setup
-from mcts_utils.servers.sciworld.simulator import GameProcess
+from mcts_utils.servers.sciworld.simulator import GameSimulator
 
-SHARE = 8  # simulators in every running process before a further one is started
-ROOM = 128  # simulators in one process at most
+SPREAD = 8  # simulators in every running process before another process is started
+CAPACITY = 128  # simulators in one process, at most
 
 
 class Full(ValueError):
-    """No process has room for another simulator."""
+    """The pool is full or closed: no process takes another simulator."""
 
 
 class Pool:
     """The processes. Safe to call from many threads."""
 
-    def __init__(self, jvms: int, setup: Setup, jar: Path) -> None:
-        self.most, self._how = jvms, (setup, jar)
+    def __init__(self, max_jvms: int, setup: Setup, jar: Path) -> None:
+        """Create a pool of at most `max_jvms` processes; none is started yet."""
+        self._max_jvms, self._setup, self._jar = max_jvms, setup, jar
         self._lock = threading.Lock()
         self._closed = False
         self.jvms: list[Jvm] = []
 
-    def simulator(self) -> GameProcess:
-        """A new simulator, without a task.
+    def simulator(self) -> GameSimulator:
+        """Return a new simulator, without a game.
 
         Raises:
-            Full: --jvms processes run, and all are full.
-            Lost: the process ended just now.
+            Full: all processes are full and no more may be started, or the pool is closed.
+            Lost: the process has just ended.
             OSError: no process could be started.
         """
         with self._lock:
             if self._closed:
                 raise Full("The server is closing.")
-            jvm = self._place()
+            jvm = self._least_used()
             jvm.simulators += 1
         try:
-            return GameProcess(jvm)
+            return GameSimulator(jvm)
         except BaseException:
-            self._leave(jvm)
+            self._decrement(jvm)
             raise
 
-    def release(self, simulator: GameProcess) -> None:
+    def release(self, simulator: GameSimulator) -> None:
         """Free the simulator's memory."""
         simulator.close()
-        self._leave(simulator.jvm)
+        self._decrement(simulator.jvm)
 
     def close(self) -> None:
         """End all processes and wait for them."""
@@ -61,19 +62,20 @@ class Pool:
                 jvm.close()
             self.jvms.clear()
 
-    def _place(self) -> Jvm:
+    def _least_used(self) -> Jvm:
+        """Return the process with the fewest simulators; start one if all running ones have SPREAD or more."""
         for jvm in self.jvms:
             if not jvm.running():
                 jvm.close()
         self.jvms = [jvm for jvm in self.jvms if not jvm.dead]
         emptiest = min(self.jvms, key=lambda jvm: jvm.simulators, default=None)
-        if emptiest is None or (emptiest.simulators >= SHARE and len(self.jvms) < self.most):
-            emptiest = Jvm(*self._how)
+        if emptiest is None or (emptiest.simulators >= SPREAD and len(self.jvms) < self._max_jvms):
+            emptiest = Jvm(self._setup, self._jar)
             self.jvms.append(emptiest)
-        if emptiest.simulators >= ROOM:
-            raise Full(f"There is no room for more than {ROOM * self.most} environments.")
+        if emptiest.simulators >= CAPACITY:
+            raise Full(f"There is no room for more than {CAPACITY * self._max_jvms} environments.")
         return emptiest
 
-    def _leave(self, jvm: Jvm) -> None:
+    def _decrement(self, jvm: Jvm) -> None:
         with self._lock:
             jvm.simulators -= 1

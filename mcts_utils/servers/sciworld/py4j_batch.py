@@ -1,7 +1,7 @@
-"""py4j's text protocol on one socket, several requests at a time. It knows no simulator.
+"""A client of py4j's text protocol on one socket that sends several requests at a time. It knows no simulator.
 
-py4j's own client asks one thing and waits; here a list of requests goes out at once and the answers are read in order,
-so a step costs two exchanges instead of six. Objects are named by the ids that the other side gives them ("o17").
+py4j's own client sends one request and waits; here a list of requests is sent at once and the answers are read in
+order, so a step costs two exchanges instead of six. Java names its objects by ids such as "o17".
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from typing import Any
 
 from py4j.protocol import get_command_part, unescape_new_line
 
-# Linux only; elsewhere the answers are the same, only later. The other side writes answer by answer and waits for an
-# acknowledgement after each (Nagle), which this side would hold back for 40 ms.
+# Linux only; on other systems the same answers come later. Java writes answer by answer and waits for an
+# acknowledgement after each (Nagle's algorithm), which this side would otherwise delay by 40 ms.
 QUICK = getattr(socket, "TCP_QUICKACK", None)
 
 
 class JavaError(ValueError):
-    """The called method raised; the text is Java's."""
+    """The called method raised an exception; the message is Java's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """An object of the other side."""
+    """A reference to a Java object."""
 
-    id: str
+    id: str  # such as "o17"
 
 
 def call(target: Ref | str, method: str, *args: Any) -> str:
-    """The request for a method of an object, or of a class named by its full name."""
+    """Return the request that calls a method of an object, or of a class given by its full name."""
     name = target.id if isinstance(target, Ref) else f"z:{target}"
     return f"c\n{name}\n{method}\n{_parts(args)}e\n"
 
 
 def new(name: str, *args: Any) -> str:
-    """The request for a new object of a class."""
+    """Return the request for a new object of a class."""
     return f"i\n{name}\n{_parts(args)}e\n"
 
 
 def static(name: str, member: str) -> str:
-    """The request for a static field."""
+    """Return the request for a static field of a class."""
     return f"r\nm\n{name}\n{member}\ne\n"
 
 
-def forget(thing: Ref) -> str:
-    """The request to let an object go; the other side holds it until then."""
-    return f"m\nd\n{thing.id}\ne\n"
+def release(ref: Ref) -> str:
+    """Return the request to release an object; Java keeps it until then."""
+    return f"m\nd\n{ref.id}\ne\n"
 
 
 def _parts(args: tuple[Any, ...]) -> str:
@@ -54,13 +54,10 @@ def _parts(args: tuple[Any, ...]) -> str:
 
 
 class Py4jConnection:
-    """A connection. Not safe to use from two threads at a time.
-
-    Raises:
-        OSError: from every method, if the connection breaks.
-    """
+    """A connection. Not thread-safe. Every method raises OSError if the connection breaks."""
 
     def __init__(self, port: int, token: str, timeout: float) -> None:
+        """Connect to a port of this machine within `timeout` seconds, and authenticate with the token."""
         self._socket = socket.create_connection(("127.0.0.1", port), timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.settimeout(None)
@@ -68,7 +65,7 @@ class Py4jConnection:
         self.ask(f"A\n{token}\n")
 
     def ask(self, *requests: str) -> list[Any]:
-        """The answers, in order. All requests are executed, even where one before it fails.
+        """Send the requests and return the answers, in order. All are executed, even if an earlier one fails.
 
         Raises:
             JavaError: the first failure.
@@ -100,8 +97,8 @@ class Py4jConnection:
         value = _value(answer)
         if not isinstance(value, Ref):
             return str(value)
-        # An exception is an object; its text is asked for.
-        self._socket.sendall((f"p\nr{value.id}\ne\n" + forget(value)).encode())
+        # An exception is a Java object; this asks for its text.
+        self._socket.sendall((f"p\nr{value.id}\ne\n" + release(value)).encode())
         text, _ = self._line(), self._line()
         return str(_value(text[2:]))
 

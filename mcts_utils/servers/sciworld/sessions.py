@@ -1,33 +1,33 @@
-"""The open ScienceWorld environments by id: what AgentGym's server answers to each request, as values. No HTTP.
+"""The open sessions of a ScienceWorld server: what its requests do, as values. Thread-safe; no HTTP.
 
-An environment is a session with one simulator of the pool. One whose Java process ended, or that was idle for too long,
-is unknown from then on, as after a restart of the server: a client creates another one and replays.
+A session has one simulator of the pool. A session whose Java process ended, or that was idle for too long, is unknown
+from then on, as after a restart of the server: a client then creates another one and replays its actions.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mcts_utils.servers.sciworld.games import Game, games
 from mcts_utils.servers.sciworld.pool import Pool
-from mcts_utils.servers.sciworld.simulator import GameProcess, Lost
+from mcts_utils.servers.sciworld.simulator import GameSimulator, Lost
+from mcts_utils.servers.session_store import SessionStore, UnknownId
 
 MOVES = 100  # more ticks than that end the episode: the package's envStepLimit
-# What the public server says to a step before the first reset.
+# The public server's error text for a step before the first reset.
 NOT_RESET = "'ScienceWorldEnv' object has no attribute 'variationIdx'"
-LISTED = 10  # actions and objects that /state shows
+LISTED = 10  # actions and objects that /state shows, at most
 
 
 class NotOpen(LookupError):
-    """There is no environment to close."""
+    """There is no session to close."""
 
 
 def stripped(text: str) -> str:
-    """The action in a model's reply, as /step_visual reads it; /step takes its text as it is."""
+    """Return the action in a model's reply, as /step_visual reads it; /step takes its text unchanged."""
     text = text.removesuffix("</s>")
     return text.split("Action:")[1].strip() if "Action:" in text else text
 
@@ -40,92 +40,104 @@ def _game(index: int) -> Game:
 
 @dataclass
 class OpenSession:
-    """One open environment."""
+    """One open session."""
 
-    simulator: GameProcess
-    used: float  # seconds of the store's clock
+    simulator: GameSimulator
+    # The fields of all answers so far, as /detail shows them.
     info: dict[str, Any] = field(default_factory=lambda: {"deleted": False, "done": False})
     score: int = 0  # after the last step; a step's reward is the difference
     lock: threading.Lock = field(default_factory=threading.Lock)  # one request at a time
 
 
 class Sessions:
-    """All open environments. Safe to call from many threads; what a method raises is the answer's error text."""
+    """All open sessions by id. Safe to call from many threads.
+
+    The message of an error that a method raises is the error text of the answer. Methods that take a session's id raise
+    UnknownId if it is not open, and ValueError if it was closed or its episode has ended.
+    """
 
     def __init__(self, pool: Pool, idle_seconds: float, clock: Callable[[], float]) -> None:
-        self.pool, self.idle_seconds, self._clock = pool, idle_seconds, clock
-        self._lock = threading.Lock()
-        self._open: OrderedDict[int, OpenSession] = OrderedDict()  # least recently used first
-        self._closed: set[int] = set()
-        self._created = 0
+        self.pool = pool
+        self._store: SessionStore[OpenSession] = SessionStore(idle_seconds, clock)
+        self._closed: set[int] = set()  # ids closed by their clients
 
     def create(self) -> dict[str, Any]:
-        """A new environment, without a game."""
+        """Open a session, without a game."""
         self._close_idle()
-        simulator = self.pool.simulator()
-        with self._lock:
-            number = self._created
-            self._created += 1
-            self._open[number] = OpenSession(simulator, self._clock())
-        return {"id": number}
+        session = OpenSession(self.pool.simulator())
+        with self._store.lock:
+            return {"id": self._store.add(session)}
 
     def reset(self, number: int, index: int) -> dict[str, Any]:
-        """Start the game with that index; negative ones count from the end, as in Python."""
-        return self._with(number, lambda player: self._reset(player, index), finished_too=True)
+        """Start the game with that index; a negative index counts from the end, as in Python.
+
+        Raises:
+            IndexError: no such game.
+        """
+        return self._with(number, lambda session: self._reset(session, index), finished_too=True)
 
     def step(self, number: int, action: str) -> dict[str, Any]:
         """Execute one action."""
-        return self._with(number, lambda player: self._step(player, action)[0])
+        return self._with(number, lambda session: self._step(session, action)[0])
 
     def step_visual(self, number: int, reply: str) -> dict[str, Any]:
-        """Execute the action in a reply, and show everything there is to see, valid actions as well (50 ms)."""
-        return self._with(number, lambda player: self._step_visual(player, stripped(reply)))
+        """Execute the action in a model's reply; return all there is to show, with the valid actions (50 ms)."""
+        return self._with(number, lambda session: self._step_visual(session, stripped(reply)))
 
     def replay(self, number: int, index: int, actions: Sequence[str]) -> dict[str, Any]:
-        """Reset and actions in one request, up to the first step that ends the episode. Ours alone."""
+        """Reset and execute actions in one request, up to the first step that ends the episode.
 
-        def play(player: OpenSession) -> dict[str, Any]:
-            answer: dict[str, Any] = {"reset": self._reset(player, index), "steps": []}
+        It is an extension; the public server has no such request.
+        """
+
+        def play(session: OpenSession) -> dict[str, Any]:
+            answer: dict[str, Any] = {"reset": self._reset(session, index), "steps": []}
             for action in actions:
-                if player.info["done"]:
+                if session.info["done"]:
                     break
-                answer["steps"].append(self._step(player, action)[0])
+                answer["steps"].append(self._step(session, action)[0])
             return answer
 
         return self._with(number, play, finished_too=True)
 
     def observation(self, number: int) -> Any:
-        """The last observation."""
-        return self._with(number, lambda player: player.info["observation"])
+        """Return the last observation."""
+        return self._with(number, lambda session: session.info["observation"])
 
     def detail(self, number: int) -> dict[str, Any]:
-        """All fields of the last answers."""
-        return self._with(number, lambda player: dict(player.info))
+        """Return all fields of the answers so far."""
+        return self._with(number, lambda session: dict(session.info))
 
     def action_hint(self, number: int) -> dict[str, Any]:
-        """Action templates and the objects in view."""
+        """Return the action templates and the objects in view."""
         return self._with(
             number,
-            lambda player: {
-                "possible_actions": player.simulator.possible_actions(),
-                "possible_objects": player.simulator.possible_objects(),
+            lambda session: {
+                "possible_actions": session.simulator.possible_actions(),
+                "possible_objects": session.simulator.possible_objects(),
             },
         )
 
     def show(self, number: int, field_name: str, getter: str) -> dict[str, Any]:
-        """One text of the simulator's under that name."""
-        return self._with(number, lambda player: {field_name: player.simulator.say(getter)[0]})
+        """Return the text that a getter of the simulator gives, under the name of the answer's field."""
+        return self._with(number, lambda session: {field_name: session.simulator.read(getter)[0]})
 
     def object_tree(self, number: int) -> dict[str, Any]:
-        """The simulated world."""
-        return self._with(number, lambda player: {"object_tree": player.simulator.object_tree()})
+        """Return the simulated world."""
+        return self._with(number, lambda session: {"object_tree": session.simulator.object_tree()})
 
     def state(self, number: int) -> dict[str, Any]:
-        """A summary of everything."""
+        """Return a summary of the session."""
         return self._with(number, self._state)
 
     def gold(self, index: int) -> dict[str, Any]:
-        """Actions that reach score 100 in the game with that index. Ours alone; it takes a second or more."""
+        """Return actions that reach score 100 in the game with that index; it takes a second or more.
+
+        It is an extension; the public server has no such request.
+
+        Raises:
+            IndexError: no such game.
+        """
         game = _game(index)
         simulator = self.pool.simulator()
         try:
@@ -134,98 +146,91 @@ class Sessions:
             self.pool.release(simulator)
 
     def close(self, number: int) -> bool:
-        """Close an environment; True.
+        """Close a session and return True.
 
         Raises:
-            NotOpen: no such environment, or closed before.
+            NotOpen: no such session, or closed before.
         """
-        with self._lock:
-            player = self._open.pop(number, None)
-            if player is None:
+        with self._store.lock:
+            session = self._store.pop(number)
+            if session is None:
                 raise NotOpen(number)
             self._closed.add(number)
-        self.pool.release(player.simulator)
+        self.pool.release(session.simulator)
         return True
 
     def _with(self, number: int, call: Callable[[OpenSession], Any], finished_too: bool = False) -> Any:
+        """Call a function with the session, under the session's lock, and return the result.
+
+        Raises:
+            UnknownId: no such session, or its Java process has ended.
+            ValueError: the session was closed, or its episode has ended and not `finished_too`.
+        """
         self._close_idle()
-        with self._lock:
-            player = self._player(number)
-        with player.lock:
-            if player.info["done"] and not finished_too:
+        with self._store.lock:
+            if number in self._closed:
+                raise ValueError(f"The task with environment {number} has been deleted.")
+            session = self._store.get(number)
+        with session.lock:
+            if session.info["done"] and not finished_too:
                 raise ValueError(f"The task with environment {number} has finished.")
             try:
-                return call(player)
+                return call(session)
             except Lost:
                 self._drop(number)
-                raise LookupError(f"The id {number} is not valid.") from None
-
-    def _player(self, number: int) -> OpenSession:
-        if number in self._closed:
-            raise ValueError(f"The task with environment {number} has been deleted.")
-        if number not in self._open:
-            raise ValueError(f"The id {number} is not valid.")
-        player = self._open[number]
-        player.used = self._clock()
-        self._open.move_to_end(number)
-        return player
+                raise UnknownId(number) from None
 
     def _drop(self, number: int) -> None:
-        with self._lock:
-            player = self._open.pop(number, None)
-        if player is not None:
-            self.pool.release(player.simulator)
+        with self._store.lock:
+            session = self._store.pop(number)
+        if session is not None:
+            self.pool.release(session.simulator)
 
     def _close_idle(self) -> None:
-        now = self._clock()
-        idle = []
-        with self._lock:
-            for number, player in self._open.items():
-                if now - player.used <= self.idle_seconds:
-                    break
-                idle.append(number)
-        for number in idle:
-            self._drop(number)
+        with self._store.lock:
+            idle = self._store.pop_idle()
+        for session in idle:
+            self.pool.release(session.simulator)
 
-    def _reset(self, player: OpenSession, index: int) -> dict[str, Any]:
+    def _reset(self, session: OpenSession, index: int) -> dict[str, Any]:
         game = _game(index)
-        player.simulator.load(game)
-        player.score = 0
-        description = player.simulator.say("getTaskDescription")[0]
-        turn, _ = self._step(player, "look around")
+        session.simulator.load(game)
+        session.score = 0
+        description = session.simulator.read("getTaskDescription")[0]
+        look, _ = self._step(session, "look around")
         answer = {
             "task_name": game.task,
             "var_num": game.variation,
             "task_description": description,
-            "observation": turn["observation"],
-            "reward": turn["reward"],
-            "score": turn["score"],
+            "observation": look["observation"],
+            "reward": look["reward"],
+            "score": look["score"],
             "deleted": False,
-            "done": turn["done"],
+            "done": look["done"],
         }
-        player.info.update(answer)
+        session.info.update(answer)
         return answer
 
-    def _step(self, player: OpenSession, action: str) -> tuple[dict[str, Any], int]:
-        """The answer, and the moves so far."""
-        if player.simulator.game is None:
+    def _step(self, session: OpenSession, action: str) -> tuple[dict[str, Any], int]:
+        """Return the answer, and the moves so far."""
+        if session.simulator.game is None:
             raise ValueError(NOT_RESET)
-        turn = player.simulator.step(action)
+        reply = session.simulator.step(action)
         answer = {
-            "observation": turn.observation,
-            "reward": turn.score - player.score,
-            "score": turn.score,
-            "done": turn.completed or turn.moves > MOVES or turn.score < 0,
+            "observation": reply.observation,
+            "reward": reply.score - session.score,
+            "score": reply.score,
+            "done": reply.completed or reply.moves > MOVES or reply.score < 0,
         }
-        player.score = turn.score
-        player.info.update(answer)
-        return answer, turn.moves
+        session.score = reply.score
+        session.info.update(answer)
+        return answer, reply.moves
 
-    def _step_visual(self, player: OpenSession, action: str) -> dict[str, Any]:
-        answer, moves = self._step(player, action)
-        simulator, game = player.simulator, player.simulator.game
+    def _step_visual(self, session: OpenSession, action: str) -> dict[str, Any]:
+        answer, moves = self._step(session, action)
+        simulator, game = session.simulator, session.simulator.game
         assert game is not None
-        look, held, task = simulator.say("freeActionLook", "freeActionInventory", "freeActionTaskDesc")
+        look, held, task = simulator.read("freeActionLook", "freeActionInventory", "freeActionTaskDesc")
         info = {
             "moves": moves,
             "score": answer["score"],
@@ -240,13 +245,13 @@ class Sessions:
         }
         shown = {"object_tree": simulator.object_tree(), "inventory": held, "moves": moves}
         answer = {**answer, "info": info, **shown}
-        player.info.update(answer)
+        session.info.update(answer)
         return answer
 
-    def _state(self, player: OpenSession) -> dict[str, Any]:
-        simulator = player.simulator
+    def _state(self, session: OpenSession) -> dict[str, Any]:
+        simulator = session.simulator
         getters = ("freeActionLook", "freeActionInventory", "getTaskDescription", "getGoalProgressStr")
-        look, held, task, progress, moves = simulator.say(*getters, "getNumMoves")
+        look, held, task, progress, moves = simulator.read(*getters, "getNumMoves")
         return {
             "observation": look,
             "inventory": held,
@@ -255,5 +260,5 @@ class Sessions:
             "possible_actions": simulator.possible_actions()[:LISTED],
             "possible_objects": simulator.possible_objects()[:LISTED],
             "current_moves": moves,
-            "environment_info": dict(player.info),
+            "environment_info": dict(session.info),
         }

@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mcts_utils.servers.app_server import parser, serve
+from mcts_utils.servers.app_server import argument_parser, serve
 from mcts_utils.servers.textcraft.app import create_app
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve; the exit code."""
-    args = parser("textcraft", 26001, __doc__).parse_args(argv)
+    """Serve and return the exit code."""
+    args = argument_parser("textcraft", 26001, __doc__).parse_args(argv)
     return serve(args, lambda: create_app(args.idle_seconds))
 
 

@@ -1,8 +1,8 @@
 """TextCraft over HTTP, in AgentGym's contract: routes, fields, statuses and error texts of its public server.
 
-The players are in sessions.py, the rules of the game in world.py. Ours alone: GET /split gives the goal indices of the
-fixed train/test split, GET /about which goals these are and what the server can do more: POST /fork copies a session,
-POST /replay resets one and plays actions in one request.
+What a request does is in sessions.py, the rules of the game are in world.py. Extensions to the public contract:
+GET /split gives the goal indices of the fixed train/test split; GET /about names the set of goals and the extensions;
+POST /fork copies a session; POST /replay resets a session and executes actions in one request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.app_server import IDLE_SECONDS, answered, running
+from mcts_utils.servers.app_server import IDLE_SECONDS, json_answer, running
 from mcts_utils.servers.textcraft.sessions import Sessions
 from mcts_utils.servers.textcraft.world import load_world
 
@@ -56,10 +56,21 @@ class ReplayBody(BaseModel):
 
 
 def create_app(idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> FastAPI:
-    """The server as an ASGI app with sessions of its own. Handlers are coroutines: a step is too short for a thread."""
+    """Return the server as an ASGI app with its own sessions.
+
+    Args:
+        idle_seconds: sessions unused for longer are closed.
+        clock: seconds, from any origin.
+    """
     app = FastAPI(title="TextCraft")
     sessions = Sessions(load_world(), idle_seconds, clock)
-    split = sessions.world.split()
+    _add_public_routes(app, sessions)
+    _add_extensions(app, sessions)
+    return app
+
+
+def _add_public_routes(app: FastAPI, sessions: Sessions) -> None:
+    """Add AgentGym's routes. Handlers are coroutines: a step is too short for a thread."""
 
     @app.get("/")
     async def hello() -> Response:
@@ -67,59 +78,65 @@ def create_app(idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = 
 
     @app.post("/create")
     async def create(body: CreateBody) -> Response:
-        return answered(sessions.create)
+        return json_answer(sessions.create)
 
     @app.post("/reset")
     async def reset(body: ResetBody) -> Response:
-        return answered(sessions.reset, body.id, body.data_idx)
+        return json_answer(sessions.reset, body.id, body.data_idx)
 
     @app.post("/step")
     async def step(body: StepBody) -> Response:
-        return answered(sessions.step, body.id, body.action)
+        return json_answer(sessions.step, body.id, body.action)
 
     @app.get("/observation")
     async def observation(id: int) -> Response:
-        return answered(lambda: sessions.detail(id)["observation"])
+        return json_answer(lambda: sessions.detail(id)["observation"])
 
     @app.get("/detail")
     async def detail(id: int) -> Response:
-        return answered(sessions.detail, id)
+        return json_answer(sessions.detail, id)
 
     @app.get("/commands")
     @app.get("/goal")
-    async def never_worked(id: int) -> Response:
+    async def broken_on_the_public_server(id: int) -> Response:
         return PlainTextResponse("Internal Server Error", status_code=500)
 
     @app.post("/close")
     async def close(body: SessionBody) -> Response:
-        return answered(sessions.close, body.id)
+        return json_answer(sessions.close, body.id)
+
+
+def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
+    """Add the routes that the public server does not have."""
+    world = sessions.world
+    split = world.split()
+    about = {
+        "env": "textcraft",
+        "kind": f"agent-r-textcraft-{world.digest()}",
+        "goals": len(world.goals),
+        "extensions": ["fork", "replay"],
+    }
 
     @app.post("/fork")
     async def fork(body: SessionBody) -> Response:
-        return answered(sessions.fork, body.id)
+        return json_answer(sessions.fork, body.id)
 
     @app.post("/replay")
     async def replay(body: ReplayBody) -> Response:
-        return answered(sessions.replay, body.id, body.data_idx, body.actions)
+        return json_answer(sessions.replay, body.id, body.data_idx, body.actions)
 
     @app.get("/about")
-    async def about() -> Response:
-        kind = f"agent-r-textcraft-{sessions.world.digest()}"
-        extensions = ["fork", "replay"]
-        return JSONResponse(
-            {"env": "textcraft", "kind": kind, "goals": len(sessions.world.goals), "extensions": extensions}
-        )
+    async def describe_server() -> Response:
+        return JSONResponse(about)
 
     @app.get("/split")
     async def train_test_split() -> Response:
         return JSONResponse(split)
 
-    return app
-
 
 @contextmanager
 def running_server(port: int = 0, idle_seconds: float = IDLE_SECONDS) -> Iterator[str]:
-    """A server in a thread of this process for the time of a `with` block, on 127.0.0.1; gives its base URL.
+    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL.
 
     Raises:
         OSError: the port is in use.

@@ -1,7 +1,7 @@
-"""Answers to TextCraft conversations by plan, with slips: what a scripted chat endpoint says. Reads text only.
+"""The scripted TextCraft expert: answers conversations by plan, with slips, for the mock LLM.
 
-The conversation is all it knows: commands and goal from the opening, the inventory from the turns. It also answers the
-judge's question (the opening, a log, one current action and its observation).
+It reads the conversation's text only: commands and goal from the opening, the inventory from the turns. It also answers
+the judge's question (the opening, a log, one current action and its observation).
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ USING = re.compile(r"craft \d+ .* using (.*)")
 
 
 def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
-    """The reply to a conversation; with probability `noise` a slip, or a wrong verdict to the judge's question."""
+    """Return the reply to a conversation.
+
+    With probability `noise` it is a slip; a verdict on the judge's question is then a random one.
+    """
     found = (OPENING.search(m["content"]) for m in messages if m["role"] == "user")
     opening = next((match for match in found if match), None)
     if opening is None:
@@ -36,9 +39,9 @@ def answer(messages: list[dict], rng: random.Random, noise: float) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _plan(task: str, held: tuple[tuple[str, int], ...]) -> tuple[Action, ...] | None:
-    """The plan from an inventory, None without one. Kept: a search comes to the same place again and again.
+    """Return the plan from an inventory, or None. Cached, because a search meets the same state many times.
 
-    `task` is the opening's own part of the text, so that the judge's questions about one task share it.
+    `task` is the opening without the text after it, so that all of the judge's questions about a task share an entry.
     """
     found = OPENING.match(task)
     assert found is not None
@@ -50,7 +53,7 @@ def _plan(task: str, held: tuple[tuple[str, int], ...]) -> tuple[Action, ...] | 
 
 
 def goal_of(opening: re.Match[str]) -> str:
-    """The goal item as the world names it."""
+    """Return the goal item as the world names it."""
     return opening["goal"].replace(" ", "_")
 
 
@@ -59,7 +62,7 @@ def _plan_after(opening: re.Match[str], turns: list[Turn]) -> tuple[Action, ...]
 
 
 def inventory_after(turns: list[Turn]) -> dict[str, int]:
-    """What the player holds, by the observations."""
+    """Return the inventory (item -> count) that the observations imply."""
     held: dict[str, int] = {}
     for action, observation in turns:
         if got := GOT.match(observation):
@@ -92,16 +95,16 @@ def _move(opening: re.Match[str], turns: list[Turn], rng: random.Random, noise: 
 
 
 def _verdict(opening: re.Match[str], current: Turn, rng: random.Random, noise: float) -> str:
-    """Bad if refused or further from the goal, good if nearer, else uncertain."""
+    """Return Bad for a refused action or a longer plan after it, Good for a shorter plan, else Uncertain."""
     before = LOGGED.findall(opening.string.split("\n\nLog:\n", 1)[-1])
-    now, then = _plan_after(opening, before), _plan_after(opening, [*before, current])
-    ahead, behind = (None if plan is None else len(plan) for plan in (now, then))  # actions still to do
+    plans = _plan_after(opening, before), _plan_after(opening, [*before, current])
+    left_before, left_after = (None if plan is None else len(plan) for plan in plans)  # actions still to do
     made = current[1].startswith("Crafted") and current[1].endswith(f" minecraft:{goal_of(opening)}")
     if current[1].startswith(("Could not", "Wrong item format")):
         label, reason = "Bad", "The game refused this action."
-    elif made or (ahead is not None and behind is not None and behind < ahead):
+    elif made or (left_before is not None and left_after is not None and left_after < left_before):
         label, reason = "Good", "This brings the goal nearer."
-    elif ahead is not None and (behind is None or behind > ahead):
+    elif left_before is not None and (left_after is None or left_after > left_before):
         label, reason = "Bad", "After this the goal is further away."
     else:
         label, reason = "Uncertain", "This changes nothing that matters."

@@ -5,14 +5,16 @@
 
 Source: the MIT-licensed package `minecraft-data`, version "1.16.5". That data lists one recipe per concrete
 variant (a chest from eight kinds of planks is eight recipes); the game itself names the kinds with a tag. Variants
-that differ in one ingredient are merged while the union of that ingredient is one of TAGS. Recipes that only undo
-another one (block -> ingots) are left out, so that every item is either raw or crafted from something simpler.
-The output depends on nothing but the package's data.
+that differ in one ingredient are merged while the union of that ingredient is part of a tag of `tags`. Recipes that
+only undo another one (block -> ingots) are left out, so that every item is raw or crafted from something simpler.
+The output depends only on the package's data.
 """
 
+import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,12 @@ COLOURS = (
 
 
 def log_tag(kind: str, trunk: str, bark: str) -> list[str]:
-    """Members of one wood's log tag, the plain trunk first."""
+    """Return the members of one wood's log tag, the plain trunk first."""
     return [f"{kind}_{trunk}", f"{kind}_{bark}", f"stripped_{kind}_{trunk}", f"stripped_{kind}_{bark}"]
 
 
 def tags() -> dict[str, list[str]]:
-    """Tag name -> members. The first raw member is the one to fetch when nothing else decides."""
+    """Return tag name -> members. The first raw member is the one to fetch if nothing else decides."""
     table = {f"{wood}_logs": log_tag(wood, "log", "wood") for wood in WOODS}
     table |= {f"{kind}_stems": log_tag(kind, "stem", "hyphae") for kind in FUNGI}
     table["logs"] = table["oak_logs"] + [m for tag, ms in table.items() if tag != "oak_logs" for m in ms]
@@ -51,7 +53,7 @@ Recipe = tuple[str, int, frozenset[tuple[frozenset[str], int]]]
 
 
 def concrete_recipes(data) -> set[Recipe]:
-    """Every recipe of the package, shape dropped, as (output, count, {({ingredient}, count)})."""
+    """Return every recipe of the package, shape dropped, as (output, count, {({ingredient}, count)})."""
     name = {item["id"]: item["name"] for item in data.items_list}
     found = set()
     for output, variants in data.recipes.items():
@@ -65,7 +67,7 @@ def concrete_recipes(data) -> set[Recipe]:
 
 
 def merge_pair(a: Recipe, b: Recipe, unions: set[frozenset[str]]) -> Recipe | None:
-    """The recipe that covers both, if they differ in one ingredient whose union is part of a tag."""
+    """Return the recipe that covers both if they differ in one ingredient whose union is part of a tag, or None."""
     if a[:2] != b[:2] or len(a[2]) != len(b[2]):
         return None
     only_a, only_b = a[2] - b[2], b[2] - a[2]
@@ -79,7 +81,7 @@ def merge_pair(a: Recipe, b: Recipe, unions: set[frozenset[str]]) -> Recipe | No
 
 
 def merge_variants(recipes: set[Recipe], unions: set[frozenset[str]]) -> set[Recipe]:
-    """Merge until nothing more merges (order does not matter for whole products of tags)."""
+    """Merge recipes until no pair merges (order does not matter for whole products of tags)."""
     pool = sorted(recipes, key=repr_key)
     changed = True
     while changed:
@@ -97,12 +99,12 @@ def merge_variants(recipes: set[Recipe], unions: set[frozenset[str]]) -> set[Rec
 
 
 def repr_key(recipe: Recipe) -> str:
-    """A total order that does not depend on hash seeds."""
+    """Return a sort key: a total order that does not depend on hash seeds."""
     return json.dumps([recipe[0], recipe[1], sorted((sorted(s), n) for s, n in recipe[2])])
 
 
 def is_undoing(recipe: Recipe, recipes: set[Recipe]) -> bool:
-    """True for block -> items where items -> block exists, and for any one-ingredient way to an ingot."""
+    """Return True for block -> items where items -> block exists, and for any one-ingredient recipe of an ingot."""
     output, made, inputs = recipe
     if len(inputs) != 1:
         return False
@@ -118,10 +120,10 @@ def is_undoing(recipe: Recipe, recipes: set[Recipe]) -> bool:
 
 
 def ingredients(recipe: Recipe, named: dict[frozenset[str], str]) -> list[list[Any]]:
-    """[[item or #tag, count], ...] of a recipe.
+    """Return [[item or #tag, count], ...] of a recipe.
 
     Raises:
-        ValueError: interchangeable items that no tag has as its members.
+        ValueError: interchangeable items are not the members of any tag.
     """
     listed: list[list[Any]] = []
     for alternatives, count in sorted(recipe[2], key=lambda x: (sorted(x[0]), x[1])):
@@ -133,7 +135,7 @@ def ingredients(recipe: Recipe, named: dict[frozenset[str], str]) -> list[list[A
 
 
 def build(data) -> dict[str, Any]:
-    """The content of recipes.json from the package's data."""
+    """Return the content of recipes.json, made from the package's data."""
     recipes = {r for r in concrete_recipes(data) if not any(r[0] in alternatives for alternatives, _ in r[2])}
     recipes = {r for r in recipes if not is_undoing(r, recipes)}
     table = tags()
@@ -151,13 +153,18 @@ def build(data) -> dict[str, Any]:
 
 
 def file_text(body: dict[str, Any]) -> str:
-    """The JSON text, one recipe a line."""
+    """Return the JSON text, one recipe a line."""
     lines = ",\n".join("  " + json.dumps(row) for row in body["recipes"])
     head = json.dumps({k: v for k, v in body.items() if k != "recipes"}, indent=1)[:-2]
     return head + ',\n "recipes": [\n' + lines + "\n ]\n}\n"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the file and print one line about it."""
+    description = (__doc__ or "").partition("\n")[0]
+    argparse.ArgumentParser(
+        prog="python -m mcts_utils.servers.textcraft.make_recipes", description=description
+    ).parse_args(argv)
     try:
         import minecraft_data
     except ImportError:

@@ -1,7 +1,7 @@
-"""A planner for TextCraft: the next actions towards a goal from any inventory, using listed commands only.
+"""A planner for TextCraft: actions that reach a goal from any inventory, using listed commands only. Pure.
 
-It knows the recipes, so it is an oracle: it makes demonstrations for the bundled actor, tests that every goal can
-be reached, and measures how far a step brought the agent. It is not optimal where recipes compete for an item.
+It knows the recipes, so it is an oracle: for demonstrations of the bundled actor, for the test that every goal can be
+reached, and for the progress that a step makes. Plans are not optimal where recipes compete for an item.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ class NoPlan(Exception):
 
 @dataclass(frozen=True)
 class Action:
-    """One planned action: its command, why, and which item it yields."""
+    """One planned action."""
 
     command: str
     kind: str  # FETCH or CRAFT
-    item: str
+    item: str  # what it yields
     purpose: str | None  # the item it is needed for; None for the goal itself
 
 
 class Planner:
-    """Plans for one goal under one list of commands."""
+    """Makes plans for one goal under one list of commands. Not thread-safe."""
 
     def __init__(self, world: World, goal: str, commands: list[str]) -> None:
         self.world = world
@@ -36,10 +36,10 @@ class Planner:
         self._effort: dict[str, float] = {}
 
     def plan(self, inventory: dict[str, int]) -> list[Action]:
-        """Actions that craft the goal once more from `inventory`.
+        """Return actions that craft the goal once more from `inventory` (item -> count).
 
         Raises:
-            NoPlan: if the listed commands do not lead there.
+            NoPlan: the listed commands do not reach the goal.
         """
         self._stock = {item: n for item, n in inventory.items() if n > 0 and item != self.goal}
         self._actions: list[Action] = []
@@ -47,7 +47,7 @@ class Planner:
         return self._actions
 
     def recipes(self, item: str) -> list[Recipe]:
-        """Listed recipes of an item, least effort first, ties in listed order."""
+        """Return the listed recipes of an item, least effort first, ties in listed order."""
         listed = [r for r in self.world.recipes.get(item, ()) if r.line() in self._rank]
         return sorted(listed, key=lambda r: (self._recipe_effort(r, frozenset([item])), self._rank[r.line()]))
 
@@ -57,7 +57,10 @@ class Planner:
         )
 
     def _item_effort(self, item: str, above: frozenset[str]) -> float:
-        """A rough number of actions for one of the item; infinite where nothing listed makes it."""
+        """Return a rough number of actions for one of the item; infinite if no listed command makes it.
+
+        `above` holds the items that are being made of it, which it cannot need itself.
+        """
         if self.world.is_raw(item):
             return 1.0
         if item in above:
@@ -66,12 +69,12 @@ class Planner:
             listed = [r for r in self.world.recipes.get(item, ()) if r.line() in self._rank]
             effort = min((self._recipe_effort(r, above | {item}) for r in listed), default=float("inf"))
             if above - {self.goal} and effort == float("inf"):
-                return effort  # blocked by what is above it, maybe not elsewhere
+                return effort  # blocked by the items above; it may be possible elsewhere
             self._effort[item] = effort
         return self._effort[item]
 
     def _choose_member(self, name: str, count: int) -> str:
-        """The member to use for an ingredient: one in stock, else the least effort, ties in listed order."""
+        """Return the member to use for an ingredient: one in stock, else the least effort, ties in listed order."""
         members = self.world.members(name)
         if len(members) == 1:
             return members[0]
@@ -90,7 +93,11 @@ class Planner:
         )
 
     def _provide(self, item: str, count: int, purpose: str | None, above: frozenset[str]) -> None:
-        """Append actions until `count` of the item are in stock."""
+        """Append actions until `count` of the item are in stock.
+
+        Raises:
+            NoPlan: the listed commands do not make it.
+        """
         missing = count - self._stock.get(item, 0)
         if missing <= 0:
             return
@@ -110,7 +117,11 @@ class Planner:
         raise NoPlan(f"no listed command makes {item}")
 
     def _make(self, recipe: Recipe, times: int, purpose: str | None, above: frozenset[str]) -> None:
-        """Append what the recipe needs, then the craft command `times` times."""
+        """Append actions that provide the recipe's inputs, then the craft command `times` times.
+
+        Raises:
+            NoPlan: an input cannot be made, or the inputs use each other up.
+        """
         chosen = [(self._choose_member(name, n * times), n) for name, n in recipe.inputs]
         for _ in range(len(chosen) + 1):  # making one input can use up another
             for item, n in chosen:

@@ -1,4 +1,4 @@
-"""The TextCraft world: recipes, goals and one player's inventory. No HTTP here.
+"""The TextCraft world: recipes, goals and the inventory of one session. No HTTP.
 
 Rules and texts follow AgentGym's TextCraft (TextCraft is from Prasad et al. 2024, "ADaPT"): three actions,
 matched by prefix, case-sensitive, single spaces:
@@ -20,60 +20,60 @@ from pathlib import Path
 
 NAMESPACE = "minecraft:"
 MAX_GOAL_DEPTH = 4  # crafting levels below the goal, as in AgentGym's 544 goals
-TAG_MEMBERS_SHOWN = 2  # craftable members of a tag whose recipes are listed
-DISTRACTORS = 7  # recipes listed that the goal does not need, at most
+TAG_MEMBERS_SHOWN = 2  # craftable members of a tag whose recipes are listed, at most
+DISTRACTORS = 7  # listed recipes that the goal does not need, at most
 TEST_SHARE = 0.36  # of the goals of each depth
 COUNTED = re.compile(r"([0-9]+) (.*)")  # "4 oak planks"
 
 
 def text(name: str) -> str:
-    """`dark_oak_planks` -> `dark oak planks`, as every observation shows it."""
+    """Return a name as observations show it: `dark_oak_planks` -> `dark oak planks`."""
     return name.replace("_", " ")
 
 
 def order_key(name: str) -> str:
-    """A fixed, arbitrary order of names (sha256), the same on every machine."""
+    """Return a sort key (sha256) that orders names arbitrarily, the same way on every machine."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`output` made `count` at a time from `inputs`: (item or #tag, how many)."""
+    """How to craft an item."""
 
-    output: str
-    count: int
-    inputs: tuple[tuple[str, int], ...]
+    output: str  # item
+    count: int  # of the output, made at a time
+    inputs: tuple[tuple[str, int], ...]  # (item or #tag, count)
 
     def line(self) -> str:
-        """The command that lists it; a tag stands for its members."""
+        """Return the crafting command that lists the recipe; a tag stands for its members."""
         needs = ", ".join(f"{n} {text(name.lstrip('#'))}" for name, n in self.inputs)
         return f"craft {self.count} {text(self.output)} using {needs}"
 
 
 @dataclass(frozen=True)
 class World:
-    """All recipes and goals. Immutable; shared by every session."""
+    """All recipes and goals. Immutable; shared by all sessions."""
 
     recipes: dict[str, tuple[Recipe, ...]]  # by output item
-    tags: dict[str, tuple[str, ...]]
+    tags: dict[str, tuple[str, ...]]  # name -> member items
     depth: dict[str, int]  # item -> crafting levels, 0 = raw
-    goals: tuple[str, ...]  # index order of the server
+    goals: tuple[str, ...]  # items, in the order of the server's indices
     items: frozenset[str]
 
     def members(self, name: str) -> tuple[str, ...]:
-        """Items that satisfy an ingredient: the tag's members, or the item itself."""
+        """Return the items that satisfy an ingredient: the tag's members, or the item itself."""
         return self.tags[name[1:]] if name.startswith("#") else (name,)
 
     def is_raw(self, item: str) -> bool:
-        """True if `get` gives it: a known item that no recipe makes."""
+        """Return True if `get` provides the item: a known item that no recipe makes."""
         return item in self.items and item not in self.recipes
 
     def digest(self) -> str:
-        """8 hex digits that name the goals and their order: what an index means."""
+        """Return 8 hex digits that identify the goals and their order, so what an index means."""
         return hashlib.sha256("\n".join(self.goals).encode()).hexdigest()[:8]
 
     def split(self) -> dict[str, list[int]]:
-        """Goal indices of the fixed train/test split; no goal is in both, every depth is in both."""
+        """Return the goal indices of the fixed train/test split; no goal is in both parts, every depth is in both."""
         test: set[str] = set()
         for level in range(1, MAX_GOAL_DEPTH + 1):
             same = sorted((g for g in self.goals if self.depth[g] == level), key=order_key)
@@ -84,7 +84,7 @@ class World:
         return halves
 
     def commands(self, goal: str, rng: random.Random | None = None) -> list[str]:
-        """The crafting commands shown with a goal: all it can need, and distractors that share ingredients.
+        """Return the crafting commands shown with a goal: all it can need, and distractors that share ingredients.
 
         The default order and choice come from the goal's name alone, so a goal always shows the same commands;
         `rng` draws another presentation of the same goal (for training data).
@@ -105,7 +105,7 @@ class World:
         return [r.line() for r in shown]
 
     def _needed(self, goal: str, rng: random.Random) -> list[str]:
-        """Items whose recipes a plan for the goal can use."""
+        """Return the items whose recipes a plan for the goal can use."""
         needed: list[str] = []
         queue = [goal]
         shown_members: dict[str, list[str]] = {}  # one choice of members per tag
@@ -122,7 +122,7 @@ class World:
         return needed
 
     def _craftable(self, name: str, rng: random.Random) -> list[str]:
-        """Members of an ingredient whose recipes are worth listing: none if a raw member is there to get."""
+        """Return the members of an ingredient whose recipes are worth listing: none if a member is raw."""
         if any(self.is_raw(member) for member in self.members(name)):
             return []
         members = [m for m in self.members(name) if m in self.depth]
@@ -130,7 +130,7 @@ class World:
         return easiest if len(easiest) <= TAG_MEMBERS_SHOWN else rng.sample(easiest, TAG_MEMBERS_SHOWN)
 
     def opening(self, goal: str, commands: list[str] | None = None) -> str:
-        """The observation of a reset."""
+        """Return the observation of a reset: the commands (by default those of `commands(goal)`) and the goal."""
         lines = "\n".join(commands if commands is not None else self.commands(goal))
         return f"Crafting commands:\n{lines}\n\nGoal: craft {text(goal)}."
 
@@ -138,7 +138,7 @@ class World:
 def crafting_depths(
     recipes: dict[str, tuple[Recipe, ...]], tags: dict[str, tuple[str, ...]], items: set[str]
 ) -> dict[str, int]:
-    """Least number of crafting levels per item that can be made at all (raw items: 0)."""
+    """Return the least number of crafting levels of each item that can be made at all (raw items: 0)."""
     depth = {item: 0 for item in items if item not in recipes}
     while True:
         found: dict[str, int] = {}
@@ -160,7 +160,7 @@ def crafting_depths(
 
 @lru_cache(maxsize=1)
 def load_world() -> World:
-    """The world of recipes.json. Items that nothing raw leads to are left out."""
+    """Return the world of recipes.json. Items that cannot be made from raw ones have no depth and are no goals."""
     data = json.loads(Path(__file__).with_name("recipes.json").read_text(encoding="utf-8"))
     tags = {name: tuple(members) for name, members in data["tags"].items()}
     ways: dict[str, list[Recipe]] = {}
@@ -179,14 +179,14 @@ def load_world() -> World:
 
 @dataclass
 class Session:
-    """One player with one goal. Not thread-safe."""
+    """One episode: a goal and an inventory. Not thread-safe."""
 
     world: World
-    goal: str
-    inventory: dict[str, int] = field(default_factory=dict)
+    goal: str  # item
+    inventory: dict[str, int] = field(default_factory=dict)  # item -> count
 
     def step(self, action: str) -> tuple[str, int, bool]:
-        """Observation, reward (0 or 1) and done of one action."""
+        """Execute one action; return the observation, the reward (0 or 1) and done."""
         if match := re.match(r"craft (.*) using (.*)", action):
             return self._craft(match.group(1), match.group(2))
         if match := re.match(r"get ([0-9]+) (.*)", action):
@@ -196,7 +196,7 @@ class Session:
         return f"Could not execute {action}", 0, False
 
     def describe(self) -> str:
-        """The inventory line; items used up are not listed, items fetched zero times are."""
+        """Return the inventory line; items used up are not listed, items fetched zero times are."""
         if not self.inventory:
             return "Inventory: You are not carrying anything."
         return "Inventory: " + "".join(f"[{text(name)}] ({count}) " for name, count in self.inventory.items())
@@ -230,7 +230,10 @@ class Session:
         return f"Crafted {recipe.count} {NAMESPACE}{output}", *self._outcome(output)
 
     def _refusal(self, output: str, count: int, offered: list[tuple[str, int]], recipe: Recipe | None) -> str:
-        """Why the craft is refused, or "". Items come before the recipe, and a tag has no item id, as in AgentGym."""
+        """Return why the craft is refused, or "".
+
+        As in AgentGym, missing items come before a missing recipe, and a tag has no item id.
+        """
         is_tag = output in self.world.tags
         tag, item_id = (NAMESPACE + output if is_tag else None), (None if is_tag else NAMESPACE + output)
         if any(item not in self.inventory or self.inventory[item] < n for item, n in offered):
@@ -241,7 +244,7 @@ class Session:
         return ""
 
     def _matches(self, recipe: Recipe, offered: list[tuple[str, int]]) -> bool:
-        """True if the offered items are exactly the recipe's, each tag met by one member.
+        """Return True if the offered items are exactly the recipe's, each tag met by one member.
 
         No recipe has two ingredients with a common member (tested), so nothing is counted twice.
         """

@@ -14,35 +14,35 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from mcts_utils.servers.app_server import parser, serve
+from mcts_utils.servers.app_server import argument_parser, serve
 from mcts_utils.servers.webshop.app import create_app
 from mcts_utils.servers.webshop.official import AGENTGYM_PRODUCTS, DataError, load_shop
 from mcts_utils.servers.webshop.shop import Shop, bundled_shop
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Flags of the command line."""
-    flags = parser("webshop", 26003, __doc__)
-    flags.add_argument(
+    """Parse the command line."""
+    parser = argument_parser("webshop", 26003, __doc__)
+    parser.add_argument(
         "--data_dir", type=Path, help="folder of WebShop's own files; without it, the synthetic catalogue"
     )
-    flags.add_argument(
+    parser.add_argument(
         "--goals",
         choices=("synthetic", "human"),
         default="synthetic",
-        help="of the official files; AgentGym's: synthetic",
+        help="which goals of the official files; AgentGym has the synthetic ones",
     )
-    flags.add_argument(
+    parser.add_argument(
         "--products",
         type=int,
         default=AGENTGYM_PRODUCTS,
-        help="of the official files, how many are read; 0 for all; AgentGym's: %(default)s",
+        help="the number of products read from the official files; 0: all; AgentGym has %(default)s",
     )
-    return flags.parse_args(argv)
+    return parser.parse_args(argv)
 
 
 def shop_of(args: argparse.Namespace) -> Shop:
-    """The shop that the flags name.
+    """Return the shop that the flags name, and print one line about one made of official files.
 
     Raises:
         DataError: a data file is missing or broken.
@@ -60,7 +60,7 @@ def shop_of(args: argparse.Namespace) -> Shop:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve; the exit code. One line on stdout says where, once connections are accepted."""
+    """Serve and return the exit code; 2 after a bad flag or data file, with one line on stderr."""
     args = parse_args(argv)
     if args.products < 0:
         print(f"--products must be 0 or more, not {args.products}", file=sys.stderr)

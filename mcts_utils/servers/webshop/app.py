@@ -1,9 +1,10 @@
 """WebShop over HTTP, in AgentGym's contract: routes, fields, statuses and error texts of its public server.
 
-The players are in sessions.py, the pages in engine.py and pages.py. Ours alone: POST /close (the public server has no
-such route), GET /split gives the goal indices of the fixed train/test split, GET /about which goals these are and what
-the server can do more: POST /fork copies a session, POST /replay resets one and plays actions in one request. A goal
-that nobody chose (after /create, or a reset without session_id) is the next one in order; the public server draws one.
+What a request does is in sessions.py, the pages are in engine.py and pages.py. Extensions to the public contract: POST
+/close closes a session; GET /split gives the goal indices of the fixed train/test split; GET /about names the set of
+goals and the extensions; POST /fork copies a session; POST /replay resets a session and executes actions in one
+request. A session without a chosen goal (after /create, or a reset without session_id) gets the next goal in order; the
+public server draws one at random.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class ReplayBody(ResetBody):
     actions: list[str]
 
 
-def answered(call: Callable[..., Any], *args: Any) -> Response:
-    """The call's result as JSON; an unknown id or index is, by contract, a 500 without a word why."""
+def json_or_500(call: Callable[..., Any], *args: Any) -> Response:
+    """Return the call's result as JSON; an unknown id or index is, by AgentGym's contract, a 500 without a reason."""
     try:
         return JSONResponse(call(*args))
     except LookupError:
@@ -63,20 +64,28 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     rng: random.Random | None = None,
 ) -> FastAPI:
-    """The server as an ASGI app with sessions of its own; without a shop, of the synthetic catalogue.
+    """Return the server as an ASGI app with its own sessions.
 
-    `rng` draws the ids of the sessions; without one, no two servers give the same.
+    Args:
+        shop: default is the shop of the synthetic catalogue.
+        idle_seconds: sessions unused for longer are closed.
+        clock: seconds, from any origin.
+        rng: draws the ids of the sessions; by default they differ from server to server.
     """
     app = FastAPI(title="WebShop")
     shop = shop or bundled_shop()
     sessions = Sessions(shop, idle_seconds, clock, rng or random.Random())
-    _contract(app, sessions)
-    _extensions(app, sessions)
+    _add_session_routes(app, sessions)
+    _add_read_routes(app, sessions)
+    _add_extensions(app, sessions)
     return app
 
 
-def _contract(app: FastAPI, sessions: Sessions) -> None:
-    """AgentGym's routes. Handlers are coroutines: a step is too short for a thread."""
+def _add_session_routes(app: FastAPI, sessions: Sessions) -> None:
+    """Add the public routes that open or change a session.
+
+    Handlers are coroutines: a step is too short for a thread.
+    """
 
     @app.get("/")
     async def hello() -> Response:
@@ -84,66 +93,70 @@ def _contract(app: FastAPI, sessions: Sessions) -> None:
 
     @app.get("/list_envs")
     async def list_envs() -> Response:
-        return answered(sessions.ids)
+        return json_or_500(sessions.ids)
 
     @app.post("/create")
     async def create() -> Response:
-        return answered(sessions.create)
+        return json_or_500(sessions.create)
 
     @app.post("/reset")
     async def reset(body: ResetBody) -> Response:
-        return answered(lambda: [sessions.reset(body.env_idx, body.session_id), None])
+        return json_or_500(lambda: [sessions.reset(body.env_idx, body.session_id), None])
 
     @app.post("/step")
     async def step(body: StepBody) -> Response:
-        return answered(sessions.step, body.env_idx, body.action)
+        return json_or_500(sessions.step, body.env_idx, body.action)
+
+
+def _add_read_routes(app: FastAPI, sessions: Sessions) -> None:
+    """Add the public routes that show a session's state and change nothing."""
 
     @app.get("/observation")
     async def observation(env_idx: int) -> Response:
-        return answered(lambda: sessions.look(env_idx).page().text)
+        return json_or_500(lambda: sessions.get(env_idx).page().text)
 
     @app.get("/available_actions")
     async def available_actions(env_idx: int) -> Response:
         def listed() -> dict[str, Any]:
-            page = sessions.look(env_idx).page()
+            page = sessions.get(env_idx).page()
             return {"has_search_bar": page.search_bar, "clickables": list(page.clicks)}
 
-        return answered(listed)
+        return json_or_500(listed)
 
     @app.get("/instruction_text")
     async def instruction_text(env_idx: int) -> Response:
-        return answered(lambda: sessions.look(env_idx).instruction())
+        return json_or_500(lambda: sessions.get(env_idx).instruction())
 
     @app.get("/state")
     async def state(env_idx: int) -> Response:
-        # The public server answers the names of the fields in place of their values.
-        return answered(
-            lambda: sessions.look(env_idx) and {k: k for k in ("url", "html", "instruction_text")}
+        # The public server answers with the names of the fields in place of their values.
+        return json_or_500(
+            lambda: sessions.get(env_idx) and {k: k for k in ("url", "html", "instruction_text")}
         )
 
 
-def _extensions(app: FastAPI, sessions: Sessions) -> None:
-    """What the public server does not have."""
+def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
+    """Add the routes that the public server does not have."""
     shop = sessions.shop
     about = {"env": "webshop", "kind": shop.kind, "goals": len(shop.goals), "extensions": ["fork", "replay"]}
 
     @app.post("/close")
     async def close(body: SessionBody) -> Response:
-        return answered(sessions.close, body.env_idx)
+        return json_or_500(sessions.close, body.env_idx)
 
     @app.post("/fork")
     async def fork(body: SessionBody) -> Response:
-        return answered(lambda: {"env_idx": sessions.fork(body.env_idx)})
+        return json_or_500(lambda: {"env_idx": sessions.fork(body.env_idx)})
 
     @app.post("/replay")
     async def replay(body: ReplayBody) -> Response:
-        return answered(sessions.replay, body.env_idx, body.session_id, body.actions)
+        return json_or_500(sessions.replay, body.env_idx, body.session_id, body.actions)
 
     @app.get("/about")
-    async def what_this_is() -> Response:
+    async def describe_server() -> Response:
         return JSONResponse(about)
 
-    if shop.kind != AGENTGYM:  # whose split is published: ours would cut across it
+    if shop.kind != AGENTGYM:  # AgentGym's goals have a published split, which ours would contradict
         split = shop.split()
 
         @app.get("/split")
@@ -155,7 +168,7 @@ def _extensions(app: FastAPI, sessions: Sessions) -> None:
 def running_server(
     port: int = 0, idle_seconds: float = IDLE_SECONDS, shop: Shop | None = None
 ) -> Iterator[str]:
-    """A server in a thread of this process for the time of a `with` block, on 127.0.0.1; gives its base URL.
+    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL.
 
     Raises:
         OSError: the port is in use.

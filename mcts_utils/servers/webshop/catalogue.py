@@ -1,8 +1,8 @@
-"""The synthetic catalogue: the same 1,200 products and their goals at every start, from a seed. Pure.
+"""The synthetic catalogue: 1,200 products and their goals, made from a seed, so the same at every start. Pure.
 
-Products come in families of near-duplicates: one brand and kind, and variants that differ in an attribute, in the price
-or in the options left. A shopper who takes the first hit, or forgets an option, earns a part of the reward. Some
-attributes stand in the title, the others only on the Description or Features page.
+Products come in families of near-duplicates: one brand and kind, with variants that differ in an attribute, in the
+price or in the options on sale. An agent that takes the first result, or forgets an option, earns part of the reward.
+Some attributes are in the title, the others only on the Description or Features page.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mcts_utils.servers.webshop.models import Goal, Product
 SEED = 2025
 FAMILIES = 6  # per kind
 VARIANTS = 5  # per family
-GOALS_PER_PRODUCT = 2  # attempts; equal instructions are asked once
-DEAR = (1.8, 2.6)  # times the family's price: above every limit of its siblings' goals, mostly
+GOALS_PER_PRODUCT = 2  # draws; equal instructions make one goal
+EXPENSIVE = (1.8, 2.6)  # times the family's price: mostly above the price limits of the family's other goals
 ASIN_SIGNS = "0123456789BCDFGHJKLMNPQRSTVWXYZ"
 BULLETS = (
     ("{} by design, and it stays that way.", "{}, as our customers confirm.", "Always {}."),
@@ -34,7 +34,7 @@ Attributes = Sequence[str]
 
 
 def products(seed: int = SEED) -> list[Product]:
-    """All products, near-duplicates beside each other, in a fixed order."""
+    """Return all products in a fixed order, near-duplicates beside each other."""
     rng = random.Random(seed)
     taken: set[str] = set()
     made = []
@@ -45,11 +45,11 @@ def products(seed: int = SEED) -> list[Product]:
     return made
 
 
-def goals(stock: Sequence[Product], seed: int = SEED) -> list[Goal]:
-    """Goals for the products, no two with one content, shuffled."""
+def goals(listed: Sequence[Product], seed: int = SEED) -> list[Goal]:
+    """Return goals for the products, no two with the same content, shuffled."""
     rng = random.Random(f"goals {seed}")
     found: dict[str, Goal] = {}
-    for product in stock:
+    for product in listed:
         for _ in range(GOALS_PER_PRODUCT):
             goal = _goal(product, rng)
             found.setdefault(goal.content, goal)
@@ -67,7 +67,7 @@ def _goal(product: Product, rng: random.Random) -> Goal:
 
 
 def named(noun: str, attributes: Attributes, department: Department) -> str:
-    """`slim fit men's shirts with long sleeve for daily wear`."""
+    """Return a noun with its attributes, such as `slim fit men's shirts with long sleeve for daily wear`."""
     before, with_, for_ = (", ".join(part) for part in department.by_role(attributes))
     text = f"{before} {noun}" if before else noun
     text += f" with {with_}" if with_ else ""
@@ -75,7 +75,7 @@ def named(noun: str, attributes: Attributes, department: Department) -> str:
 
 
 def capitals(text: str) -> str:
-    """`men's shirt with long sleeve` -> `Men's Shirt with Long Sleeve`."""
+    """Return a text in title case: `men's shirt with long sleeve` -> `Men's Shirt with Long Sleeve`."""
     small = ("with", "for", "and")
     return " ".join(word if word in small else word[0].upper() + word[1:] for word in text.split())
 
@@ -83,7 +83,7 @@ def capitals(text: str) -> str:
 def _family(
     department: Department, kind: Kind, number: int, rng: random.Random, taken: set[str]
 ) -> list[Product]:
-    """A base product and its near-duplicates."""
+    """Return a base product and its near-duplicates."""
     brand = department.brands[(number + department.kinds.index(kind)) % len(department.brands)]
     base = _attributes(department, rng)
     options = {
@@ -92,15 +92,15 @@ def _family(
     }
     price = rng.randint(*kind.prices) + rng.choice((0.49, 0.95, 0.99))
     variants = []
-    for place in range(VARIANTS):
-        attributes, left, cost = base, options, price + rng.choice((-1, 0, 1))
-        if place in (1, 4):
+    for variant in range(VARIANTS):
+        attributes, offered, cost = base, options, price + rng.choice((-1, 0, 1))
+        if variant in (1, 4):
             attributes = _swapped(base, department, rng)
-        elif place == 2:
-            cost = price * rng.uniform(*DEAR)
-        elif place == 3:
-            left = _reduced(options, rng)
-        variants.append(_product(department, kind, brand, attributes, left, cost, rng, taken))
+        elif variant == 2:
+            cost = price * rng.uniform(*EXPENSIVE)
+        elif variant == 3:
+            offered = _reduced(options, rng)
+        variants.append(_product(department, kind, brand, attributes, offered, cost, rng, taken))
     return variants
 
 
@@ -113,20 +113,20 @@ def _attributes(department: Department, rng: random.Random) -> tuple[str, ...]:
 
 
 def _swapped(base: Attributes, department: Department, rng: random.Random) -> tuple[str, ...]:
-    """The same but for one attribute, which becomes another one of its role."""
-    place = rng.randrange(len(base))
-    pool = next(p for p in (department.before, department.with_, department.for_) if base[place] in p)
+    """Return the attributes with one of them replaced by another one of its role."""
+    position = rng.randrange(len(base))
+    pool = next(p for p in (department.before, department.with_, department.for_) if base[position] in p)
     other = rng.choice([attribute for attribute in pool if attribute not in base])
-    return (*base[:place], other, *base[place + 1 :])
+    return (*base[:position], other, *base[position + 1 :])
 
 
 def _reduced(options: Mapping[str, tuple[str, ...]], rng: random.Random) -> dict[str, tuple[str, ...]]:
-    """One value of every option is sold out."""
-    left = {}
+    """Return the options with one value of each sold out."""
+    remaining = {}
     for name, values in options.items():
         gone = rng.choice(values)
-        left[name] = tuple(value for value in values if value != gone)
-    return left
+        remaining[name] = tuple(value for value in values if value != gone)
+    return remaining
 
 
 def _product(
@@ -161,13 +161,13 @@ def _product(
 
 
 def _bullet(attribute: str, department: Department, rng: random.Random) -> str:
-    role = next(place for place, part in enumerate(department.by_role([attribute])) if part)
+    role = next(i for i, part in enumerate(department.by_role([attribute])) if part)
     text = rng.choice(BULLETS[role]).format(attribute)
     return text[0].upper() + text[1:]
 
 
 def _price(cost: float, rng: random.Random) -> tuple[float, str]:
-    """The price and its tag: one product in six shows a range that its price lies in."""
+    """Return the price in dollars and its tag; the tag of one product in six is a range that holds the price."""
     price = round(cost, 2)
     if rng.random() < 1 / 6:
         return price, f"${round(price * 0.9, 2)} to ${round(price * 1.1, 2)}"
@@ -175,7 +175,7 @@ def _price(cost: float, rng: random.Random) -> tuple[float, str]:
 
 
 def _asin(rng: random.Random, taken: set[str]) -> str:
-    """A new ten-character id."""
+    """Return a new ten-character id and add it to `taken`."""
     while True:
         asin = "B0" + "".join(rng.choices(ASIN_SIGNS, k=8))
         if asin not in taken:

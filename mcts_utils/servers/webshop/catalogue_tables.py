@@ -1,7 +1,7 @@
-"""The invented trade of the synthetic catalogue: kinds of product, brands, attributes, options. Tables only.
+"""Tables of the synthetic catalogue: kinds of product, brands, attributes, options. Data only.
 
-Everything is invented, or is plain English. An attribute has a role that says where it stands in an instruction:
-before the kind ("long lasting"), after "with" ("argan oil") or after "for" ("dry hair").
+Brands are invented; the other words are plain English. An attribute has a role, its position in an instruction: before
+the kind ("long lasting"), after "with" ("argan oil") or after "for" ("dry hair").
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from dataclasses import dataclass
 class Kind:
     """One kind of product."""
 
-    query: str  # plural, as an instruction names it
-    noun: str  # as a title names it
-    branch: str  # its level of the category tree, shared by some kinds
+    query: str  # plural, used in instructions
+    noun: str  # used in titles
+    branch: str  # second level of the category tree, shared by some kinds
     prices: tuple[int, int]  # dollars, low and high
 
 
 @dataclass(frozen=True)
 class Department:
-    """One category: what its products have in common."""
+    """One category, and the values that its products may have."""
 
     category: str
     root: str  # first level of the category tree
-    before: tuple[str, ...]
+    before: tuple[str, ...]  # attributes, by role
     with_: tuple[str, ...]
     for_: tuple[str, ...]
-    options: tuple[tuple[str, tuple[str, ...]], ...]  # name -> values that a product may have
+    options: tuple[tuple[str, tuple[str, ...]], ...]  # (name, values that a product may have)
     brands: tuple[str, ...]
     kinds: tuple[Kind, ...]
 
     def by_role(self, attributes: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-        """The attributes before the kind, those after "with", those after "for"."""
+        """Return the attributes in three parts: before the kind, after "with", after "for"."""
         listed = tuple(attributes)
         pools = (self.before, self.with_, self.for_)
         return tuple(tuple(a for a in listed if a in pool) for pool in pools)
 
 
 def words(text: str) -> tuple[str, ...]:
-    """A comma-separated list."""
+    """Return the parts of a comma-separated list."""
     return tuple(part.strip() for part in text.split(","))
 
 

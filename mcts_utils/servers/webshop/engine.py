@@ -1,8 +1,8 @@
-"""One player in the shop: the page looked at and what was chosen. No HTTP, no ids of sessions.
+"""One episode in the shop: the open page, the chosen options, and the effect of actions. No HTTP, no session ids.
 
-Actions are `search[words]` and `click[text on the page]`; the name of an action is read as it is, its argument in lower
-case. Anything else, and a click on what the page does not have, changes nothing and pays nothing. There is no guard
-after the end: a player can search again and buy again, as on AgentGym's server.
+Actions are `search[words]` and `click[text on the page]`; an action's name is case-sensitive, its argument is read in
+lower case. Any other text, and a click on something that is not on the page, changes nothing and pays nothing. There is
+no guard after the end: an agent can search and buy again, as on AgentGym's server.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ ACTION = re.compile(r"(.+)\[(.+)\]")  # greedy: `search[a [b] c]` is no search
 
 @dataclass
 class ShopSession:
-    """A session's state; small, because pages are made when they are asked for. Not thread-safe."""
+    """The state of one episode; pages are made only when they are read. Not thread-safe."""
 
     shop: Shop
     goal: Goal
     view: str = "search"  # search, results, item, one of pages.SUB_PAGES, or done
     keywords: tuple[str, ...] = ()
-    number: int = 1  # of the results page
+    number: int = 1  # of the results page, from 1
     product: Product | None = None
     options: dict[str, str] = field(default_factory=dict)  # chosen so far: name -> value
-    paid: float = 0.0  # by the last purchase
+    paid: float = 0.0  # reward of the last purchase, 0..1
 
     def copy(self) -> ShopSession:
-        """An independent player in the same state."""
+        """Return an independent session in the same state."""
         return replace(self, options=dict(self.options))
 
     def page(self) -> Page:
-        """The page looked at."""
+        """Return the open page."""
         text = self.goal.text
         if self.view == "search":
             return pages.search_page(text)
@@ -51,7 +51,7 @@ class ShopSession:
         return pages.sub_page(text, self.product, self.view)
 
     def instruction(self) -> str:
-        """The instruction as the page's heading has it.
+        """Return the instruction as the page's heading shows it.
 
         Raises:
             LookupError: the last page has none.
@@ -61,7 +61,7 @@ class ShopSession:
         return f"Instruction: {self.goal.text}" if self.view == "search" else f"Instruction:{self.goal.text}"
 
     def step(self, action: str) -> tuple[str, float, bool]:
-        """Page text, reward and done after one action.
+        """Execute one action; return the text of the page after it, the reward (0..1) and done.
 
         Raises:
             IndexError: a search for `<c>` without a category.
@@ -82,7 +82,7 @@ class ShopSession:
         self.product, self.options = None, {}
 
     def _click(self, text: str, click: Click) -> bool:
-        """Follow a click that the page has; True if it bought the product."""
+        """Execute a click that the page offers; return True if it bought the product."""
         if click.kind == "product":
             self.view, self.product = "item", self.shop.by_asin[text]
         elif click.kind == "option":
@@ -93,11 +93,11 @@ class ShopSession:
             self.view = "done"
             return True
         else:
-            self._turn(text)
+            self._open_page(text)
         return False
 
-    def _turn(self, button: str) -> None:
-        """Follow a button that leads to another page."""
+    def _open_page(self, button: str) -> None:
+        """Open the page to which a button leads."""
         if button == pages.BACK.lower():
             self.view, self.keywords, self.number, self.product, self.options = "search", (), 1, None, {}
         elif button == pages.NEXT.lower():

@@ -1,8 +1,8 @@
-"""Instructions and their order: WebShop's rules for price limits, option combinations and the shuffle. Pure.
+"""Goals and their order: WebShop's rules for price limits, option combinations and the shuffle. Pure.
 
-Two kinds of goals come out of the official files. Synthetic ones are what AgentGym's server plays: every combination
-of a product's options is a goal. Human ones are WebShop's own 12,087 instructions. Either list is shuffled by one seed,
-so an index means the same goal in every server that has the same files.
+The official files give two kinds of goals. Synthetic ones are those of AgentGym's server: every combination of a
+product's options is a goal. Human ones are WebShop's own 12,087 instructions. Both lists are shuffled with the same
+seed, so an index means the same goal on every server that has the same files.
 """
 
 from __future__ import annotations
@@ -15,24 +15,27 @@ from dataclasses import dataclass
 
 from mcts_utils.servers.webshop.models import NO_LIMIT, Goal, Product
 
-SEED = 233  # of the price limits and of the order
+SEED = 233  # for the price limits and for the order
 LIMITS = tuple(10.0 * step for step in range(1, 100))  # dollars
 LIMITS_NEAR = 4  # a limit is one of the next four above the price
-TEST_SHARE = 0.2  # of the goals that our own split tests with
+TEST_SHARE = 0.2  # of the goals' contents, in the test part of our own split
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """A text of the official files that goals are made of."""
+    """An instruction of the official files, from which goals are made."""
 
     product: Product
     text: str
     attributes: tuple[str, ...]
-    options: tuple[tuple[str, str], ...] = ()  # of a human one; a synthetic one takes every combination
+    options: tuple[tuple[str, str], ...] = ()  # of human ones; synthetic ones get every combination
 
 
 def limit_and_clause(price: float, rng: random.Random) -> tuple[float, str]:
-    """A limit above the price, and how the instruction says it: the higher one of two that are drawn."""
+    """Return a price limit in dollars and its clause in the instruction.
+
+    The limit is the higher one of two that are drawn from the next limits above the price.
+    """
     near = [limit for limit in LIMITS if limit > price][:LIMITS_NEAR]
     if len(near) < 2:
         return NO_LIMIT, ""
@@ -41,13 +44,13 @@ def limit_and_clause(price: float, rng: random.Random) -> tuple[float, str]:
 
 
 def with_options(text: str, options: Iterable[tuple[str, str]]) -> str:
-    """`Find me shirts` -> `Find me shirts with color: red, and size: small`."""
+    """Return a text with options: `Find me shirts` -> `Find me shirts with color: red, and size: small`."""
     listed = ", and ".join(f"{name}: {value}" for name, value in options)
     return f"{text} with {listed}" if listed else text
 
 
 def synthetic_goals(instructions: Iterable[Instruction]) -> list[Goal]:
-    """All option combinations of every instruction, in AgentGym's order."""
+    """Return a goal for every option combination of every instruction, in AgentGym's order."""
     rng = random.Random(SEED)
     goals = []
     for given in instructions:
@@ -61,7 +64,7 @@ def synthetic_goals(instructions: Iterable[Instruction]) -> list[Goal]:
 
 
 def human_goals(instructions: Iterable[Instruction]) -> list[Goal]:
-    """One goal per instruction with attributes, in WebShop's order."""
+    """Return a goal for every instruction that has attributes, in WebShop's order."""
     rng = random.Random(SEED)
     goals = []
     for given in instructions:
@@ -73,14 +76,14 @@ def human_goals(instructions: Iterable[Instruction]) -> list[Goal]:
 
 
 def shuffled(goals: Sequence[Goal]) -> list[Goal]:
-    """The order of the indices: it depends on the number of goals alone."""
+    """Return the goals in the order of their indices; the shuffle depends only on the number of goals."""
     order = list(goals)
     random.Random(SEED).shuffle(order)
     return order
 
 
 def split(goals: Sequence[Goal]) -> dict[str, list[int]]:
-    """Indices by content: goals that differ in the price clause alone are on one side."""
+    """Return goal indices under "train" and "test"; goals that differ only in the price clause are in the same part."""
     contents = sorted({goal.content for goal in goals}, key=lambda c: hashlib.sha256(c.encode()).digest())
     test = set(contents[: round(TEST_SHARE * len(contents))])
     halves: dict[str, list[int]] = {"train": [], "test": []}

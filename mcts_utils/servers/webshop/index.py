@@ -1,7 +1,7 @@
-"""Search over product texts by BM25 (package bm25s), with the settings of the search engine that WebShop uses.
+"""Full-text search over products by BM25 (package bm25s), with the settings of WebShop's search engine.
 
-k1 0.9, b 0.4, Lucene's stop words and idf. Plurals are folded by a rule of three endings where Lucene's analyzer has a
-full Porter stemmer. Equal scores come in the order of the products, so a search always answers the same.
+k1 0.9, b 0.4, Lucene's stop words and idf. Plurals are reduced by simple rules, where Lucene's analyzer has a full
+Porter stemmer. Equal scores are in the order of the products, so the results of a search are always the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import bm25s
 import numpy as np
 
-RESULTS = 50  # at most
+RESULTS = 50  # of a search, at most
 K1, B = 0.9, 0.4
 WORD = re.compile(r"[a-z0-9]+")
 STOP_WORDS = frozenset(
@@ -22,13 +22,13 @@ STOP_WORDS = frozenset(
 
 
 def tokens(text: str) -> list[str]:
-    """The words of a text as the index knows them."""
+    """Return the words of a text in the form that is indexed."""
     words = WORD.findall(text.lower().replace("'s", ""))
     return [singular(word) for word in words if word not in STOP_WORDS]
 
 
 def singular(word: str) -> str:
-    """`berries` -> `berry`, `dresses` -> `dress`, `shoes` -> `shoe`."""
+    """Return the singular of a word: `berries` -> `berry`, `dresses` -> `dress`, `shoes` -> `shoe`."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies"):
@@ -37,21 +37,21 @@ def singular(word: str) -> str:
 
 
 class Index:
-    """A fixed list of texts, found by words."""
+    """A search index over a fixed list of texts."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._engine = bm25s.BM25(method="lucene", k1=K1, b=B)
         self._engine.index([tokens(text) or [""] for text in texts], show_progress=False)
 
     def search(self, words: str, limit: int = RESULTS) -> list[int]:
-        """Positions of the texts that hold any of the words, best first, at most `limit`."""
-        asked = tokens(words)
-        if not asked:
+        """Return the positions of the texts that contain any of the words, best first, at most `limit`."""
+        query = tokens(words)
+        if not query:
             return []
-        scores = self._engine.get_scores(asked)
+        scores = self._engine.get_scores(query)
         found = np.flatnonzero(scores > 0)
         if len(found) > limit:
             least = np.partition(scores[found], -limit)[-limit]
-            found = found[scores[found] >= least]  # all that tie with the last one, so that the order decides
+            found = found[scores[found] >= least]  # keeps all ties with the last one; the order then decides
         order = np.argsort(-scores[found], kind="stable")
         return [int(position) for position in found[order][:limit]]

@@ -1,10 +1,10 @@
-"""Reading WebShop's own data files, where a person has them, by the rules of the original's loader.
+"""A loader of WebShop's own data files, by the rules of the original's loader. The files are not part of this project.
 
 A folder holds `items_shuffle.json` (products), `items_ins_v2.json` (attributes and synthetic instructions) and, for
-human goals, `items_human_ins.json`; `items_shuffle_1000.json` and `items_ins_v2_1000.json` are taken where the long
-files are not there. AgentGym's server plays the synthetic goals of the first 1,000 products, 6,910 of them: the default
-here, and then the indices are AgentGym's own. Prices of products that have a range are drawn from the product's id, so
-that they are the same at every start; the original draws them anew for every environment.
+human goals, `items_human_ins.json`; `items_shuffle_1000.json` and `items_ins_v2_1000.json` are read if the long files
+are missing. AgentGym's server has the 6,910 synthetic goals of the first 1,000 products, the default here; the indices
+are then AgentGym's own. A price within a range is drawn from the product's id, so it is the same at every start; the
+original draws it again for every environment.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ ATTRIBUTES = ("items_ins_v2.json", "items_ins_v2_1000.json")
 HUMAN = ("items_human_ins.json",)
 AGENTGYM_PRODUCTS, AGENTGYM_GOALS = 1000, 6910
 ASIN_LENGTH = 10  # longer ids are skipped
-UNPRICED = 100.0  # dollars
+UNPRICED = 100.0  # dollars, of a product without a price
 NO_ATTRIBUTES = ("DUMMY_ATTR",)
 CHUNK = 1 << 20  # characters read at a time
-BETWEEN = re.compile(r"[\s,]*")  # two elements
+SEPARATOR = re.compile(r"[\s,]*")  # between two elements
 
 
 class DataError(ValueError):
-    """A data file is missing or is not what it should be; the message is one line that names it."""
+    """A data file is missing or broken; the message is one line that names it."""
 
 
 def load_shop(folder: Path, human: bool = False, limit: int = AGENTGYM_PRODUCTS) -> Shop:
-    """The shop of a folder's files.
+    """Return the shop of a folder's files.
 
     Args:
         folder: where the files are.
-        human: play the instructions that people wrote instead of the synthetic ones.
-        limit: how many entries of the product file are read; 0 reads all.
+        human: use the goals that people wrote instead of the synthetic ones.
+        limit: the number of entries of the product file to read; 0 reads all.
 
     Raises:
-        DataError: a file is missing or broken, or it holds no goal.
+        DataError: a file is missing or broken, or there is no goal.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    attributes = read_table(found(folder, ATTRIBUTES))
-    written = read_table(found(folder, HUMAN)) if human else {}
-    path = found(folder, PRODUCTS)
+    attributes = read_table(first_existing(folder, ATTRIBUTES))
+    written = read_table(first_existing(folder, HUMAN)) if human else {}
+    path = first_existing(folder, PRODUCTS)
     products: dict[str, Product] = {}
     instructions: list[Instruction] = []
     for row, item in enumerate(islice(entries(path), limit or None)):
@@ -70,12 +70,16 @@ def load_shop(folder: Path, human: bool = False, limit: int = AGENTGYM_PRODUCTS)
         raise DataError(
             f"{path}: no goal for its {len(products)} products in {'/'.join(HUMAN if human else ATTRIBUTES)}"
         )
-    ours = human or limit != AGENTGYM_PRODUCTS or len(goals) != AGENTGYM_GOALS
-    return Shop(list(products.values()), goals, None if ours else AGENTGYM)
+    agentgym = not human and limit == AGENTGYM_PRODUCTS and len(goals) == AGENTGYM_GOALS
+    return Shop(list(products.values()), goals, AGENTGYM if agentgym else None)
 
 
-def found(folder: Path, names: tuple[str, ...]) -> Path:
-    """The first of the files that is there."""
+def first_existing(folder: Path, names: tuple[str, ...]) -> Path:
+    """Return the first of the files that exists.
+
+    Raises:
+        DataError: none does.
+    """
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -83,12 +87,16 @@ def found(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def describe(error: Exception) -> str:
-    """One line; a KeyError says what is missing."""
+    """Return a one-line description of an error; a KeyError names the missing field."""
     return f"no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """A JSON object, by product id."""
+    """Read a JSON object, keyed by product id.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else.
+    """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -99,26 +107,30 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The elements of a JSON array, one at a time: the product file has gigabytes, and its start may be enough."""
+    """Yield the elements of a JSON array one by one; the product file has gigabytes, and its start may be enough.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else.
+    """
     decoder, row = json.JSONDecoder(), 0
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(CHUNK)
-            place = skip(text, 0)
-            if not text.startswith("[", place):
+            position = skip_separator(text, 0)
+            if not text.startswith("[", position):
                 raise DataError(f"{path}: not a JSON array")
-            place += 1
+            position += 1
             while True:
-                place = skip(text, place)
+                position = skip_separator(text, position)
                 try:
-                    item, place = decoder.raw_decode(text, place)
+                    item, position = decoder.raw_decode(text, position)
                 except json.JSONDecodeError as error:
-                    if text.startswith("]", place):
+                    if text.startswith("]", position):
                         return
                     chunk = file.read(CHUNK)
                     if not chunk:
                         raise DataError(f"{path}: element {row}: {error}") from error
-                    text, place = text[place:] + chunk, 0
+                    text, position = text[position:] + chunk, 0
                     continue
                 yield item
                 row += 1
@@ -126,15 +138,15 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: {error}") from error
 
 
-def skip(text: str, place: int) -> int:
-    """Where the next element starts."""
-    found = BETWEEN.match(text, place)
-    assert found is not None  # it matches nothing at all
-    return found.end()
+def skip_separator(text: str, position: int) -> int:
+    """Return the position at which the next element starts."""
+    match = SEPARATOR.match(text, position)
+    assert match is not None  # it also matches the empty text
+    return match.end()
 
 
 def read_product(item: dict[str, Any], known: dict[str, Any]) -> Product:
-    """One element of the product file with its entry of the attribute file."""
+    """Return the product of an element of the product file and its entry of the attribute file."""
     bullets = item["small_description"]
     price, tag = read_price(item["asin"], item.get("pricing"))
     return Product(
@@ -153,7 +165,7 @@ def read_product(item: dict[str, Any], known: dict[str, Any]) -> Product:
 
 
 def read_price(asin: str, pricing: str | None) -> tuple[float, str]:
-    """Price in dollars and tag of a text such as "$58.99" or "$58.99 - $66.99"."""
+    """Return the price in dollars and the tag of a text such as "$58.99" or "$58.99 - $66.99"."""
     prices = [float(re.sub(r"[^\d.]", "", part)) for part in (pricing or "").split("$")[1:]]
     if not prices:
         return UNPRICED, f"${UNPRICED}"
@@ -163,7 +175,7 @@ def read_price(asin: str, pricing: str | None) -> tuple[float, str]:
 
 
 def read_options(customization: dict[str, Any] | None) -> dict[str, tuple[str, ...]]:
-    """Option name -> values, in lower case."""
+    """Return option name -> values, in lower case."""
     return {
         name.lower(): tuple(entry["value"].strip().replace("/", " | ").lower() for entry in listed)
         for name, listed in (customization or {}).items()
@@ -172,7 +184,7 @@ def read_options(customization: dict[str, Any] | None) -> dict[str, tuple[str, .
 
 
 def read_instruction(product: Product, entry: dict[str, Any]) -> Instruction | None:
-    """An entry with an instruction: of the attribute file, or one of the human file."""
+    """Return the instruction of an entry of the attribute file or of the human file; None if it has none."""
     if entry.get("instruction") is None:
         return None
     options = entry.get("instruction_options") or []

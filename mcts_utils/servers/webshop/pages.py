@@ -1,4 +1,4 @@
-"""The pages as a player sees them: visible texts joined by ` [SEP] `, and what can be clicked. Pure.
+"""The pages as an agent sees them: visible texts joined by ` [SEP] `, and the clicks that a page offers. Pure.
 
 Texts and their order are those of AgentGym's WebShop server in its text mode.
 """
@@ -19,48 +19,54 @@ BACK, PREVIOUS, NEXT, BUY = "Back to Search", "< Prev", "Next >", "Buy Now"
 
 @dataclass(frozen=True)
 class Click:
-    """What a click means: a button, a product's id, or a value of the option `option`."""
+    """The meaning of a click: a button, a product's id, or a value of an option."""
 
     kind: str  # "button", "product" or "option"
-    option: str = ""
+    option: str = ""  # the option's name
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page. `clicks` maps the lower-case text to click onto its meaning, in the order of /available_actions."""
+    """One page."""
 
     text: str
-    clicks: Mapping[str, Click] = field(default_factory=dict)
+    clicks: Mapping[str, Click] = field(
+        default_factory=dict
+    )  # by lower-case text, in the order of /available_actions
     search_bar: bool = False
 
 
 def joined(texts: Iterable[str]) -> str:
-    """Texts as a browser without a screen reads them: an empty one, or one of blank lines, is no text at all."""
+    """Join texts as AgentGym's text mode does: empty ones, and those of blank lines, are left out."""
     return SEPARATOR.join(text.strip() for text in texts if text and (text.strip() or "\n" not in text))
 
 
 def buttons(*names: str) -> dict[str, Click]:
+    """Return the clicks of some buttons."""
     return {name.lower(): Click("button") for name in names}
 
 
 def search_page(goal: str) -> Page:
-    """Where every session starts."""
+    """Return the first page of every session."""
     return Page(joined(["WebShop", "Instruction:", goal, "Search"]), buttons("Search"), search_bar=True)
 
 
 def results_page(goal: str, found: Sequence[Product], number: int) -> Page:
-    """Page `number` (from 1) of the results; it has a next page whether there are more or not."""
-    turns = [PREVIOUS, NEXT] if number > 1 else [NEXT]
+    """Return page `number` (from 1) of the results; it always offers a next page, even after the last result."""
+    page_buttons = [PREVIOUS, NEXT] if number > 1 else [NEXT]
     shown = found[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
-    texts = ["Instruction:", goal, BACK, f"Page {number} (Total results: {len(found)})", *turns]
+    texts = ["Instruction:", goal, BACK, f"Page {number} (Total results: {len(found)})", *page_buttons]
     for product in shown:
         texts += [product.asin, product.title, product.price_tag]
-    clicks = buttons(BACK, *turns) | {product.asin.lower(): Click("product") for product in shown}
+    clicks = buttons(BACK, *page_buttons) | {product.asin.lower(): Click("product") for product in shown}
     return Page(joined(texts), clicks)
 
 
 def item_page(goal: str, product: Product) -> Page:
-    """One product. What was chosen does not show. Of two options with one value the later one is clicked."""
+    """Return the page of a product. It does not show the chosen options.
+
+    A value that two options share means the later one.
+    """
     texts = ["Instruction:", goal, BACK, PREVIOUS]
     clicks = buttons(BACK, PREVIOUS, *SUB_PAGES, BUY)
     for name, values in product.options.items():
@@ -71,10 +77,10 @@ def item_page(goal: str, product: Product) -> Page:
 
 
 def sub_page(goal: str, product: Product, name: str) -> Page:
-    """Description, Features or Reviews (there are no reviews) of a product."""
+    """Return the page of a product's Description, Features or Reviews (there are no reviews)."""
     content = {
         "Description": [product.description],
-        # The blank stands before every bullet there, so that an empty one still makes a text.
+        # The public server puts a blank before every bullet, so an empty one still makes a text.
         "Features": [f" {bullet}" for bullet in product.bullets],
         "Reviews": [],
     }[name]
@@ -82,7 +88,7 @@ def sub_page(goal: str, product: Product, name: str) -> Page:
 
 
 def done_page(product: Product, options: Mapping[str, str], reward: float) -> Page:
-    """The end; it tells the reward, and of the goal nothing."""
+    """Return the last page; it shows the reward, but nothing of the goal."""
     unknown = [text for name in ("attrs", "category", "query", "product category") for text in (name, "None")]
     target = [
         "asin",
@@ -104,7 +110,7 @@ def done_page(product: Product, options: Mapping[str, str], reward: float) -> Pa
 
 
 def options_shown(options: Mapping[str, str]) -> str:
-    """Options as the last page shows them: JSON with sorted keys, the signs of HTML escaped."""
+    """Return options as the last page shows them: JSON with sorted keys, HTML's special characters escaped."""
     text = json.dumps(dict(options), sort_keys=True)
     for sign in "<>&'":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
