@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Builds docs/ into runs/docs: open runs/docs/index.html. Pages and search work from disk, without a server or a network.
+# Builds the documentation into runs/docs: open runs/docs/index.html. Pages and search work from disk, without a server or
+# a network.
 #   bash scripts/docs.sh
-# Exit code 1: a page, heading, file or image that a page or README.md links to is not there; page and link are named.
-# External addresses are not checked. The builder (requirements-docs.txt) is put into .venv the first time.
+# Exit code 1: a page, heading, file or image that docs/*.md, README.md or results/experiment.md links to is not there;
+# page and link are named. External addresses are not checked. The builder (requirements-docs.txt) is put into .venv the
+# first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ ! -f .venv/.stamp ]; then bash scripts/setup.sh --no-train; fi
@@ -12,5 +14,6 @@ if [ "$(cat .venv/.stamp-docs 2>/dev/null)" != "$stamp" ]; then
   echo "$stamp" >.venv/.stamp-docs
 fi
 rm -rf runs/docs
-.venv/bin/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -d runs/docs/.doctrees docs runs/docs
+.venv/bin/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -c docs . runs/docs
+echo '<meta http-equiv="refresh" content="0; url=docs/index.html">' >runs/docs/index.html
 echo "docs.sh: runs/docs/index.html"

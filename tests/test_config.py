@@ -1,4 +1,4 @@
-"""Settings: what a user sets, what is refused, and that the key stays out of everything written."""
+"""Settings: defaults, refused values, and that the API key is never written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mcts_utils.config import settings_from_env
+from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.types import InputError
 
 
@@ -14,7 +14,8 @@ def test_defaults_are_the_papers_numbers():
     s = settings_from_env({})
     assert (s.task, s.max_depth, s.itera, s.n_gen, s.n_rollout, s.temp) == ("textcraft", 20, 8, 4, 8, 1.0)
     assert (s.uct_c, s.alpha, s.beta, s.prompt, s.max_token_length) == (0.25, 0.5, 0.2, "full", 256)
-    assert (s.concurrency, s.local) == (16, False)
+    assert (s.concurrency, s.workers, s.local) == (16, 16, False)
+    assert s == Settings()
     assert s.workers * s.n_rollout >= 2 * s.concurrency  # one tree's pause must not empty the slots
 
 

@@ -1,0 +1,87 @@
+"""`python -m mcts_utils`: print what there is to run."""
+
+from __future__ import annotations
+
+COMMANDS = (
+    (
+        "stages",
+        (
+            ("python mcts_collection.py", "1: search trees over training tasks"),
+            ("python path_collection.py", "2: revision records from trees; --verify executes a file again"),
+            ("python xtuner_config/train.py", "3: train a model on records with XTuner"),
+            ("python eval.py", "4: evaluate a model; compare and loops work on finished runs"),
+        ),
+    ),
+    (
+        "whole runs",
+        (
+            ("bash scripts/demo.sh", "one round on the bundled environment and actor"),
+            ("bash scripts/iteration.sh", "one iteration with your model and server"),
+            ("bash scripts/run_all.sh", "several iterations on several environments; DRY_RUN=1 estimates them"),
+            ("bash scripts/experiment.sh", "the paper's arms in our small world"),
+        ),
+    ),
+    (
+        "servers",
+        (
+            ("python -m mcts_utils.servers.textcraft", "bundled TextCraft server"),
+            ("python -m mcts_utils.servers.sciworld", "bundled ScienceWorld server"),
+            ("python -m mcts_utils.servers.webshop", "bundled WebShop server"),
+            ("python -m mcts_utils.servers.mock_llm", "a stand-in for a language model that plays by plan"),
+            ("python -m mcts_utils.servers.demo_tasks", "the tasks that the stand-in's players know"),
+            ("bash scripts/serve.sh", "serve a model folder: vLLM, or the local actor"),
+            ("python -m mcts_utils.actors.serve", "the local actor as a chat endpoint"),
+        ),
+    ),
+    (
+        "training data",
+        (
+            ("python xtuner_config/preview.py", "one row with its trained tokens highlighted"),
+            ("python xtuner_config/export.py", "records for TRL, LLaMA-Factory or OpenAI"),
+            ("python -m mcts_utils.training.tokenizer_check", "an endpoint's chat template against the trained one"),
+            ("python -m mcts_utils.training.render_config", "write the configs of xtuner_config/ again"),
+        ),
+    ),
+    (
+        "reports on finished runs",
+        (
+            ("python -m mcts_utils.report.runs.round", "one round: before and after"),
+            ("python -m mcts_utils.report.runs.iteration", "one iteration on several environments"),
+            ("python -m mcts_utils.report.runs.iterations", "all iterations of a run"),
+            ("python -m mcts_utils.report.data", "the training data: counts, lengths, drop reasons"),
+            ("python -m mcts_utils.report.judge", "the judge against two oracles"),
+            ("python -m mcts_utils.report.budget", "search and baselines at equal cost"),
+            ("python -m mcts_utils.report.cost", "what a whole run will cost"),
+            ("python -m mcts_utils.report.experiment", "tables and figures of the experiment"),
+        ),
+    ),
+    (
+        "for developers",
+        (
+            ("bash scripts/check.sh", "all checks"),
+            ("bash scripts/docs.sh", "build the pages"),
+            ("bash scripts/bench.sh", "how fast the pipeline is"),
+            ("python -m mcts_utils.bench", "the same, with flags"),
+            ("bash scripts/make_actor.sh", "make the bundled actor again"),
+            ("python -m mcts_utils.tiny_actor.make", "its base, then its habits"),
+            ("python -m mcts_utils.tiny_actor.card", "its card, measured"),
+            ("python -m mcts_utils.servers.textcraft.make_recipes", "TextCraft's recipes"),
+            ("python -m mcts_utils.servers.sciworld.make_gold", "ScienceWorld's gold paths"),
+        ),
+    ),
+)
+
+
+def main() -> int:
+    """Print every command with what it does, and return exit code 0."""
+    width = max(len(command) for _, rows in COMMANDS for command, _ in rows)
+    print("Agent-R: what there is to run. Each says more with --help, each script at its head.")
+    for title, rows in COMMANDS:
+        print(f"\n{title}")
+        for command, what in rows:
+            print(f"  {command:<{width}}  {what}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Read the settings from environment variables and the `.env` file. Nothing else reads os.environ."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from pydantic import ValidationError
+
+from mcts_utils.config.settings import LOCAL_CONCURRENCY, Settings, default_workers, fault_line, variable
+from mcts_utils.types import InputError
+
+PROMPT_KEY = "agent_r_prompt"  # in MODEL_DIR/config.json: the prompt that the model was trained with
+
+
+def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of `environ`; by default of os.environ over the `.env` file of the working folder.
+
+    An empty value counts as not set.
+
+    Raises:
+        InputError: naming the variable and its value.
+    """
+    if environ is None:
+        environ = {**{k: v for k, v in dotenv_values(".env").items() if v is not None}, **os.environ}
+    names = [field.name for field in fields(Settings)]
+    given: dict[str, Any] = {
+        name: text for name in names if (text := environ.get(variable(name), "").strip())
+    }
+    try:
+        return _with_dependent_defaults(Settings(**given), given)
+    except ValidationError as error:
+        raise InputError(fault_line(error, given)) from None
+
+
+def _with_dependent_defaults(settings: Settings, given: Mapping[str, str]) -> Settings:
+    """Return the settings with those defaults that depend on other settings; check what depends on several."""
+    address = settings.ray_address
+    if settings.executor == "ray" and not re.fullmatch(r"(auto|local|[^:/\s]+:\d+)?", address):
+        raise InputError(f"RAY_ADDRESS must be host:port, auto or local: {address!r}")
+    if settings.local and settings.concurrency == 0:  # its engine takes all requests as one batch
+        raise InputError("CONCURRENCY 'auto' is for an endpoint: a local model (MODEL_DIR) wants a number")
+    changes: dict[str, Any] = {}
+    if settings.local and "concurrency" not in given:
+        changes["concurrency"] = LOCAL_CONCURRENCY
+    if settings.model_dir and "model_name" not in given:
+        changes["model_name"] = Path(settings.model_dir).resolve().name
+    if "prompt" not in given and (named := _prompt_of(settings.model_dir)) is not None:
+        changes["prompt"] = named
+    if "workers" not in given:
+        in_flight = replace(settings, **changes).in_flight
+        changes["workers"] = default_workers(in_flight, settings.n_rollout, settings.local)
+    return settings.override(**changes)
+
+
+def _prompt_of(model_dir: str) -> str | None:
+    """Return the prompt that the model's own config names, or None."""
+    path = Path(model_dir, "config.json")
+    if not model_dir or not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"MODEL_DIR: {path} is not JSON: {error}") from error
+    return str(config[PROMPT_KEY]) if isinstance(config, dict) and PROMPT_KEY in config else None

@@ -1,0 +1,49 @@
+"""Progress: whole lines in a log, a bar on a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = """
+from mcts_utils.terminal import Progress
+with Progress(total=2000, desc="search", unit="tree") as bar:
+    for i in range(2000):
+        bar.update(1)
+        if i == 5:
+            Progress.write("a message", file=__import__("sys").stderr)
+    bar.set_postfix(failed=3, refresh=False)
+"""
+
+
+def test_a_log_gets_whole_lines_and_few_of_them():
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert "\r" not in done.stderr
+    assert lines[0].startswith("search: 0/2000 tree, 00:00 elapsed")
+    assert "a message" in lines
+    assert lines[-1].startswith("search: 2000/2000 tree")
+    assert lines[-1].endswith("failed=3")
+    assert len(lines) < 6
+
+
+def test_a_terminal_gets_a_bar():
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, stderr=theirs, check=True)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:
+        pass  # the other end is closed
+    os.close(ours)
+    assert b"\rsearch: 100%" in shown
