@@ -1,4 +1,4 @@
-"""Write records for other trainers. `python xtuner_config/export.py --help`."""
+"""Write records in the formats of other trainers. `python xtuner_config/export.py --help`."""
 
 import sys
 from pathlib import Path

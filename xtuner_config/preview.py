@@ -1,4 +1,4 @@
-"""Print one row with its trained tokens highlighted. `python xtuner_config/preview.py --help`."""
+"""Show which tokens of a row are trained. `python xtuner_config/preview.py --help`."""
 
 import sys
 from pathlib import Path

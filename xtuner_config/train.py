@@ -1,4 +1,4 @@
-"""Stage 3: records -> XTuner -> a model folder. `python xtuner_config/train.py --help`."""
+"""Stage 3: train a model on records with XTuner. `python xtuner_config/train.py --help`."""
 
 import sys
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""How the bundled actor is made: demonstrations, tokenizer, training, card. Not used by the pipeline's stages."""
+"""Make the bundled actor: demonstrations, tokenizer, training, model card. The pipeline's stages do not use it."""

@@ -2,8 +2,8 @@
 
     python -m mcts_utils.tiny_actor.card --base runs/tiny_actor/base --model models/tiny_actor
 
-Everything is measured on the held-out goals: skill by greedy episodes, judging by its verdicts on steps of its own
-sampled episodes, against the planner's distance to the goal.
+Both are measured on the held-out goals: skill with greedy episodes, judging with the actor's verdicts on steps of its
+own sampled episodes. A verdict is right if it agrees with the planner's distance to the goal.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.evaluation import metrics
@@ -29,6 +27,7 @@ from mcts_utils.prompts import judge_messages, parse_verdict
 from mcts_utils.rollouts.episode import run_episode
 from mcts_utils.servers.textcraft.world import Session, World, load_world
 from mcts_utils.storage.files import write_json
+from mcts_utils.terminal import Progress
 from mcts_utils.tiny_actor import make
 from mcts_utils.tiny_actor.demonstrations import ScriptedPlayer, oracle_verdict, refused
 from mcts_utils.types import Actor, Environment, Episode, StepResult, Task
@@ -39,8 +38,8 @@ LABELS = ("good", "bad", "uncertain")
 CARD = Path(__file__).with_name("card.md")  # the template
 
 
-class InProcess(Environment):
-    """A TextCraft session without a server."""
+class InProcessTextCraft(Environment):
+    """A TextCraft environment without a server."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -55,24 +54,24 @@ class InProcess(Environment):
         return StepResult(observation, float(reward), done)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is no session to close."""
 
 
-def episodes(world: World, actor: Actor, goals: Sequence[int], temperature: float) -> list[Episode]:
-    """One episode per goal."""
+def play_episodes(world: World, actor: Actor, goals: Sequence[int], temperature: float) -> list[Episode]:
+    """Return one episode per goal, in the order of the goals."""
 
-    def work(index: int) -> Episode:
-        env = InProcess(world)
+    def play(index: int) -> Episode:
+        env = InProcessTextCraft(world)
         return run_episode(
             actor, env, index, prompt="brief", max_steps=MAX_STEPS, temperature=temperature, seed=index
         )
 
-    with tqdm(total=len(goals), desc="episodes", unit="goal") as bar:
-        return all_of(goals, dict(run_tasks(goals, work, 64, bar, Event())))
+    with Progress(total=len(goals), desc="episodes", unit="goal") as bar:
+        return results_in_order(goals, dict(run_tasks(goals, play, 64, bar, Event())))
 
 
-def all_of(jobs: Sequence[int], results: Mapping[int, T | Exception]) -> list[T]:
-    """The results in the jobs' order; raises the first failure."""
+def results_in_order(jobs: Sequence[int], results: Mapping[int, T | Exception]) -> list[T]:
+    """Return the results in the order of the jobs; raise the first failure."""
     found = []
     for job in jobs:
         result = results[job]
@@ -82,29 +81,33 @@ def all_of(jobs: Sequence[int], results: Mapping[int, T | Exception]) -> list[T]
     return found
 
 
-def skill(world: World, actor: Actor, goals: Sequence[int]) -> dict[str, Any]:
-    """Greedy success on the goals, and what the failures look like."""
-    played = episodes(world, actor, goals, 0.0)
-    solved = metrics.success_rate([episode.reward for episode in played])
-    shape = metrics.behaviour([e.steps for e in played], lambda step: refused(step.observation))
+def measure_skill(world: World, actor: Actor, goals: Sequence[int]) -> dict[str, Any]:
+    """Return the greedy success rate on the goals, by depth too, and the shares of refused and repeated actions."""
+    played = play_episodes(world, actor, goals, 0.0)
+    success = metrics.success_rate([episode.reward for episode in played])
+    behaviour = metrics.behaviour([e.steps for e in played], lambda step: refused(step.observation))
     by_depth: dict[int, list[float]] = {}
     for index, episode in zip(goals, played, strict=True):
         by_depth.setdefault(world.depth[world.goals[index]], []).append(episode.reward)
     return {
-        "success_rate": solved.mean,
-        "ci95": solved.ci95,
-        "n": solved.n,
+        "success_rate": success.mean,
+        "ci95": success.ci95,
+        "n": success.n,
         "by_depth": {str(d): [round(sum(r) / len(r), 3), len(r)] for d, r in sorted(by_depth.items())},
-        "invalid_action_share": shape["invalid_action_share"],
-        "repeated_action_share": shape["repeated_action_share"],
+        "invalid_action_share": behaviour["invalid_action_share"],
+        "repeated_action_share": behaviour["repeated_action_share"],
     }
 
 
-def judging(world: World, actor: Actor, goals: Sequence[int], per_episode: int = 3) -> dict[str, Any]:
-    """The judge's verdicts on steps of sampled episodes against the planner's."""
+def measure_judging(world: World, actor: Actor, goals: Sequence[int], per_episode: int = 3) -> dict[str, Any]:
+    """Compare the actor's verdicts on `per_episode` steps of each sampled episode with the planner's.
+
+    Returns:
+        Error rate, precision and recall of "bad" (None if undefined), and the table of planner's and actor's labels.
+    """
     rng = random.Random(0)
     questions = []
-    for episode in episodes(world, actor, goals, 1.0):
+    for episode in play_episodes(world, actor, goals, 1.0):
         goal = world.goals[episode.task.index]
         player = ScriptedPlayer(world, goal, world.commands(goal))
         for step in episode.steps:
@@ -114,13 +117,15 @@ def judging(world: World, actor: Actor, goals: Sequence[int], per_episode: int =
             asked = judge_messages(episode.task, episode.steps[:at], episode.steps[at], "brief")
             questions.append((asked, oracle_verdict(player, at)[0].lower()))
 
-    def work(number: int) -> str:
+    def ask(number: int) -> str:
         answer = parse_verdict(actor.sample(questions[number][0], 1, 0.0)[0].text)
         return answer[0] if answer else "unparsed"
 
-    with tqdm(total=len(questions), desc="verdicts", unit="step") as bar:
-        said = all_of(range(len(questions)), dict(run_tasks(range(len(questions)), work, 64, bar, Event())))
-    table = Counter((questions[i][1], said[i]) for i in range(len(questions)))
+    with Progress(total=len(questions), desc="verdicts", unit="step") as bar:
+        labels = results_in_order(
+            range(len(questions)), dict(run_tasks(range(len(questions)), ask, 64, bar, Event()))
+        )
+    table = Counter((questions[i][1], labels[i]) for i in range(len(questions)))
     right = sum(count for (truth, label), count in table.items() if truth == label)
     bad_said = sum(count for (_, label), count in table.items() if label == "bad")
     bad_true = sum(count for (truth, _), count in table.items() if truth == "bad")
@@ -136,23 +141,24 @@ def judging(world: World, actor: Actor, goals: Sequence[int], per_episode: int =
 
 
 def measure(folder: Path, with_judge: bool) -> dict[str, Any]:
-    """Skill, and judging where asked, of one model folder."""
+    """Return the skill of a model folder, and its judging if `with_judge`."""
     world = load_world()
     goals = world.split()["test"]
     settings = replace(settings_from_env({"MODEL_DIR": str(folder)}), max_token_length=96)
     with closing(make_actor(settings)) as actor:
-        found = {"skill": skill(world, actor, goals)}
+        measured = {"skill": measure_skill(world, actor, goals)}
         if with_judge:
-            found["judge"] = judging(world, actor, goals)
-    return found
+            measured["judge"] = measure_judging(world, actor, goals)
+    return measured
 
 
 def percent(value: float | None) -> str:
+    """Return a share as a percentage, or "-"."""
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def card(base: dict[str, Any], model: dict[str, Any], config: dict[str, Any], parameters: int) -> str:
-    """The model card, from measured numbers and the constants of make.py."""
+def render_card(base: dict[str, Any], model: dict[str, Any], config: dict[str, Any], parameters: int) -> str:
+    """Return the model card, from measured numbers and the constants of make.py."""
     before, after, judge = base["skill"], model["skill"], model["judge"]
     columns = (*LABELS, "unparsed")
     rows = [
@@ -169,10 +175,10 @@ def card(base: dict[str, Any], model: dict[str, Any], config: dict[str, Any], pa
         haste=make.HASTE,
         stubborn=make.STUBBORN,
         max_steps=MAX_STEPS,
-        base_solved=solved(before),
+        base_solved=success_text(before),
         base_refused=percent(before["invalid_action_share"]),
         base_repeated=percent(before["repeated_action_share"]),
-        solved=solved(after),
+        solved=success_text(after),
         refused=percent(after["invalid_action_share"]),
         repeated=percent(after["repeated_action_share"]),
         depths=", ".join(depths),
@@ -185,20 +191,21 @@ def card(base: dict[str, Any], model: dict[str, Any], config: dict[str, Any], pa
     )
 
 
-def solved(found: dict[str, Any]) -> str:
-    """A success rate with its interval and n."""
-    low, high = found["ci95"]
-    return f"{percent(found['success_rate'])} ({100 * low:.1f} to {100 * high:.1f}, n = {found['n']})"
+def success_text(skill: dict[str, Any]) -> str:
+    """Return a success rate with its interval and n."""
+    low, high = skill["ci95"]
+    return f"{percent(skill['success_rate'])} ({100 * low:.1f} to {100 * high:.1f}, n = {skill['n']})"
 
 
 def main() -> int:
+    """Measure both models and write the card; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     args = parser.parse_args()
     base, model = measure(args.base, with_judge=False), measure(args.model, with_judge=True)
     config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
-    text = card(base, model, config, parameters(args.model))
+    text = render_card(base, model, config, parameters(args.model))
     (args.model / "README.md").write_text(text, encoding="utf-8")
     write_json(args.model / "card.json", {"base": base, "model": model})
     print(text)
@@ -206,7 +213,7 @@ def main() -> int:
 
 
 def parameters(folder: Path) -> int:
-    """Number of parameters in the safetensors file."""
+    """Return the number of parameters in the safetensors file."""
     from safetensors import safe_open
 
     with safe_open(folder / "model.safetensors", "pt") as tensors:

@@ -1,7 +1,7 @@
 """Training dialogues for the bundled actor, from TextCraft's planner: skilled play, bad habits, and judging.
 
-Only goals of the train split are ever shown. A dialogue is a list of weighted turns; the weight of a turn is the loss
-weight of its tokens.
+A dialogue is a list of turns, each with the loss weight of its tokens. Which goals are played, and in which proportions
+the kinds of dialogue are mixed, is decided in make.py.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mcts_utils.servers.textcraft.planner import CRAFT, Action, NoPlan, Planner
 from mcts_utils.servers.textcraft.world import Session, World, text
 from mcts_utils.types import Step, Task
 
-USER_WEIGHT = 0.1  # some loss on observations starts the learning faster; none on the system turn
+USER_WEIGHT = 0.1  # a small loss on observations makes early learning faster; the system turn has none
 REFUSED = ("Could not", "Wrong item")
 MAX_TURNS = 24
 SYSTEM = system_prompt("textcraft", "brief")
-# Words that carry meaning beyond naming an item, so they keep it when names are permuted: the grammar, and the
-# tags whose members are raw (an agent must know that "oak logs" asks for "oak log").
+# Words that are not permuted with the names of items because they mean more than a name: the grammar, and the tags
+# whose members are raw materials (an agent must know that "oak logs" asks for "oak log").
 FIXED_WORDS = set(
     """
     crafting commands craft using goal thought action get inventory to i need have what needs got crafted could
@@ -46,12 +46,12 @@ Dialogue = list[DemoTurn]
 
 
 def refused(observation: str) -> bool:
-    """True if the game refused the action."""
+    """Return whether the game refused the action."""
     return observation.startswith(REFUSED)
 
 
-def act(action: Action, goal: str) -> tuple[str, str]:
-    """(thought, command) of a planned action."""
+def planned_turn(action: Action, goal: str) -> tuple[str, str]:
+    """Return (thought, command) for a planned action."""
     if action.kind == CRAFT:
         return f"I have what {text(action.item)} needs.", action.command
     amount = action.command.removeprefix("get ")
@@ -59,7 +59,7 @@ def act(action: Action, goal: str) -> tuple[str, str]:
 
 
 class ScriptedPlayer:
-    """Plays one goal by the planner, or by a mistake, and keeps the dialogue."""
+    """A game for one goal: plays given turns, plans from the current inventory, and keeps the dialogue."""
 
     def __init__(self, world: World, goal: str, commands: list[str]) -> None:
         self.world, self.goal, self.commands = world, goal, commands
@@ -67,18 +67,24 @@ class ScriptedPlayer:
         self.planner = Planner(world, goal, commands)
         self.opening = world.opening(goal, commands)
         self.steps: list[Step] = []
-        self.weights: list[float] = []
+        self.weights: list[float] = []  # loss weight of each step's reply
 
     def plan(self) -> list[Action]:
+        """Return the actions that still lead to the goal.
+
+        Raises:
+            NoPlan: if no listed command can bring back what is missing.
+        """
         return self.planner.plan(self.session.inventory)
 
     def play(self, thought: str, command: str, weight: float) -> None:
+        """Execute one turn and keep it."""
         observation, reward, done = self.session.step(command)
         self.steps.append(Step(reply_text(thought, command), command, observation, float(reward), done))
         self.weights.append(weight)
 
     def dialogue(self) -> Dialogue:
-        """The acting dialogue, ending with an assistant turn."""
+        """Return the acting dialogue; it ends with an assistant turn."""
         turns = [DemoTurn("system", SYSTEM, 0.0), DemoTurn("user", self.opening, USER_WEIGHT)]
         for step, weight in zip(self.steps, self.weights, strict=True):
             turns += [
@@ -88,19 +94,20 @@ class ScriptedPlayer:
         return turns[:-1]
 
 
-Choice = Callable[[ScriptedPlayer, list[Action], random.Random], tuple[str, str] | None]
+# A kind of mistake: (player, plan, rng) -> (thought, command), or None if it is not possible now.
+Mistake = Callable[[ScriptedPlayer, list[Action], random.Random], tuple[str, str] | None]
 
 
 def premature(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
-    """Crafts something later in the plan, mostly the goal, before its ingredients are there."""
+    """Craft a later item of the plan, mostly the goal, before its ingredients are available."""
     later = [a for a in plan[1:] if a.kind == CRAFT]
     if not later:
         return None
-    return act(later[-1] if rng.random() < 0.7 else rng.choice(later), player.goal)
+    return planned_turn(later[-1] if rng.random() < 0.7 else rng.choice(later), player.goal)
 
 
 def fetch_crafted(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
-    """Tries to get an item that must be crafted."""
+    """Try to get an item that must be crafted."""
     made = [a for a in plan if a.kind == CRAFT and a.purpose]
     if not made:
         return None
@@ -110,7 +117,7 @@ def fetch_crafted(player: ScriptedPlayer, plan: list[Action], rng: random.Random
 
 
 def repeat_refused(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
-    """Does again what was just refused."""
+    """Repeat the action that was just refused."""
     if not player.steps or not refused(player.steps[-1].observation):
         return None
     thought, command = player.steps[-1].reply.split("\n")
@@ -118,7 +125,7 @@ def repeat_refused(player: ScriptedPlayer, plan: list[Action], rng: random.Rando
 
 
 def wrong_amount(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
-    """Fetches one or two too many or too few."""
+    """Get one or two items too many or too few."""
     match = re.fullmatch(r"get (\d+) (.*)", plan[0].command)
     if not match:
         return None
@@ -127,7 +134,7 @@ def wrong_amount(player: ScriptedPlayer, plan: list[Action], rng: random.Random)
 
 
 def stray(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
-    """Fetches or crafts something that is listed but not needed, or looks at the inventory."""
+    """Get or craft something that is listed but not needed, or look at the inventory."""
     line = rng.choice(player.commands)
     made, _, needs = line.partition(" using ")
     if rng.random() < 0.4:
@@ -138,7 +145,7 @@ def stray(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tup
     return "I need to see what I have.", "inventory"
 
 
-SLIPS: tuple[tuple[Choice, float], ...] = (
+SLIPS: tuple[tuple[Mistake, float], ...] = (
     (repeat_refused, 0.3),
     (premature, 0.3),
     (fetch_crafted, 0.2),
@@ -148,13 +155,13 @@ SLIPS: tuple[tuple[Choice, float], ...] = (
 
 
 def slip(player: ScriptedPlayer, plan: list[Action], rng: random.Random) -> tuple[str, str] | None:
-    """A random mistake of any kind."""
-    choices, weights = zip(*SLIPS, strict=True)
-    return rng.choices(choices, weights)[0](player, plan, rng)
+    """Return a mistake of a random kind, or None if that kind is not possible now."""
+    mistakes, weights = zip(*SLIPS, strict=True)
+    return rng.choices(mistakes, weights)[0](player, plan, rng)
 
 
 def short_commands(world: World, goal: str, rng: random.Random) -> list[str]:
-    """Only the commands that a plan uses, and up to three others: the easy start of the curriculum."""
+    """Return the commands that a plan uses and up to three others: the easy start of the curriculum."""
     listed = world.commands(goal, rng)
     outputs = {a.item for a in Planner(world, goal, listed).plan({}) if a.kind == CRAFT}
     needed = [c for c in listed if c.split(" using ")[0].split(" ", 2)[2].replace(" ", "_") in outputs]
@@ -165,7 +172,13 @@ def short_commands(world: World, goal: str, rng: random.Random) -> list[str]:
 
 
 def skilled(world: World, goal: str, rng: random.Random, noise: float, short: float = 0.0) -> ScriptedPlayer:
-    """The planner plays; with probability `noise` per turn a slip comes in between, which carries no loss."""
+    """Play by the planner, with a mistake instead with probability `noise` per turn; mistakes carry no loss.
+
+    `short` is the probability of a short list of commands.
+
+    Raises:
+        NoPlan: if a mistake has made the goal unreachable.
+    """
     commands = short_commands(world, goal, rng) if rng.random() < short else world.commands(goal, rng)
     if rng.random() < 0.3:
         commands = commands if rng.random() < short else world.commands(goal)
@@ -176,14 +189,18 @@ def skilled(world: World, goal: str, rng: random.Random, noise: float, short: fl
         if mistake and mistake[1] != plan[0].command:
             player.play(*mistake, weight=0.0)
         else:
-            player.play(*act(plan[0], goal), weight=1.0)
+            player.play(*planned_turn(plan[0], goal), weight=1.0)
     return player
 
 
 def hasty(world: World, goal: str, rng: random.Random, haste: float, stubborn: float) -> ScriptedPlayer:
-    """The planner with bad habits: with probability `haste` it acts too early, with `stubborn` it repeats a refusal.
+    """Play by the planner with bad habits; every turn is trained.
 
-    Every turn is trained: this is the behaviour that the bundled actor must unlearn.
+    With probability `haste` an action comes too early, with probability `stubborn` a refused one is repeated. This is
+    the behaviour that the bundled actor is meant to unlearn.
+
+    Raises:
+        NoPlan: if a mistake has made the goal unreachable.
     """
     player = ScriptedPlayer(world, goal, world.commands(goal, rng if rng.random() < 0.8 else None))
     while len(player.steps) < MAX_TURNS and not (player.steps and player.steps[-1].done):
@@ -191,12 +208,16 @@ def hasty(world: World, goal: str, rng: random.Random, haste: float, stubborn: f
         chosen = repeat_refused(player, plan, rng) if rng.random() < stubborn else None
         if chosen is None and rng.random() < haste:
             chosen = (premature if rng.random() < 0.6 else fetch_crafted)(player, plan, rng)
-        player.play(*(chosen or act(plan[0], goal)), weight=1.0)
+        player.play(*(chosen or planned_turn(plan[0], goal)), weight=1.0)
     return player
 
 
 def oracle_verdict(player: ScriptedPlayer, index: int) -> tuple[str, str]:
-    """(label, reason) of the step: does it shorten the planner's plan?"""
+    """Return (label, reason) of a step.
+
+    "Good" if it reaches the goal or shortens the planner's plan, "Bad" if it is refused or lengthens the plan, else
+    "Uncertain".
+    """
     step, goal = player.steps[index], text(player.goal)
     if step.done:
         return "Good", f"It crafts {goal}."
@@ -211,15 +232,15 @@ def oracle_verdict(player: ScriptedPlayer, index: int) -> tuple[str, str]:
 
 
 def distance(player: ScriptedPlayer, index: int) -> int:
-    """Length of the planner's plan before step `index`."""
+    """Return the length of the planner's plan before step `index`."""
     session = Session(player.world, player.goal)
     for step in player.steps[:index]:
         session.step(step.action)
     return len(player.planner.plan(session.inventory))
 
 
-def judged(player: ScriptedPlayer, rng: random.Random) -> tuple[Dialogue, str]:
-    """A judge's dialogue about one step of the play, and its label. Bad and other steps are drawn alike often."""
+def judge_dialogue(player: ScriptedPlayer, rng: random.Random) -> tuple[Dialogue, str]:
+    """Return a judge's dialogue about one step, and its label. Refused and other steps are equally likely."""
     steps = range(len(player.steps))
     bad = [i for i in steps if refused(player.steps[i].observation)]
     other = [i for i in steps if i not in bad]
@@ -238,13 +259,13 @@ def judged(player: ScriptedPlayer, rng: random.Random) -> tuple[Dialogue, str]:
 
 
 def name_words(world: World) -> list[str]:
-    """Words of item and tag names that may be permuted."""
+    """Return the words of item and tag names that may be permuted, sorted."""
     names = set(world.items) | set(world.tags)
     return sorted({word for name in names for word in name.split("_")} - FIXED_WORDS)
 
 
 def permuted(dialogue: Dialogue, words: list[str], rng: random.Random) -> Dialogue:
-    """The dialogue with the words of item names permuted: a game to be read from the prompt, not remembered."""
+    """Return the dialogue with the words of item names permuted: the model must read recipes, not remember them."""
     shuffled = words[:]
     rng.shuffle(shuffled)
     table = dict(zip(words, shuffled, strict=True))
@@ -259,7 +280,11 @@ def permuted(dialogue: Dialogue, words: list[str], rng: random.Random) -> Dialog
 
 
 def try_dialogue(make: Callable[[], Dialogue], attempts: int = 20) -> Dialogue:
-    """Call `make` until the planner finds its way (a slip can use up what no listed command brings back)."""
+    """Call `make` until it finds a plan, at most `attempts` times: a mistake can use up what cannot be made again.
+
+    Raises:
+        NoPlan: if no attempt finds one.
+    """
     for _ in range(attempts - 1):
         try:
             return make()

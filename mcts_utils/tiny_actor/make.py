@@ -1,9 +1,9 @@
-"""Make the bundled actor from nothing: a skilled base, then bad habits.
+"""Train the bundled actor from random weights: a skilled base model, then bad habits.
 
     python -m mcts_utils.tiny_actor.make base   --output runs/tiny_actor/base --seed 0      (an hour on 2 cores)
     python -m mcts_utils.tiny_actor.make habits --base runs/tiny_actor/base --output models/tiny_actor --seed 0
 
-Both steps are determined by the seed, up to the order of floating-point sums.
+Both steps depend on the seed alone, up to the order of floating-point sums.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mcts_utils.servers.textcraft.world import World, load_world
 from mcts_utils.tiny_actor.demonstrations import (
     Dialogue,
     hasty,
-    judged,
+    judge_dialogue,
     name_words,
     permuted,
     skilled,
@@ -36,24 +36,25 @@ from mcts_utils.tiny_actor.training import Phase, collate, encode, new_model, tr
 
 BASE_TOKENS, BASE_RATE = 22_000_000, 3e-3
 HABIT_TOKENS, HABIT_RATE = 2_500_000, 1.5e-3
-NOISE = 0.12  # slips per turn in the skilled dialogues
-SHORT_UNTIL = 0.22  # share of the base training on short command lists alone
-HASTE, STUBBORN = 0.55, 0.5
-JUDGE_SHARE = 0.15
+NOISE = 0.12  # mistakes per turn in the skilled dialogues
+SHORT_UNTIL = 0.22  # first share of the base training, on short command lists alone
+HASTE, STUBBORN = 0.55, 0.5  # probability per turn of acting too early, of repeating a refused action
+JUDGE_SHARE = 0.15  # share of judging dialogues
 
 
 def train_goals(world: World) -> list[str]:
-    """Goals of the train split: the test goals are never shown."""
+    """Return the goals of the train split; no dialogue ever shows a test goal."""
     return [world.goals[i] for i in world.split()["train"]]
 
 
 class Curriculum:
-    """Draws training dialogues: `base` and `habits` are the two phases' samplers."""
+    """Draws training dialogues; `base` and `habits` are the samplers of the two phases."""
 
     def __init__(self, world: World) -> None:
         self.world, self.goals, self.words = world, train_goals(world), name_words(world)
 
     def base(self, rng: random.Random, done: float) -> Dialogue:
+        """Return skilled play or judging; `done` is the share of the phase that is over, in [0, 1]."""
         early = done < SHORT_UNTIL
         if not early and rng.random() < JUDGE_SHARE:
             dialogue = self.judge(rng, habits=rng.random() < 0.5)
@@ -63,11 +64,14 @@ class Curriculum:
         return permuted(dialogue, self.words, rng) if rng.random() < 0.55 * (1 - done) + 0.1 else dialogue
 
     def habits(self, rng: random.Random, done: float) -> Dialogue:
+        """Return play with bad habits, or judging of it."""
         if rng.random() < JUDGE_SHARE:
             return self.judge(rng, habits=True)
         return try_dialogue(lambda: hasty(self.world, self.goal(rng), rng, HASTE, STUBBORN).dialogue())
 
     def judge(self, rng: random.Random, habits: bool) -> Dialogue:
+        """Return the judging of one step, of play with bad habits or of skilled play with mistakes."""
+
         def make() -> Dialogue:
             goal = self.goal(rng)
             player = (
@@ -75,16 +79,17 @@ class Curriculum:
                 if habits
                 else skilled(self.world, goal, rng, 0.3)
             )
-            return judged(player, rng)[0]
+            return judge_dialogue(player, rng)[0]
 
         return try_dialogue(make)
 
     def goal(self, rng: random.Random) -> str:
+        """Return a training goal."""
         return rng.choice(self.goals)
 
 
 def planned_exactly(model: LlamaForCausalLM, tokenizer: Tokenizer, world: World, count: int = 99) -> float:
-    """Share of held-out goals whose whole planner dialogue the model would write greedily, turn by turn."""
+    """Return the share of `count` held-out goals for which the model, greedily, writes every turn of the planner."""
     goals = [world.goals[i] for i in world.split()["test"]]
     goals = goals[:: max(1, len(goals) // count)][:count]
     examples = [encode(skilled(world, g, random.Random(g), 0.0).dialogue(), tokenizer) for g in goals]
@@ -100,16 +105,15 @@ def planned_exactly(model: LlamaForCausalLM, tokenizer: Tokenizer, world: World,
 
 
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a folder that transformers loads: fp16 safetensors, tokenizer, chat template, generation settings."""
+    """Write a folder for transformers 4.48 and 5: float16 weights, tokenizer, chat template, generation config."""
     folder.mkdir(parents=True, exist_ok=True)
-    # The head is the embedding; in half precision transformers would no longer see that and store it twice.
+    # The head is the embedding; after the conversion to half precision transformers would store it twice.
     state = {k: v.detach().half() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     model.save_pretrained(folder, state_dict=state)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config.update({"dtype": "float16", "torch_dtype": "float16", "agent_r_prompt": "brief"})
-    theta = config.pop("rope_parameters", {}).get(
-        "rope_theta", 10000.0
-    )  # the form transformers 4.48 reads too
+    # The older keys, which transformers 4.48 reads too.
+    theta = config.pop("rope_parameters", {}).get("rope_theta", 10000.0)
     config.update({"rope_theta": theta, "rope_scaling": None})
     config.pop("_attn_implementation", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -119,7 +123,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def tokenizer_texts(curriculum: Curriculum, seed: int) -> list[str]:
-    """Dialogues that the tokenizer is trained on."""
+    """Return the texts of the dialogues that the tokenizer is trained on."""
     rng = random.Random(f"{seed}:tokenizer")
     dialogues = [curriculum.base(rng, 0.1 if i % 2 else 0.6) for i in range(2500)]
     return ["\n".join(turn.content for turn in dialogue) for dialogue in dialogues]
@@ -128,7 +132,7 @@ def tokenizer_texts(curriculum: Curriculum, seed: int) -> list[str]:
 def run_phase(
     model: LlamaForCausalLM, tokenizer: Tokenizer, phase: Phase, seed: int, output: Path, world: World
 ) -> None:
-    """Train, report one JSON line per 100 steps, keep the latest weights in `output`."""
+    """Train one phase: print a JSON line every 100 steps and save the weights to `output` every 500."""
 
     def report(row: dict) -> None:
         if row["steps"] % 500 == 0:
@@ -147,6 +151,7 @@ def run_phase(
 
 
 def main() -> int:
+    """Run one step; return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -160,15 +165,15 @@ def main() -> int:
     if args.step == "habits" and (args.base is None or not (args.base / "tokenizer.json").is_file()):
         print(f"--base: no model in {args.base}", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory() as meeting:
-        torch.multiprocessing.spawn(worker, (args, f"file://{meeting}/rendezvous"), args.processes)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(worker, (args, f"file://{folder}/rendezvous"), args.processes)
     return 0
 
 
-def worker(rank: int, args: argparse.Namespace, meeting: str) -> None:
-    """One process of the training; a thread each, since matrices of this size do not gain from more."""
+def worker(rank: int, args: argparse.Namespace, rendezvous: str) -> None:
+    """Run one process of the training, with one thread: matrices of this size do not gain from more."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=args.processes)
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=args.processes)
     world = load_world()
     curriculum = Curriculum(world)
     if args.step == "base":

@@ -1,4 +1,7 @@
-"""Training of the bundled actor: weighted next-token loss over length-bucketed batches."""
+"""Training of the bundled actor: weighted next-token loss over batches of dialogues of similar length.
+
+What the dialogues show is decided in make.py.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mcts_utils.tiny_actor.demonstrations import Dialogue
 from mcts_utils.tiny_actor.tokenizer import BEGIN, END, VOCABULARY
 
-CONTEXT = 2048
-POOL = 256  # dialogues sorted by length together
+CONTEXT = 2048  # tokens
+MAX_DIALOGUE = 1100  # tokens; longer dialogues are drawn again
+POOL = 256  # dialogues that are sorted by length together
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,20 @@ class Example:
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training with its own data and learning-rate schedule."""
+    """One part of the training, with its own data and learning-rate schedule."""
 
     name: str
-    tokens: int  # real (unpadded) tokens to see
-    lr: float  # AdamW, peak
+    tokens: int  # tokens to train on, without padding
+    lr: float  # peak learning rate of AdamW
     sample: Callable[[random.Random, float], Dialogue]  # (rng, share of the phase done) -> dialogue
     warmup: int = 50  # steps
-    floor: float = 0.02  # final share of the peak learning rate
+    floor: float = 0.02  # final learning rate as a share of the peak
 
 
 def new_model(
     seed: int, layers: int = 4, width: int = 128, heads: int = 4, inner: int = 416
 ) -> LlamaForCausalLM:
-    """A Llama of about 1 M parameters with tied embeddings, random."""
+    """Return a Llama with random weights, tied embeddings and about 1 M parameters."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -65,14 +69,14 @@ def new_model(
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
-    """The id of a special token."""
+    """Return the id of a special token."""
     found = tokenizer.token_to_id(token)
     assert found is not None, token
     return found
 
 
 def encode(dialogue: Dialogue, tokenizer: Tokenizer) -> Example:
-    """Ids as the chat template gives them; an assistant turn's weight covers its content and its end."""
+    """Return the ids that the chat template gives; a turn's weight is that of its content and of its end token."""
     ids: list[int] = [token_id(tokenizer, BEGIN)]
     weights = [0.0]
     end = token_id(tokenizer, END)
@@ -84,7 +88,10 @@ def encode(dialogue: Dialogue, tokenizer: Tokenizer) -> Example:
 
 
 def batches(draw: Callable[[], Example], rng: random.Random, size: int) -> Iterator[list[Example]]:
-    """Endless batches of about `size` padded tokens, of dialogues alike in length."""
+    """Yield endless batches of at most `size` tokens with padding, of dialogues of similar length.
+
+    A dialogue that is longer than `size` is a batch of its own.
+    """
     while True:
         pool = sorted((draw() for _ in range(POOL)), key=lambda e: len(e.ids))
         ready: list[list[Example]] = []
@@ -100,7 +107,7 @@ def batches(draw: Callable[[], Example], rng: random.Random, size: int) -> Itera
 
 
 def collate(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, weights), both (batch, longest), padded on the right: causal attention never looks there."""
+    """Return (ids, weights), both of shape (batch, longest), padded on the right: causal attention ignores it."""
     longest = max(len(e.ids) for e in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     weights = torch.zeros(len(batch), longest)
@@ -113,7 +120,10 @@ def collate(batch: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
 def loss_of(
     model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted mean loss, and the mean over fully weighted tokens (for the log). Logits only where needed."""
+    """Return the weighted mean loss, and for the log the mean over tokens of weight 1 or more.
+
+    Logits are computed only for tokens of weight above 0.
+    """
     hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
     wanted = weights[:, 1:] > 0
     logits = model.lm_head(hidden[wanted]).float()
@@ -123,14 +133,14 @@ def loss_of(
     return (losses * scale).sum() / scale.sum(), losses[full].detach().mean()
 
 
-def rate(phase: Phase, step: int, done: float) -> float:
-    """Learning rate: linear warm-up, then cosine to `floor` over the phase's tokens."""
+def learning_rate(phase: Phase, step: int, done: float) -> float:
+    """Return the learning rate of a step: linear warm-up times a cosine to `floor`; `done` is the share of tokens."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     return phase.lr * min(1.0, (step + 1) / phase.warmup) * (phase.floor + (1 - phase.floor) * cosine)
 
 
-def share_gradients(model: LlamaForCausalLM, tokens: int) -> int:
-    """Average the gradients over the processes; returns the tokens that all of them saw in this step."""
+def average_gradients(model: LlamaForCausalLM, tokens: int) -> int:
+    """Average the gradients over the processes; return the sum of their `tokens` in this step."""
     if not dist.is_initialized():
         return tokens
     grads = [p.grad for p in model.parameters() if p.grad is not None]
@@ -142,6 +152,29 @@ def share_gradients(model: LlamaForCausalLM, tokens: int) -> int:
     return int(flat[-1])
 
 
+def draw_example(phase: Phase, tokenizer: Tokenizer, rng: random.Random, done: float) -> Example:
+    """Return a dialogue of the phase that is not too long; `done` is the share of the phase that is over."""
+    while True:
+        example = encode(phase.sample(rng, done), tokenizer)
+        if len(example.ids) <= MAX_DIALOGUE:
+            return example
+
+
+def training_step(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: list[Example]
+) -> tuple[int, float]:
+    """Update the weights with one batch per process; return (tokens of all processes, this process's plain loss)."""
+    ids, weights = collate(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, plain = loss_of(model, ids, weights)
+    loss.backward()
+    tokens = average_gradients(model, sum(len(e.ids) for e in batch))
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return tokens, float(plain)
+
+
 def train(
     model: LlamaForCausalLM,
     tokenizer: Tokenizer,
@@ -150,11 +183,10 @@ def train(
     batch_tokens: int = 2500,
     report: Callable[[dict], None] = print,
     every: int = 100,
-) -> dict:
-    """Train one phase in place; `batch_tokens` are of one process.
+) -> None:
+    """Train one phase in place, with batches of `batch_tokens` tokens in each process.
 
-    Returns:
-        {"phase", "steps", "tokens", "seconds", "loss"}.
+    Process 0 reports every `every` steps and at the end: phase, steps, tokens, seconds, mean loss, tokens_per_second.
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     rng = random.Random(f"{seed}:{phase.name}:{rank}")
@@ -163,10 +195,7 @@ def train(
     start = time.monotonic()
 
     def draw() -> Example:
-        while True:
-            example = encode(phase.sample(rng, seen / phase.tokens), tokenizer)
-            if len(example.ids) <= 1100:
-                return example
+        return draw_example(phase, tokenizer, rng, seen / phase.tokens)
 
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=phase.lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True
@@ -174,17 +203,11 @@ def train(
     model.train()
     for batch in batches(draw, rng, batch_tokens):
         for group in optimizer.param_groups:
-            group["lr"] = rate(phase, steps, seen / phase.tokens)
-        ids, weights = collate(batch)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, plain = loss_of(model, ids, weights)
-        loss.backward()
-        seen += share_gradients(model, sum(len(e.ids) for e in batch))
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            group["lr"] = learning_rate(phase, steps, seen / phase.tokens)
+        tokens, loss = training_step(model, optimizer, batch)
+        seen += tokens
         steps += 1
-        recent = [*recent[1 - every :], float(plain)]
+        recent = [*recent[1 - every :], loss]
         if rank == 0 and (steps % every == 0 or seen >= phase.tokens):
             seconds = time.monotonic() - start
             done = {"phase": phase.name, "steps": steps, "tokens": seen, "seconds": round(seconds, 1)}
@@ -192,5 +215,3 @@ def train(
             report(done | {"loss": mean, "tokens_per_second": round(seen / seconds)})
         if seen >= phase.tokens:
             break
-    return {"phase": phase.name, "steps": steps, "tokens": seen, "seconds": time.monotonic() - start,
-            "loss": sum(recent) / len(recent)}  # fmt: skip

@@ -1,1 +1,1 @@
-"""Stage 3: stage 2's records -> XTuner -> a model folder that `transformers` loads."""
+"""Stage 3: train a model on the records of stage 2 with XTuner, and write it as a folder that `transformers` loads."""

@@ -1,8 +1,8 @@
-"""Model folders: a copy that the trainer's older `transformers` reads, and the trained weights in the model's own form.
+"""Model folders: a copy that the trainer's older `transformers` reads, and the folder of the trained model.
 
-XTuner's environment has transformers 4.48. It reads a folder of transformers 5 without a complaint, and wrongly: it
-knows no `rope_parameters`, so every model gets rope_theta 10000. What is written back is therefore the source's own
-files with new weights, never what the old version saves.
+XTuner's environment has transformers 4.48. It loads a folder of transformers 5 without an error, and wrongly: it does
+not know `rope_parameters`, so every model gets rope_theta 10000. The result therefore consists of the source's own
+files with new weights, never of files that 4.48 saved. The module starts no training and no conversion.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from mcts_utils.types import InputError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
-# An earlier run's records, and what is said of the old weights, which is not true of the new ones.
+# Records of an earlier run, and descriptions of the old weights, which do not hold for the new ones.
 NOT_KEPT = ("manifest.json", "inputs.json", "xtuner_config.py", "README.md", "card.json")
 HEAD = "lm_head.weight"
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """A model's safetensors, sorted.
+    """Return the model's safetensors files, sorted.
 
     Raises:
-        InputError: if the folder is no model, or one whose code would have to be run to load it.
+        InputError: if the folder holds no model, or one that needs code of its own to load.
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"--model_dir {folder}: no config.json there")
@@ -46,8 +46,8 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def stage(model: Path, target: Path) -> None:
-    """Write the copy for the trainer; weights and tokenizer files are links."""
+def write_trainer_copy(model: Path, target: Path) -> None:
+    """Write a copy of the model that the trainer can load; weights and tokenizer files are links."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     storage_files.write_json(
@@ -55,7 +55,7 @@ def stage(model: Path, target: Path) -> None:
     )
     tokenizer = storage_files.read_json(model / "tokenizer_config.json")
     storage_files.write_json(target / "tokenizer_config.json", older_tokenizer_config(tokenizer))
-    # generation_config.json stays out: 4.48 refuses to save what it does not know, and the source's is copied back.
+    # generation_config.json is left out: 4.48 refuses to save unknown values, and the source's file is copied back.
     rewritten = {"config.json", "tokenizer_config.json", "generation_config.json"}
     for path in [*weight_files(model), *small_files(model), *model.glob("*.safetensors.index.json")]:
         if path.name not in rewritten:
@@ -63,10 +63,10 @@ def stage(model: Path, target: Path) -> None:
 
 
 def older_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of transformers 5 in the words of 4.48; one that is in those words already is not changed.
+    """Return config.json of transformers 5 with the keys of 4.48; a file that has them already is not changed.
 
     Raises:
-        InputError: if its rotary embedding has no form there.
+        InputError: if its rotary embedding cannot be expressed in 4.48.
     """
     result = dict(config)
     if "dtype" in result:
@@ -82,7 +82,7 @@ def older_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def older_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """tokenizer_config.json likewise."""
+    """Return tokenizer_config.json of transformers 5 with the keys of 4.48."""
     result = {name: value for name, value in config.items() if name != "backend"}
     if result.get("tokenizer_class") == "TokenizersBackend":
         result["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -92,7 +92,7 @@ def older_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def small_files(model: Path) -> list[Path]:
-    """Everything in the folder but weights, records and model card: configs, tokenizer, chat template."""
+    """Return every file but weights, records and model card: configs, tokenizer, chat template."""
     return sorted(
         path
         for path in model.iterdir()
@@ -101,7 +101,11 @@ def small_files(model: Path) -> list[Path]:
 
 
 def stored_dtype(model: Path) -> str:
-    """The dtype that most of the model's tensors are stored in: "float32", "float16" or "bfloat16"."""
+    """Return the dtype of most tensors in the first weights file: "float32", "float16" or "bfloat16".
+
+    Raises:
+        InputError: if it is another one.
+    """
     names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     with safe_open(weight_files(model)[0], "pt") as file:
         found = [file.get_slice(name).get_dtype() for name in file.keys()]
@@ -111,18 +115,18 @@ def stored_dtype(model: Path) -> str:
     return names[most]
 
 
-def finish(converted: Path, model: Path, target: Path, dtype: str) -> list[Path]:
-    """Write the trained model to `target`: new weights in `dtype`, every other file as `model` has it.
+def write_trained_model(converted: Path, model: Path, target: Path, dtype: str) -> list[Path]:
+    """Write the trained model to `target`: new weights in `dtype`, every other file as in `model`.
 
     Returns:
         The files written.
 
     Raises:
-        TrainingFailed: if a tensor is missing, misshapen or not finite, or if no tensor changed.
+        TrainingFailed: if a tensor is missing, of another shape or not finite, or if no tensor changed.
     """
     target.mkdir(parents=True, exist_ok=True)
     written = _copy_small_files(model, target, dtype)
-    before, after = _places(model), _trained_places(converted, model)
+    before, after = _tensor_files(model), _trained_tensor_files(converted, model)
     changed, total = False, 0
     for shard in sorted(set(after.values())):
         tensors = {}
@@ -131,7 +135,7 @@ def finish(converted: Path, model: Path, target: Path, dtype: str) -> list[Path]
             tensors[name] = _cast(name, new, dtype)
         total += sum(tensor.nbytes for tensor in tensors.values())
         save_file(tensors, target / shard.name, metadata={"format": "pt"})
-        (target / shard.name).chmod(0o644)  # safetensors makes it private
+        (target / shard.name).chmod(0o644)  # safetensors writes files that only their owner can read
         written.append(target / shard.name)
     if not changed:
         raise TrainingFailed(f"{converted}: training changed no weight of {model}")
@@ -149,7 +153,7 @@ def _copy_small_files(model: Path, target: Path, dtype: str) -> list[Path]:
         shutil.copyfile(path, target / path.name)
         written.append(target / path.name)
     config = storage_files.read_json(model / "config.json")
-    # Old and new name of one thing; where neither is there the old one, which every version reads, is added.
+    # Old and new name of the same key. Without either, the old one is added: every version reads it.
     names = {"dtype", "torch_dtype"} & set(config) or {"torch_dtype"}
     if any(config.get(name) != dtype for name in names):
         text = json.dumps(config | dict.fromkeys(names, dtype), indent=2, ensure_ascii=False) + "\n"
@@ -157,10 +161,10 @@ def _copy_small_files(model: Path, target: Path, dtype: str) -> list[Path]:
     return written
 
 
-def _trained_places(converted: Path, model: Path) -> dict[str, Path]:
-    """Tensor -> file of the converted folder, held against the tensors that `model` has."""
-    before, after = _places(model), _places(converted)
-    optional = {name for name in before if name.endswith("inv_freq")}  # a buffer that old versions stored
+def _trained_tensor_files(converted: Path, model: Path) -> dict[str, Path]:
+    """Return tensor name -> file of the converted folder; check that it has the tensors of `model`."""
+    before, after = _tensor_files(model), _tensor_files(converted)
+    optional = {name for name in before if name.endswith("inv_freq")}  # a buffer that old versions saved
     if storage_files.read_json(model / "config.json").get("tie_word_embeddings"):
         optional.add(HEAD)
         if HEAD not in before:
@@ -171,18 +175,19 @@ def _trained_places(converted: Path, model: Path) -> dict[str, Path]:
     return after
 
 
-def _places(folder: Path) -> dict[str, Path]:
-    places = {}
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    """Return tensor name -> file."""
+    files = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            places.update(dict.fromkeys(file.keys(), path))
-    return places
+            files.update(dict.fromkeys(file.keys(), path))
+    return files
 
 
-def _tensors(shard: Path, places: Mapping[str, Path]) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(shard: Path, files: Mapping[str, Path]) -> Iterator[tuple[str, torch.Tensor]]:
     with safe_open(shard, "pt") as file:
         for name in file.keys():
-            if places.get(name) == shard:
+            if files.get(name) == shard:
                 yield name, file.get_tensor(name)
 
 

@@ -1,8 +1,8 @@
-"""Records -> training conversations: loss flags, mixing by eta, caps, cuts, counts. Pure: no files, no tokens.
+"""Records as training conversations: loss flags, mixing by eta, caps, cuts, counts. Pure: no files, no tokens.
 
 A record row holds its turns under `messages`, or under `revise_log` as the public reference writes it; a preference row
-under `prompt`, `chosen` and `rejected`. A general row is ShareGPT's `conversations` (from/value) or `messages`
-(role/content); every assistant turn of it is trained.
+under `prompt`, `chosen` and `rejected`. A general row holds ShareGPT's `conversations` (from/value) or `messages`
+(role/content); all its assistant turns are trained.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SIGNALLED = ("revision", "direct")  # kinds that hold a revision signal
 
 
 class RowError(InputError):
-    """A row that cannot be trained. `reason` is the same words for every row of its sort, to be counted by."""
+    """A row that cannot be trained. `reason` is the same text for all rows with the same fault, the key of counts."""
 
     def __init__(self, source: str, reason: str, detail: str = "") -> None:
         super().__init__(f"{source}: {reason}{': ' + detail if detail else ''}")
@@ -39,35 +39,35 @@ class RowError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One training conversation: an optional system turn, then user and assistant in turn, an assistant turn last."""
+    """One training conversation: an optional system turn, then user and assistant alternate, an assistant turn last."""
 
     kind: str  # "good", "revision", ... or GENERAL
-    source: str  # "file row n", for messages to people
+    source: str  # "file row n", for error messages
     messages: tuple[Message, ...]
-    env: str = ""  # "textcraft", ...; empty where the row does not say
-    task: str = ""  # what rows of one task have in common
+    env: str = ""  # "textcraft", ...; empty if the row names none
+    task: str = ""  # the same for all rows of one task
     signal: int | None = None  # index of the revision signal's message
 
     @property
     def trained_turns(self) -> int:
-        """How many assistant turns carry loss."""
+        """Return the number of assistant turns that carry loss."""
         return sum(message.loss for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """Two answers to one beginning: loss is on what the preference compares, in both."""
+    """Two conversations with the same beginning; in both, the turns that the preference compares carry loss."""
 
     chosen: Conversation
     rejected: Conversation
 
 
 def record_conversation(row: Mapping[str, Any], source: str) -> Conversation:
-    """The conversation of a stage 2 record. Its loss flags are taken as they stand (Eq. 6).
+    """Return the conversation of a stage 2 record, with the record's loss flags (Eq. 6).
 
     Raises:
-        RowError: if the turns do not alternate, or an assistant message does not say true or false under `loss`:
-            XTuner reads a missing flag as false, in silence.
+        RowError: if the turns do not alternate, or `loss` of an assistant message is neither true nor false:
+            XTuner would read a missing flag as false without a warning.
     """
     turns = row.get("messages", row.get("revise_log"))
     if turns is None and {"chosen", "rejected"} <= set(row):
@@ -80,16 +80,16 @@ def record_conversation(row: Mapping[str, Any], source: str) -> Conversation:
 
 
 def preference_pair(row: Mapping[str, Any], source: str) -> PreferencePair:
-    """The two conversations of a preference row (the ETO baseline's data).
+    """Return the two conversations of a preference row (the ETO baseline's data).
 
-    The chosen answer trains what its flags say, so never a step that the environment refused; of the rejected one every
-    assistant turn counts, whatever its flags: they are false because nobody is to imitate it.
+    In the chosen conversation the flags decide which turns carry loss, so steps that the environment refused carry
+    none. In the rejected one every assistant turn carries loss; its flags are false because it is not to be imitated.
 
     Raises:
         RowError: if it is no preference row, or one of its conversations cannot be trained.
     """
     if not {"prompt", "chosen", "rejected"} <= set(row):
-        raise RowError(source, "not a preference pair: prompt, chosen and rejected are wanted")
+        raise RowError(source, "not a preference pair: prompt, chosen and rejected are needed")
     before = [replace(turn, loss=False) for turn in _flagged(row["prompt"], source, "prompt", strict=False)]
     sides = []
     for name in ("chosen", "rejected"):
@@ -105,12 +105,12 @@ def preference_pair(row: Mapping[str, Any], source: str) -> PreferencePair:
 
 
 def general_conversation(row: Mapping[str, Any], source: str) -> Conversation:
-    """The conversation of a ShareGPT row; every assistant turn is trained.
+    """Return the conversation of a ShareGPT row, with loss on every assistant turn.
 
-    ShareGPT cuts long chats into rows, so a row may begin with an assistant turn: it answers nothing and is left out.
+    ShareGPT splits long chats into rows, so a row may begin with assistant turns; without a question they are left out.
 
     Raises:
-        RowError: if the row has another form or its turns do not alternate. Callers count these and go on.
+        RowError: if the row has another form or its turns do not alternate. Callers count such rows and continue.
     """
     name, value = ("from", "value") if "conversations" in row else ("role", "content")
     turns = _turn_list(row.get("conversations", row.get("messages")), source, "conversations or messages")
@@ -126,25 +126,32 @@ def general_conversation(row: Mapping[str, Any], source: str) -> Conversation:
 
 
 def general_quota(records: int, eta: float) -> int:
-    """How many general rows go with `records` agent rows, so that these are the share `eta` in (0, 1] (Section 3.2)."""
+    """Return the number of general rows that makes `records` agent rows the share `eta` in (0, 1] (Section 3.2).
+
+    Raises:
+        InputError: if eta is out of range.
+    """
     if not 0 < eta <= 1:
         raise InputError(f"--eta must be over 0 and at most 1, not {eta!r}")
     return round(records * (1 - eta) / eta)
 
 
 def shuffled(items: Iterable[T], seed: int) -> list[T]:
-    """The same items in an order that depends on the seed alone."""
+    """Return the items in an order that depends on the seed alone."""
     result = list(items)
     random.Random(seed).shuffle(result)
     return result
 
 
-def capped(items: Sequence[T], of: Callable[[T], Conversation], most: int, seed: int) -> list[T]:
-    """At most `most` items of each task and kind, drawn with the seed and left in their order."""
+def cap_per_task(
+    items: Sequence[T], conversation_of: Callable[[T], Conversation], most: int, seed: int
+) -> list[T]:
+    """Return at most `most` items of each task and kind, drawn with the seed, in their original order."""
     seen: Counter[tuple[str, str]] = Counter()
     kept = []
     for index in shuffled(range(len(items)), seed):
-        key = (of(items[index]).task, of(items[index]).kind)
+        conversation = conversation_of(items[index])
+        key = (conversation.task, conversation.kind)
         seen[key] += 1
         if seen[key] <= most:
             kept.append(index)
@@ -152,10 +159,11 @@ def capped(items: Sequence[T], of: Callable[[T], Conversation], most: int, seed:
 
 
 def cut_points(conversation: Conversation) -> Iterator[int]:
-    """How many messages a shortened conversation may keep, longest first, the whole one left out.
+    """Yield the numbers of messages that a shortened conversation may keep, largest first, without the full length.
 
-    It ends behind a trained turn. Where there is a revision signal it keeps the signal and a trained turn after it: a
-    signal that nothing follows teaches to announce a revision, not to make one (Section 3.1).
+    A shortened conversation ends after a trained turn. If it has a revision signal, it keeps the signal and a trained
+    turn after it: a signal that nothing follows would train the model to announce a revision without making one
+    (Section 3.1).
     """
     messages = conversation.messages
     first = 0 if conversation.signal is None else conversation.signal + 1
@@ -164,12 +172,12 @@ def cut_points(conversation: Conversation) -> Iterator[int]:
 
 
 def shortened(conversation: Conversation, end: int) -> Conversation:
-    """The conversation with its first `end` messages."""
+    """Return the conversation with its first `end` messages only."""
     return replace(conversation, messages=conversation.messages[:end])
 
 
 def count_envs(conversations: Iterable[Conversation]) -> dict[str, dict[str, int]]:
-    """Environment -> kind -> conversations, in alphabetical order; general rows are of none."""
+    """Return environment -> kind -> number of conversations, in alphabetical order, without general rows."""
     counts: dict[str, Counter[str]] = {}
     for conversation in conversations:
         if conversation.kind != GENERAL:
@@ -178,17 +186,17 @@ def count_envs(conversations: Iterable[Conversation]) -> dict[str, dict[str, int
 
 
 def count_kinds(conversations: Iterable[Conversation]) -> dict[str, int]:
-    """Conversations by kind, in alphabetical order."""
+    """Return kind -> number of conversations, in alphabetical order."""
     return dict(sorted(Counter(conversation.kind for conversation in conversations).items()))
 
 
 def training_row(messages: Sequence[Message]) -> dict[str, Any]:
-    """The row XTuner's openai_map_fn takes: role, content and an explicit loss on every message."""
+    """Return a row for XTuner's openai_map_fn: role, content and an explicit loss flag on every message."""
     return {"messages": [{"role": m.role, "content": m.content, "loss": m.loss} for m in messages]}
 
 
 def _flagged(turns: Any, source: str, key: str, strict: bool = True) -> list[Message]:
-    """Messages with their loss flags; strict: every assistant turn must have one."""
+    """Return the messages with their loss flags; if `strict`, every assistant turn must have one."""
     messages = []
     for number, turn in enumerate(_turn_list(turns, source, key), start=1):
         message = _message(turn, "role", "content", ROLES, source, number)
@@ -201,7 +209,7 @@ def _flagged(turns: Any, source: str, key: str, strict: bool = True) -> list[Mes
 
 
 def _task_of(row: Mapping[str, Any], messages: Sequence[Message]) -> tuple[str, str]:
-    """(environment, task). The reference's rows name neither: there the first user turn, the goal, is the task."""
+    """Return (environment, task). Rows of the reference name neither: their first user turn, the goal, is the task."""
     lineage = row.get("lineage")
     named = lineage.get("task") if isinstance(lineage, Mapping) else None
     if isinstance(named, Mapping) and named.get("id"):
@@ -210,7 +218,10 @@ def _task_of(row: Mapping[str, Any], messages: Sequence[Message]) -> tuple[str, 
 
 
 def _signal_of(row: Mapping[str, Any], kind: str, messages: Sequence[Message]) -> int | None:
-    """Where the revision signal is: the turn that the row names, else (the reference's rows) the first trained one."""
+    """Return the index of the revision signal, or None: the turn that the row names, else the first trained one.
+
+    Rows of the reference do not name the turn.
+    """
     if kind not in SIGNALLED:
         return None
     trained = [index for index, message in enumerate(messages) if message.loss]
@@ -236,10 +247,13 @@ def _message(
 
 
 def _checked(messages: list[Message], source: str) -> tuple[Message, ...]:
-    """The turns as XTuner will take them. It would join, invent and drop turns to make others fit: refused here."""
+    """Return the turns if they alternate, without a last user turn; raise RowError otherwise.
+
+    XTuner would silently merge, add or drop turns until they alternate.
+    """
     begin = 1 if messages and messages[0].role == "system" else 0
     if begin and not messages[0].content:
-        raise RowError(source, "the system message is empty")  # XTuner drops it, the chat template does not
+        raise RowError(source, "the system message is empty")  # XTuner drops it, the chat template keeps it
     for number, message in enumerate(messages[begin:]):
         expected = "assistant" if number % 2 else "user"
         if message.role != expected:
@@ -247,5 +261,5 @@ def _checked(messages: list[Message], source: str) -> tuple[Message, ...]:
             raise RowError(source, "user and assistant must alternate after the system turn", where)
     if len(messages) < begin + 2:
         raise RowError(source, "no assistant turn")
-    # A last observation answers nothing that is trained.
+    # No trained turn follows the last observation.
     return tuple(messages[:-1] if messages[-1].role == "user" else messages)

@@ -1,9 +1,11 @@
-"""Runs in the trainer's environment: the tensors that XTuner's own code makes of prepared folders, as JSON.
+"""Write the tensors that XTuner's own code makes of prepared training folders, as JSON.
+
+Runs in the trainer's environment, so it imports nothing of this package:
 
     XTUNER_PYTHON mcts_utils/training/dump_tensors.py FOLDER...
 
-FOLDER holds config.py and train.jsonl; dump.json is written there. A row is a list of sequences, {input_ids, labels}:
-one of a conversation, two (chosen, rejected) of a pair.
+FOLDER holds config.py and train.jsonl; dump.json is written there. A row is a list of sequences {input_ids, labels}:
+one for a conversation, two (chosen, rejected) for a preference pair.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 
 def rows_of(config: str) -> list[list[dict[str, Any]]]:
-    """Every row of the config's data, through its dataset and its collate function."""
+    """Return every row of the config's data, after its dataset and its collate function."""
     from mmengine.config import Config
     from xtuner.registry import BUILDER
     from xtuner.tools.train import register_function

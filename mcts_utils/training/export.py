@@ -1,15 +1,15 @@
-"""The records for other trainers, with exactly the same turns trained.
+"""Write records in the formats of other trainers, with loss on exactly the same turns.
 
     .venv/bin/python xtuner_config/export.py --data A.jsonl [B.jsonl ...] --format trl|llamafactory|openai --output FILE
 
-openai        messages; `weight` 0 or 1 on every assistant message is the loss flag
-trl           prompt and completion, one row for each trained turn: TRL trains the completion. Its per-message way
-              (assistant_only_loss) trains every assistant turn, so it cannot keep the flags
-llamafactory  ShareGPT; where every assistant turn is trained the rows stay whole, else one row for each trained turn,
-              to be trained with `mask_history: true` (the last turn only)
+openai        messages; `weight` (0 or 1) of every assistant message is the loss flag
+trl           prompt and completion, one row for each trained turn: TRL trains the completion. Its option
+              assistant_only_loss trains every assistant turn, so it cannot express the flags
+llamafactory  ShareGPT. If every assistant turn is trained, the rows stay whole; otherwise one row for each trained
+              turn, to be trained with `mask_history: true` (the last turn only)
 
-Rows that are split train the same turns after the same text; what changes is the weight of a row: there the mean is
-over one turn's tokens, here over all of a row's. A row whose flags cannot be kept is refused by name. Exit code 2: bad
+Split rows train the same turns after the same text, but weigh them differently: the mean loss is over the tokens of one
+turn, not over those of the whole row. A row whose flags cannot be expressed is refused and named. Exit code 2: bad
 input.
 """
 
@@ -33,10 +33,10 @@ FORMATS = ("trl", "llamafactory", "openai")
 
 
 def conversations(paths: Sequence[str]) -> Iterator[Conversation]:
-    """Records and general rows of the files.
+    """Yield the conversations of record and general rows.
 
     Raises:
-        InputError: naming the row, if it is a preference pair, cannot be trained or trains nothing.
+        InputError: naming the row, if it is a preference pair, cannot be trained or has no turn with loss.
     """
     for row, source in corpus.read_records(paths):
         if {"chosen", "rejected"} <= set(row):
@@ -50,14 +50,14 @@ def conversations(paths: Sequence[str]) -> Iterator[Conversation]:
 
 
 def split(messages: Sequence[Message]) -> Iterator[tuple[Sequence[Message], Message]]:
-    """(what comes before, the turn) for each trained turn."""
+    """Yield (messages before it, the turn) for each trained turn."""
     for index, message in enumerate(messages):
         if message.loss:
             yield messages[:index], message
 
 
 def openai_row(messages: Sequence[Message]) -> dict[str, Any]:
-    """OpenAI's fine-tuning row."""
+    """Return a row of OpenAI's fine-tuning format."""
     rows = [
         _plain(message) | ({"weight": int(message.loss)} if message.role == "assistant" else {})
         for message in messages
@@ -66,20 +66,20 @@ def openai_row(messages: Sequence[Message]) -> dict[str, Any]:
 
 
 def trl_row(before: Sequence[Message], turn: Message) -> dict[str, Any]:
-    """TRL's conversational prompt-completion row."""
+    """Return a row of TRL's conversational prompt-completion format."""
     return {"prompt": [_plain(message) for message in before], "completion": [_plain(turn)]}
 
 
 def llamafactory_row(messages: Sequence[Message]) -> dict[str, Any]:
-    """LLaMA-Factory's ShareGPT row, the system turn in a column of its own."""
+    """Return a row of LLaMA-Factory's ShareGPT format, with the system turn in its own column."""
     system = messages[0].content if messages[0].role == "system" else ""
     turns = [{"from": SHAREGPT[m.role], "value": m.content} for m in messages if m.role != "system"]
     return {"conversations": turns, "system": system}
 
 
-def export(found: Iterable[Conversation], form: str) -> tuple[list[dict[str, Any]], str]:
-    """The rows, and what the other trainer must be told."""
-    every = [conversation.messages for conversation in found]
+def export(rows: Iterable[Conversation], form: str) -> tuple[list[dict[str, Any]], str]:
+    """Return the rows in the format `form`, and the settings that the other trainer needs."""
+    every = [conversation.messages for conversation in rows]
     if form == "openai":
         return [openai_row(messages) for messages in every], "weight 1 on the trained turns"
     pieces = [piece for messages in every for piece in split(messages)]
@@ -91,7 +91,7 @@ def export(found: Iterable[Conversation], form: str) -> tuple[list[dict[str, Any
 
 
 def dataset_info(output: Path) -> dict[str, Any]:
-    """The entry that LLaMA-Factory's dataset_info.json wants."""
+    """Return the entry for LLaMA-Factory's dataset_info.json."""
     columns = {"messages": "conversations", "system": "system"}
     return {output.stem: {"file_name": output.name, "formatting": "sharegpt", "columns": columns}}
 
@@ -101,7 +101,7 @@ def _plain(message: Message) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the file; returns the exit code."""
+    """Write the file; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--format", choices=FORMATS, required=True)

@@ -1,4 +1,4 @@
-"""One training run: its settings from the command line, its identity, and the folders it works in. Trains nothing."""
+"""One training run: its settings from the command line, its identity and its folders. It starts no training."""
 
 from __future__ import annotations
 
@@ -27,36 +27,39 @@ OVERRIDES = ("epochs", "lr", "batch", "accumulation", "max_length", "seed")
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What a run is given and where it works."""
+    """The inputs, settings and folders of one run."""
 
-    recipe: DataMix
+    mix: DataMix
     model: Path
     output: Path  # absolute
     settings: TrainSettings
-    dtype: str  # of the weights written
-    force: bool = False  # start although memory or disk look too small
+    dtype: str  # of the weights that are written: a key of checkpoint.DTYPES
+    force: bool = False  # start even if memory or disk space seem too small
 
     @property
     def partial(self) -> Path:
-        """Becomes `output` when all is done, so that a folder of that name is always whole."""
+        """Return the folder that becomes `output` at the end, so that `output` is complete whenever it exists."""
         return self.output.with_name(self.output.name + ".partial")
 
     @property
     def folder(self) -> Path:
-        """Where the trainer runs; config.py, train.jsonl and the logs stay there."""
+        """Return the folder that the trainer runs in; config.py, train.jsonl and the logs stay there."""
         return self.partial / "train"
 
     def identity(self) -> str:
-        """sha256 over all that decides the result, files by content: a run is the same run if this is the same."""
+        """Return a sha256 over everything that decides the result; files count by their content.
+
+        Two runs with the same identity are the same run.
+        """
         files = [*checkpoint.weight_files(self.model), *checkpoint.small_files(self.model)]
         facts = {
             "settings": asdict(self.settings),
-            "eta": self.recipe.eta,
-            "max_per_task": self.recipe.max_per_task,
-            "long": self.recipe.long,
+            "eta": self.mix.eta,
+            "max_per_task": self.mix.max_per_task,
+            "long": self.mix.long,
             "dtype": self.dtype,
-            "data": [storage_files.sha256_file(path) for path in self.recipe.data],
-            "general": [storage_files.sha256_file(path) for path in self.recipe.general],
+            "data": [storage_files.sha256_file(path) for path in self.mix.data],
+            "general": [storage_files.sha256_file(path) for path in self.mix.general],
             "model": {path.name: storage_files.sha256_file(path) for path in files},
             "template": storage_files.sha256_file(TEMPLATE),
         }
@@ -64,14 +67,23 @@ class TrainingJob:
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors as InputError, which prints as one line."""
+    """An argument parser that raises InputError, so that errors print as one line."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
 
 def parse(description: str, argv: Sequence[str] | None) -> tuple[TrainingJob, bool]:
-    """The job of a command line, and whether it is only to be prepared."""
+    """Return the job of a command line, and whether it is only to be prepared.
+
+    Raises:
+        InputError: if a flag is unknown, missing or has a bad value.
+    """
+    args = _parser(description).parse_args(argv)
+    return job_of(args), args.prepare
+
+
+def _parser(description: str) -> Parser:
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, help="JSONL of path_collection.py")
     parser.add_argument(
@@ -79,7 +91,7 @@ def parse(description: str, argv: Sequence[str] | None) -> tuple[TrainingJob, bo
     )
     parser.add_argument("--eta", type=float, help="share of agent rows; 0.2 with --general, 1 without")
     parser.add_argument(
-        "--max_per_task", type=int, default=0, help="rows of one task and kind; 0: all of them"
+        "--max_per_task", type=int, default=0, help="most rows of one task and kind; 0: no limit"
     )
     parser.add_argument(
         "--long",
@@ -89,7 +101,7 @@ def parse(description: str, argv: Sequence[str] | None) -> tuple[TrainingJob, bo
     )
     parser.add_argument("--model_dir", required=True, help="local folder of the model to start from")
     parser.add_argument(
-        "--output_dir", required=True, help="folder of the trained model; must not hold another"
+        "--output_dir", required=True, help="folder of the trained model; must not hold another one"
     )
     parser.add_argument("--config", choices=sorted(CONFIGS), default="tiny_actor")
     for name in OVERRIDES:
@@ -98,23 +110,25 @@ def parse(description: str, argv: Sequence[str] | None) -> tuple[TrainingJob, bo
         "--dtype", choices=sorted(checkpoint.DTYPES), help="of the result; default: the model's"
     )
     parser.add_argument(
-        "--force", type=int, choices=(0, 1), default=0, help="1: start although memory or disk look too small"
+        "--force",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="1: start even if memory or disk space seem too small",
     )
     parser.add_argument(
         "--prepare", action="store_true", help="write everything, print the command, train nothing"
     )
-    args = parser.parse_args(argv)
-    return job_of(args), args.prepare
+    return parser
 
 
 def job_of(args: argparse.Namespace) -> TrainingJob:
-    """Check the values against each other and against the model."""
-    given: dict[str, Any] = {
-        name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None
-    }
-    for name, value in given.items():
-        if not (0 < value < float("inf")) and not (name == "seed" and value == 0):
-            raise InputError(f"--{name} must be above 0, not {value!r}")
+    """Return the job of parsed flags.
+
+    Raises:
+        InputError: naming the flag, if a value is out of range or does not fit the others or the model.
+    """
+    given = _overrides(args)
     if args.eta is not None and args.eta != 1 and not args.general:
         raise InputError(f"--eta {args.eta} asks for general rows: name their file with --general")
     eta = args.eta if args.eta is not None else DEFAULT_ETA if args.general else 1.0
@@ -138,14 +152,23 @@ def job_of(args: argparse.Namespace) -> TrainingJob:
     dtype = args.dtype or checkpoint.stored_dtype(model)
     sources = {**settings.sources, **dict.fromkeys(given, "the command line")}
     settings = replace(settings, **changes, sources=sources)
-    recipe = DataMix(
+    mix = DataMix(
         args.data, args.general, eta, settings.seed, args.max_per_task, args.long, settings.method == "dpo"
     )
-    return TrainingJob(recipe, model, output, settings, dtype, bool(args.force))
+    return TrainingJob(mix, model, output, settings, dtype, bool(args.force))
+
+
+def _overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the values that replace those of the config."""
+    given = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None}
+    for name, value in given.items():
+        if not (0 < value < float("inf")) and not (name == "seed" and value == 0):
+            raise InputError(f"--{name} must be above 0, not {value!r}")
+    return given
 
 
 def is_done(job: TrainingJob, identity: str) -> bool:
-    """Whether `output` already holds this very run.
+    """Return whether `output` holds the result of this run.
 
     Raises:
         InputError: if it holds anything else.
@@ -161,22 +184,26 @@ def is_done(job: TrainingJob, identity: str) -> bool:
     raise InputError(f"--output_dir {job.output} holds something else: remove it or name another folder")
 
 
-def begun(job: TrainingJob, identity: str, devices: int) -> bool:
-    """Whether this very run has written its inputs."""
+def inputs_written(job: TrainingJob, identity: str, devices: int) -> bool:
+    """Return whether this run has written its inputs for `devices` processes."""
     marker, wanted = job.partial / "inputs.json", {"inputs_sha256": identity, "devices": devices}
     try:
         return (job.folder / "config.py").is_file() and storage_files.read_json(marker) == wanted
-    except InputError:  # not there, or just being replaced
+    except InputError:  # missing, or being replaced at this moment
         return False
 
 
 def open_work_folder(job: TrainingJob, identity: str, devices: int) -> None:
-    """Keep the partial folder if this very run began it, else begin it anew."""
+    """Keep the partial folder if it belongs to this run; otherwise start an empty one.
+
+    Raises:
+        InputError: if the folder does not come from a training run.
+    """
     marker, facts = job.partial / "inputs.json", {"inputs_sha256": identity, "devices": devices}
     if job.partial.exists():
         if not marker.is_file():
             raise InputError(
-                f"--output_dir: {job.partial} exists and is no unfinished training run: move it away"
+                f"--output_dir: {job.partial} exists and is not an unfinished training run: move it away"
             )
         if storage_files.read_json(marker) != facts:
             shutil.rmtree(job.partial)
@@ -185,20 +212,20 @@ def open_work_folder(job: TrainingJob, identity: str, devices: int) -> None:
 
 
 def write_inputs(job: TrainingJob, corpus: Corpus, schedule: Schedule) -> None:
-    """train.jsonl with its manifest, model/ and config.py, which names the other two relative to its own folder."""
+    """Write train.jsonl with its manifest, model/ and config.py, which names the other two by relative paths."""
     storage_files.write_jsonl(job.folder / "train.jsonl", corpus.rows)
-    recipe = asdict(job.recipe) | {"config": job.settings.name, "max_length": job.settings.max_length}
+    mix = asdict(job.mix) | {"config": job.settings.name, "max_length": job.settings.max_length}
     storage_manifest.write_manifest(
         job.folder / "data.manifest.json",
         "training data",
-        {name: value for name, value in recipe.items() if name not in ("data", "general")},
-        [*job.recipe.data, *job.recipe.general],
+        {name: value for name, value in mix.items() if name not in ("data", "general")},
+        [*job.mix.data, *job.mix.general],
         [job.folder / "train.jsonl"],
         corpus.counts,
         corpus.tokens,
         0.0,
     )
-    checkpoint.stage(job.model, job.folder / "model")
+    checkpoint.write_trainer_copy(job.model, job.folder / "model")
     interval = max(1, min(10, schedule.iterations // 4))
     text = render(job.settings, "model", "train.jsonl", schedule.warmup_ratio, interval)
     (job.folder / "config.py").write_text(text, encoding="utf-8")

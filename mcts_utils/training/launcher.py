@@ -1,7 +1,7 @@
-"""XTuner as a subprocess: which interpreter, which command, what it logs, and whether it really finished.
+"""XTuner as a subprocess: its interpreter, its commands, its log, and the check that it finished.
 
-The `xtuner` command exits 0 when training crashed; `python -m xtuner.tools.train` does not, and the checkpoint is
-checked all the same.
+The `xtuner` command exits with 0 even if training crashed; `python -m xtuner.tools.train` does not. The last checkpoint
+is checked in any case. What is trained, and with which settings, is not decided here.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tqdm import tqdm
-
-from mcts_utils.training.node_layout import Machines
+from mcts_utils.terminal import Progress
+from mcts_utils.training.node_layout import NodeLayout
 from mcts_utils.types import InputError
 
 XTUNER = "0.2.0"
@@ -37,25 +35,25 @@ print(json.dumps({"gpus": gpus, "memory": memory, "versions": {n: known[n] for n
 """
 ITERATION = re.compile(r"Iter\(train\)\s*\[\s*(\d+)/\d+\].*?\blr: (\S+).*?\bloss: (\S+)")
 LOGGED = ("step", "lr", "loss", "grad_norm", "reward_acc", "reward_margin")  # the last two are DPO's
-TAIL = 25  # lines of a log that a failure shows
+TAIL = 25  # lines of the log that an error shows
 
 
 class TrainingFailed(RuntimeError):
-    """The trainer, or what it left behind, is not what was asked for. Exit code 1."""
+    """The trainer failed, or its result is not what was asked for. Exit code 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """The interpreter of XTuner's own environment."""
+    """The interpreter of XTuner's own environment, and what it found on this machine."""
 
-    python: str
+    python: str  # absolute path
     gpus: int
-    versions: dict[str, str]
+    versions: dict[str, str]  # of xtuner, torch and other packages
     memory: tuple[int, ...] = ()  # bytes free on each GPU
 
 
 def trainer_python(environ: Mapping[str, str]) -> str:
-    """The interpreter that XTUNER_PYTHON names, or .venv-xtuner's; absolute, for it will run in another folder.
+    """Return the interpreter that XTUNER_PYTHON names, or that of .venv-xtuner, as an absolute path.
 
     Raises:
         InputError: if there is no such program.
@@ -66,21 +64,21 @@ def trainer_python(environ: Mapping[str, str]) -> str:
         raise InputError(
             f"XTUNER_PYTHON: no program {python}; bash scripts/setup.sh makes the trainer's environment"
         )
-    return os.path.abspath(found)  # not resolved: a venv is known by its link
+    return os.path.abspath(found)  # not resolved: a virtual environment is recognised by its link
 
 
 def find_trainer(python: str, environ: Mapping[str, str]) -> Trainer:
-    """Ask an interpreter what it has, once: importing torch takes seconds.
+    """Return what an interpreter has. It is asked once per process, since importing torch takes seconds.
 
     Raises:
-        InputError: if it is broken or has no XTuner 0.2.0.
+        InputError: if it does not run or has no XTuner 0.2.0.
     """
-    if python not in _found:
-        _found[python] = _probe(python, environ)
-    return _found[python]
+    if python not in _trainers:
+        _trainers[python] = _probe(python, environ)
+    return _trainers[python]
 
 
-_found: dict[str, Trainer] = {}
+_trainers: dict[str, Trainer] = {}  # by interpreter
 
 
 def _probe(python: str, environ: Mapping[str, str]) -> Trainer:
@@ -99,29 +97,32 @@ def _probe(python: str, environ: Mapping[str, str]) -> Trainer:
 
 
 def train_command(
-    trainer: Trainer, machines: Machines, deepspeed: str | None, resume: str | None
+    trainer: Trainer, layout: NodeLayout, deepspeed: str | None, resume: str | None
 ) -> list[str]:
-    """The training command of one node; it runs in the folder that holds config.py."""
+    """Return the training command of one node; it is to run in the folder that holds config.py."""
     command = [trainer.python]
-    if deepspeed or machines.devices > 1:
-        # DeepSpeed wants RANK, MASTER_ADDR and their like, which a launcher sets.
-        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(machines.per_node)]
-        command += _rendezvous(machines)
+    if deepspeed or layout.devices > 1:
+        # DeepSpeed needs RANK, MASTER_ADDR and similar variables, which the launcher sets.
+        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(layout.per_node)]
+        command += _rendezvous(layout)
     command += ["-m", "xtuner.tools.train", "config.py", "--work-dir", "run"]
-    command += ["--launcher", "pytorch"] if deepspeed or machines.devices > 1 else []
+    command += ["--launcher", "pytorch"] if deepspeed or layout.devices > 1 else []
     command += ["--deepspeed", deepspeed] if deepspeed else []
     return command + (["--resume", resume] if resume else [])
 
 
-def _rendezvous(machines: Machines) -> list[str]:
-    if machines.nodes == 1:
-        return ["--standalone"]  # a free port: several runs on one machine do not meet
-    place = ["--master_addr", machines.address, "--master_port", str(machines.port)]
-    return ["--nnodes", str(machines.nodes), "--node_rank", str(machines.rank), *place]
+def _rendezvous(layout: NodeLayout) -> list[str]:
+    if layout.nodes == 1:
+        return ["--standalone"]  # takes a free port, so that runs on one machine do not collide
+    address = ["--master_addr", layout.address, "--master_port", str(layout.port)]
+    return ["--nnodes", str(layout.nodes), "--node_rank", str(layout.rank), *address]
 
 
 def convert_command(trainer: Trainer, checkpoint: str, target: str) -> list[str]:
-    """The conversion to a Hugging Face folder (of a model or an adapter): without these flags it is float16 pickles."""
+    """Return the command that converts a checkpoint to a Hugging Face folder (of a model or an adapter).
+
+    Without the two flags the result would be float16 pickle files.
+    """
     module = "xtuner.tools.model_converters.pth_to_hf"
     return [
         trainer.python,
@@ -136,16 +137,16 @@ def convert_command(trainer: Trainer, checkpoint: str, target: str) -> list[str]
 
 
 def trainer_environ(environ: Mapping[str, str], gpus: int, quantized: bool = False) -> dict[str, str]:
-    """The environment of the trainer: nothing from the network, caches in its own folder, patches on CPU hosts."""
+    """Return the trainer's environment variables: no network, caches in its own folder, patches on CPU hosts."""
     result = dict(environ) | {
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_CACHE": "cache",
         "TOKENIZERS_PARALLELISM": "false",
-        # --resume reads its own pickled checkpoint, which torch >= 2.6 refuses otherwise.
+        # --resume reads the trainer's own pickled checkpoint, which torch >= 2.6 refuses otherwise.
         "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
     }
     if not gpus:
-        # Waiting threads sleep: small operations on busy cores lose most of their time to spinning otherwise.
+        # Waiting threads sleep: by spinning, small operations on busy cores would lose most of their time.
         result = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"} | result
         result |= {"AGENT_R_QUANTIZED": "1"} if quantized else {}
         result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE / "cpu"), environ.get("PYTHONPATH")]))
@@ -153,7 +154,7 @@ def trainer_environ(environ: Mapping[str, str], gpus: int, quantized: bool = Fal
 
 
 def shell_line(folder: Path, command: list[str], environ: Mapping[str, str], base: Mapping[str, str]) -> str:
-    """The same call for a person's shell: folder, the variables that differ from `base`, command."""
+    """Return the call as one line for a shell: folder, the variables that differ from `base`, command."""
     differing = [f"{name}={shlex.quote(value)}" for name, value in environ.items() if base.get(name) != value]
     if not command:
         return f"cd {shlex.quote(str(folder))}  # nothing is left to train"
@@ -167,13 +168,13 @@ def run(
     log: Path,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Run to the end with output to `log`; on any exception, Ctrl-C among them, the child's group is ended first.
+    """Run a command and append its output to `log`; on any exception, Ctrl-C too, end its process group first.
 
     Raises:
-        TrainingFailed: with the tail of the log, if it exits with anything but 0.
+        TrainingFailed: with the tail of the log, if the exit code is not 0.
     """
     with log.open("a", encoding="utf-8") as file:
-        # A session of its own: one signal reaches a launcher's workers too, and the terminal's Ctrl-C none of them.
+        # In a session of its own: one signal reaches a launcher's workers too, and Ctrl-C in the terminal none of them.
         child = subprocess.Popen(
             command,
             cwd=folder,
@@ -192,7 +193,7 @@ def run(
                 on_line(line)
             code = child.wait()
         except BaseException:
-            end(child)
+            end_process_group(child)
             raise
     if code != 0:
         tail = log.read_text(encoding="utf-8").splitlines()[-TAIL:]
@@ -201,8 +202,8 @@ def run(
         )
 
 
-def end(child: subprocess.Popen[str]) -> None:
-    """End the child and its workers, by the child's own id: first politely, then whoever of them is still there."""
+def end_process_group(child: subprocess.Popen[str]) -> None:
+    """End the child and its workers: SIGTERM to the process group, and SIGKILL after at most 10 s."""
     try:
         os.killpg(child.pid, signal.SIGTERM)
         try:
@@ -216,14 +217,13 @@ def end(child: subprocess.Popen[str]) -> None:
 
 
 class TrainingProgress:
-    """A bar from XTuner's log lines: iterations, learning rate, loss."""
+    """A progress bar fed by XTuner's log lines: iterations, learning rate, loss."""
 
     def __init__(self, iterations: int) -> None:
-        slow = 0.5 if sys.stderr.isatty() else 20  # seconds between lines, so that a log file stays short
-        self.bar = tqdm(total=iterations, desc="train", unit="it", mininterval=slow, file=sys.stderr)
+        self.bar = Progress(total=iterations, desc="train", unit="it")
 
     def read(self, line: str) -> None:
-        """Take one line of the log."""
+        """Update the bar from one line of the log."""
         found = ITERATION.search(line)
         if found:
             self.bar.set_postfix_str(f"lr {found[2]}, loss {found[3]}", refresh=False)
@@ -237,22 +237,23 @@ class TrainingProgress:
 
 
 def last_checkpoint(run_folder: Path) -> str | None:
-    """Name of the newest complete checkpoint, e.g. "iter_120.pth": a file, or DeepSpeed's folder."""
+    """Return the name of the newest complete checkpoint, or None: "iter_120.pth", a file or DeepSpeed's folder."""
     pointer = run_folder / "last_checkpoint"
     name = Path(pointer.read_text(encoding="utf-8").strip()).name if pointer.is_file() else ""
     return name if name and (run_folder / name).exists() else None
 
 
-def losses(run_folder: Path) -> list[dict[str, Any]]:
-    """One row per log line: step (iterations done), lr, loss (mean of the last ten iterations), grad_norm.
+def read_losses(run_folder: Path) -> list[dict[str, Any]]:
+    """Return the loss curve, one row per log line: the keys LOGGED, as far as they were logged.
+
+    `step` is the number of iterations done, `loss` the mean of the last ten iterations. Where a resumed run repeats a
+    step, its row counts.
 
     Raises:
-        TrainingFailed: if there is none, or a loss is not finite.
+        TrainingFailed: if no loss was logged, or one is not finite.
     """
     rows: dict[int, dict[str, Any]] = {}
-    for path in sorted(
-        run_folder.glob("*/vis_data/scalars.json")
-    ):  # one per start; a resumed run goes over some again
+    for path in sorted(run_folder.glob("*/vis_data/scalars.json")):  # one per start of the trainer
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             if "loss" in row:

@@ -1,6 +1,6 @@
-"""Low-rank adapters -> whole weights: W + alpha / r * B A, in float32, tensor by tensor.
+"""Merge a low-rank adapter into the model's weights: W + alpha / r * B A, in float32, tensor by tensor.
 
-The adapter of a 4-bit training is added to the weights that were quantized, not to their 4-bit form.
+The adapter of a 4-bit training is added to the original weights, not to their 4-bit form.
 """
 
 from __future__ import annotations
@@ -19,37 +19,39 @@ PREFIX = "base_model.model."
 
 
 def merge(adapter: Path, model: Path, target: Path) -> None:
-    """Write the model's tensors with the adapter added, in float32 and under the model's own file names.
+    """Write the model's tensors with the adapter added, in float32, to files of the same names in `target`.
 
     Raises:
-        TrainingFailed: if the adapter is not one for this model.
+        TrainingFailed: if the adapter does not fit the model, or is of a kind that is not trained here.
     """
     settings = files.read_json(adapter / SETTINGS)
     if settings.get("use_rslora") or settings.get("use_dora") or settings.get("rank_pattern"):
         raise TrainingFailed(f"{adapter}: an adapter of a kind that is not trained here")
     factor = settings["lora_alpha"] / settings["r"]
-    left = pairs(load_file(adapter / WEIGHTS), adapter)
+    unused = adapter_pairs(load_file(adapter / WEIGHTS), adapter)
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(model.glob("*.safetensors")):
         tensors = {}
         with safe_open(path, "pt") as file:
             for name in file.keys():
                 tensors[name] = file.get_tensor(name).float()
-                if name in left:
-                    down, up = left.pop(name)
+                if name in unused:
+                    down, up = unused.pop(name)
                     if (up.shape[0], down.shape[1]) != tuple(tensors[name].shape):
                         raise TrainingFailed(f"{adapter}: {name} is of another shape in {model}")
                     tensors[name] += factor * (up.float() @ down.float())
         save_file(tensors, target / path.name, metadata={"format": "pt"})
-    if left:
-        raise TrainingFailed(f"{adapter}: {next(iter(left))} is no tensor of {model}")
+    if unused:
+        raise TrainingFailed(f"{adapter}: {next(iter(unused))} is no tensor of {model}")
 
 
-def pairs(tensors: dict[str, torch.Tensor], source: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Name of a weight -> (A [r, in], B [out, r]).
+def adapter_pairs(
+    tensors: dict[str, torch.Tensor], source: Path
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return weight name -> (A of shape (r, in), B of shape (out, r)).
 
     Raises:
-        TrainingFailed: if half of a pair is missing or a name is not understood.
+        TrainingFailed: if half of a pair is missing, or a tensor is not part of an adapter.
     """
     found: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Which tokens of a row carry loss, for people: spans of text, as ANSI colours or as an HTML page. Reads no files."""
+"""Show which tokens of a row carry loss: spans of text, in ANSI colours or as an HTML page. Reads no files."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ mark {{ background: #9be39b; color: #000; }}
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One sequence of a row."""
+class MaskedSequence:
+    """One sequence of a row as text, split where the loss mask changes."""
 
     name: str  # "", or "chosen" and "rejected"
     spans: tuple[tuple[str, bool], ...]  # (text, trained)
     tokens: int
-    trained: int
+    trained: int  # tokens that carry loss
 
     @property
     def caption(self) -> str:
-        """Its counts, in words."""
+        """Return a line with the counts of tokens and trained turns."""
         turns = sum(trained for _, trained in self.spans)
         return f"{self.name + ': ' if self.name else ''}{self.tokens} tokens, {self.trained} trained in {turns} turns"
 
 
-def sequence(
+def mask_sequence(
     name: str, ids: Sequence[int], labels: Sequence[int], decode: Callable[[list[int]], str]
-) -> Shown:
-    """Runs of tokens with and without loss, in text.
+) -> MaskedSequence:
+    """Return the sequence as runs of text with and without loss.
 
     Raises:
         ValueError: if a label is neither IGNORED nor the token itself.
@@ -55,30 +55,30 @@ def sequence(
         raise ValueError("a label is another token than the one at its place")
     runs = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
     spans = tuple((decode([token for token, _ in run]), trained) for trained, run in runs)
-    return Shown(name, spans, len(ids), sum(label != IGNORED for label in labels))
+    return MaskedSequence(name, spans, len(ids), sum(label != IGNORED for label in labels))
 
 
-def to_ansi(title: str, sequences: Sequence[Shown]) -> str:
-    """For a terminal; control characters of the texts are shown, not sent."""
+def to_ansi(title: str, sequences: Sequence[MaskedSequence]) -> str:
+    """Return the text for a terminal, with the control characters of the sequences spelt out."""
     parts = [title]
-    for found in sequences:
-        text = "".join(f"{TRAINED}{visible(t)}{PLAIN}" if on else visible(t) for t, on in found.spans)
-        parts += ["", found.caption, text]
+    for shown in sequences:
+        text = "".join(f"{TRAINED}{visible(t)}{PLAIN}" if on else visible(t) for t, on in shown.spans)
+        parts += ["", shown.caption, text]
     return "\n".join(parts) + "\n"
 
 
-def to_html(title: str, sequences: Sequence[Shown]) -> str:
-    """A page that loads nothing."""
+def to_html(title: str, sequences: Sequence[MaskedSequence]) -> str:
+    """Return an HTML page that loads no other resource."""
     parts = []
-    for found in sequences:
+    for shown in sequences:
         text = "".join(
             f"<mark>{html.escape(visible(t))}</mark>" if on else html.escape(visible(t))
-            for t, on in found.spans
+            for t, on in shown.spans
         )
-        parts.append(f"<h2>{html.escape(found.caption)}</h2>\n<pre>{text}</pre>")
+        parts.append(f"<h2>{html.escape(shown.caption)}</h2>\n<pre>{text}</pre>")
     return PAGE.format(title=html.escape(title), body="\n".join(parts))
 
 
 def visible(text: str) -> str:
-    """The text with every control character but the line feed spelt out."""
+    """Return the text with every non-printable character but the line feed spelt out."""
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)

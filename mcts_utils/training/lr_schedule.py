@@ -1,4 +1,4 @@
-"""The learning rate that rows and settings give, iteration by iteration, as XTuner will follow it."""
+"""The learning rate of each iteration, computed from rows and settings as XTuner does it."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from dataclasses import dataclass
 from mcts_utils.training.settings import WARMUP_RATIO, TrainSettings
 from mcts_utils.types import InputError
 
-MIN_ITERATIONS = 8  # fewer cannot hold a warm-up and a decay
-# Under two iterations XTuner's warm-up either raises or leaves the rate at 1e-5 of itself for the whole run.
+MIN_ITERATIONS = 8  # a warm-up and a decay need at least so many
+# With fewer, XTuner's warm-up either raises or leaves the rate at 1e-5 of its peak for the whole run.
 MIN_WARMUP = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """An iteration is one micro-batch on each device; the learning rate moves with every one of them."""
+    """The length of a run and of its warm-up, in iterations: one micro-batch on each device, at one learning rate."""
 
     iterations: int  # of the whole run
     per_epoch: int
     warmup: int  # iterations
-    warmup_ratio: float  # what the config must say to get that warm-up
+    warmup_ratio: float  # value in the config that gives this warm-up
 
     def rate(self, step: int, lr: float) -> float:
-        """The learning rate of iteration `step` (from 0): linear warm-up from 1e-5 of `lr`, then a cosine to 0."""
+        """Return the learning rate of iteration `step`, from 0: a linear warm-up from 1e-5 `lr`, then a cosine to 0."""
         if step < self.warmup:
             return lr * (1e-5 + (1 - 1e-5) * step / (self.warmup - 1))
         decay = (step - self.warmup) / (self.iterations - self.warmup)
         return lr * 0.5 * (1 + math.cos(math.pi * decay))
 
     def notes(self) -> list[str]:
-        """Where the run has to differ from its config."""
+        """Return messages about where the run differs from its config."""
         if self.warmup_ratio == WARMUP_RATIO:
             return []
         return [f"{self.iterations} iterations are few: warm-up is {self.warmup} of them, not 3 %"]
 
 
-def plan(rows: int, settings: TrainSettings, devices: int) -> Schedule:
-    """The schedule that XTuner will follow with these rows on that many devices.
+def plan_schedule(rows: int, settings: TrainSettings, devices: int) -> Schedule:
+    """Return the schedule that XTuner follows with `rows` rows on `devices` devices.
 
     Raises:
-        InputError: naming the row count, if the run would hold no optimizer step or no usable schedule.
+        InputError: with the number of rows, if the run is too short for an optimizer step or a usable schedule.
     """
     per_epoch = math.ceil(math.ceil(rows / devices) / settings.batch)
     iterations = settings.epochs * per_epoch
-    least = max(MIN_ITERATIONS, settings.accumulation)
-    if iterations < least:
+    fewest = max(MIN_ITERATIONS, settings.accumulation)
+    if iterations < fewest:
         raise InputError(
             f"{rows} rows give {iterations} iterations (--epochs {settings.epochs}, --batch {settings.batch}, "
-            f"{devices} devices), at least {least} are needed: more rows or epochs, or a lower --accumulation"
+            f"{devices} devices), at least {fewest} are needed: more rows or epochs, or a lower --accumulation"
         )
     ratio = WARMUP_RATIO
     if _warmup(ratio, settings.epochs, per_epoch) < MIN_WARMUP:
@@ -57,5 +57,5 @@ def plan(rows: int, settings: TrainSettings, devices: int) -> Schedule:
 
 
 def _warmup(ratio: float, epochs: int, per_epoch: int) -> int:
-    """As mmengine turns the config's `end=warmup_ratio * max_epochs` into iterations, in the same order of rounding."""
+    """Return the warm-up in iterations, rounded as mmengine rounds the config's `end=warmup_ratio * max_epochs`."""
     return int((ratio * epochs) * per_epoch)

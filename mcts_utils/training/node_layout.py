@@ -1,4 +1,4 @@
-"""How many processes on how many nodes: from NPROC_PER_NODE, NNODES, NODE_RANK, ADDR and PORT, or from Slurm."""
+"""The numbers of nodes and processes: from NPROC_PER_NODE, NNODES, NODE_RANK, ADDR and PORT, or from Slurm."""
 
 from __future__ import annotations
 
@@ -9,37 +9,40 @@ from dataclasses import dataclass, replace
 from mcts_utils.types import InputError
 
 PORT = 29500
-SLURM_PORTS = (20000, 10000)  # first, and how many: two jobs that share a node should not meet
+SLURM_PORTS = (
+    20000,
+    10000,
+)  # first, and their number; chosen by job id, so that jobs on one node do not collide
 
 
 @dataclass(frozen=True, slots=True)
-class Machines:
-    """Processes and nodes, under the names that XTuner's launcher gives them."""
+class NodeLayout:
+    """The nodes of a run and the processes on each; the variables are those of XTuner's launcher."""
 
-    per_node: int = 0  # NPROC_PER_NODE: devices used on each node; 0: not said
+    per_node: int = 0  # NPROC_PER_NODE: devices used on each node; 0: not set
     nodes: int = 1  # NNODES
-    rank: int = 0  # NODE_RANK: which of the nodes this is
-    address: str = ""  # ADDR: of node 0; needed for several nodes only
+    rank: int = 0  # NODE_RANK: number of this node, from 0
+    address: str = ""  # ADDR: host of node 0; needed with several nodes
     port: int = PORT  # PORT: on node 0
 
     @property
     def devices(self) -> int:
-        """Processes in all; each takes its own micro-batch."""
+        """Return the number of processes on all nodes; each takes its own micro-batch."""
         return self.per_node * self.nodes
 
-    def sized(self, usual: int) -> Machines:
-        """With `usual` devices a node where nothing was said."""
-        return self if self.per_node else replace(self, per_node=max(1, usual))
+    def with_default_devices(self, count: int) -> NodeLayout:
+        """Return the layout with `count` devices on each node (at least 1), if their number is not set."""
+        return self if self.per_node else replace(self, per_node=max(1, count))
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Machines:
-        """Read the variables; in a step of a Slurm job what they do not say is Slurm's.
+    def from_environ(cls, environ: Mapping[str, str]) -> NodeLayout:
+        """Read the variables; in a Slurm step, Slurm supplies those that are not set.
 
         Raises:
-            InputError: naming the one that is missing or no number.
+            InputError: naming the variable that is missing or not a number.
         """
-        told = {} if environ.get("NNODES") else slurm(environ)
-        environ = told | {name: value for name, value in environ.items() if value}
+        defaults = {} if environ.get("NNODES") else slurm_variables(environ)
+        environ = defaults | {name: value for name, value in environ.items() if value}
         nodes = _number(environ, "NNODES", 1, 1)
         rank = _number(environ, "NODE_RANK", 0, 0)
         if rank >= nodes:
@@ -50,11 +53,13 @@ class Machines:
         return cls(per_node, nodes, rank, environ.get("ADDR", ""), _number(environ, "PORT", 1, PORT))
 
 
-def slurm(environ: Mapping[str, str]) -> dict[str, str]:
-    """NNODES and its like from SLURM_*, empty outside of Slurm. One task a node: it starts its own processes.
+def slurm_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return NNODES and the other variables as Slurm gives them; empty outside of Slurm.
+
+    Slurm starts one task on each node, which starts its own processes.
 
     Raises:
-        InputError: if the job's tasks are not one on each node.
+        InputError: if the step does not have exactly one task on each node.
     """
     nodes = environ.get("SLURM_STEP_NUM_NODES")
     if not nodes:
@@ -76,15 +81,15 @@ def slurm(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def first_host(nodes: str) -> str:
-    """The first host of a Slurm node list: "gpu-[03-05,9],x1" begins with gpu-03."""
+    """Return the first host of a Slurm node list: "gpu-03" of "gpu-[03-05,9],x1"."""
     first = re.split(r",(?![^\[]*\])", nodes)[0]
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)
 
 
-def _number(environ: Mapping[str, str], name: str, least: int, usual: int) -> int:
+def _number(environ: Mapping[str, str], name: str, least: int, default: int) -> int:
     value = environ.get(name) or ""
     if not value:
-        return usual
+        return default
     if not value.isdecimal() or int(value) < least:
         raise InputError(f"{name} must be a whole number from {least}, not {value!r}")
     return int(value)

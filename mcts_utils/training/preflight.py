@@ -1,7 +1,8 @@
-"""Will it fit: GPU memory and disk, estimated before hours are spent. The estimates are arithmetic, not measurements.
+"""Estimate before a run whether GPU memory and disk space suffice. The estimates are arithmetic, not measurements.
 
-P weights in bfloat16 take 2 P bytes on every GPU; DeepSpeed's ZeRO-2 divides gradients (2 P) and AdamW's state in
-float32 (12 P) among them. Activations are one hidden state a layer (the rest is computed again) and the logits.
+P weights in bfloat16 take 2 P bytes on every GPU; DeepSpeed's ZeRO-2 divides gradients (2 P bytes) and AdamW's state in
+float32 (12 P bytes) among the GPUs. Activations are one hidden state per layer (the others are computed again) and the
+logits.
 """
 
 from __future__ import annotations
@@ -17,30 +18,30 @@ from safetensors import safe_open
 from mcts_utils.storage import files
 from mcts_utils.training import checkpoint
 from mcts_utils.training.launcher import Trainer
-from mcts_utils.training.node_layout import Machines
+from mcts_utils.training.node_layout import NodeLayout
 from mcts_utils.training.settings import SAVE_STEPS, TrainSettings
 from mcts_utils.types import InputError
 
 GIB = 2**30
-LOGIT_BYTES = 12  # bfloat16 and float32 logits, their gradient and the softmax
-OVERHEAD = 4 * GIB  # CUDA's context, buckets, what the allocator cannot use
-QUANTIZED_BYTES = 0.6  # per weight: 4 bits, scales, layers that stay as they are
-CPU_WEIGHTS = 1_000_000_000  # more than these are not for a CPU
+LOGIT_BYTES = 12  # per logit: in bfloat16 and float32, its gradient and the softmax
+OVERHEAD = 4 * GIB  # CUDA's context, buckets, memory that the allocator cannot use
+QUANTIZED_BYTES = 0.6  # per weight: 4 bits, scales, layers that are not quantized
+CPU_WEIGHTS = 1_000_000_000  # models with more weights are refused on a CPU
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What the estimates need to know of a model."""
+class ModelSize:
+    """The numbers of a model that the estimates need."""
 
     weights: int
-    linear: int  # sum of (rows + columns) over the matrices that adapters are put on
+    linear: int  # sum of (rows + columns) over the matrices that get adapters
     layers: int
     hidden: int
     vocabulary: int
 
     @classmethod
-    def of(cls, model: Path) -> Shape:
-        """Read from the headers; no tensor is loaded."""
+    def from_folder(cls, model: Path) -> ModelSize:
+        """Read config.json and the headers of the weights; no tensor is loaded."""
         config: dict[str, Any] = files.read_json(model / "config.json")
         weights = linear = 0
         for path in checkpoint.weight_files(model):
@@ -54,64 +55,64 @@ class Shape:
         return cls(weights, linear, *sizes)
 
 
-def trained_weights(settings: TrainSettings, shape: Shape) -> int:
-    """Weights that the optimizer moves."""
-    return settings.lora.rank * shape.linear if settings.lora else shape.weights
+def trained_weights(settings: TrainSettings, size: ModelSize) -> int:
+    """Return the number of weights that are trained."""
+    return settings.lora.rank * size.linear if settings.lora else size.weights
 
 
-def gpu_bytes(settings: TrainSettings, shape: Shape, devices: int) -> int:
-    """Memory that one GPU of `devices` needs."""
+def gpu_bytes(settings: TrainSettings, size: ModelSize, devices: int) -> int:
+    """Return the memory that each of `devices` GPUs needs, in bytes."""
     share = devices if settings.deepspeed else 1
-    fixed = shape.weights * (QUANTIZED_BYTES if settings.quantized else 2)
+    fixed = size.weights * (QUANTIZED_BYTES if settings.quantized else 2)
     if settings.method == "dpo" and not settings.lora:
-        fixed *= 2  # the reference
-    moved = trained_weights(settings, shape) * (14 / share + (2 if settings.lora else 0))
+        fixed *= 2  # the frozen reference model
+    trained = trained_weights(settings, size) * (14 / share + (2 if settings.lora else 0))
     tokens = settings.batch * settings.max_length * (2 if settings.method == "dpo" else 1)
-    layers = shape.layers if settings.recompute else 16 * shape.layers
-    activations = tokens * (2 * layers * shape.hidden + LOGIT_BYTES * shape.vocabulary)
-    return int(fixed + moved + activations + OVERHEAD)
+    layers = size.layers if settings.recompute else 16 * size.layers
+    activations = tokens * (2 * layers * size.hidden + LOGIT_BYTES * size.vocabulary)
+    return int(fixed + trained + activations + OVERHEAD)
 
 
-def disk_bytes(settings: TrainSettings, shape: Shape, iterations: int) -> int:
-    """Space that checkpoints, the conversion in float32 and the result take at most at once."""
-    trained = trained_weights(settings, shape)
-    kept = 0 if settings.lora else 2 * shape.weights * (2 if settings.method == "dpo" else 1)
-    checkpoints = 2 if iterations > SAVE_STEPS else 1  # the old one goes when the new one is whole
-    return checkpoints * (kept + 12 * trained) + 6 * shape.weights
+def disk_bytes(settings: TrainSettings, size: ModelSize, iterations: int) -> int:
+    """Return the most space that checkpoints, the conversion in float32 and the result take at once, in bytes."""
+    trained = trained_weights(settings, size)
+    kept = 0 if settings.lora else 2 * size.weights * (2 if settings.method == "dpo" else 1)
+    checkpoints = 2 if iterations > SAVE_STEPS else 1  # the old one is deleted when the new one is complete
+    return checkpoints * (kept + 12 * trained) + 6 * size.weights
 
 
-def check_devices(settings: TrainSettings, shape: Shape, trainer: Trainer, machines: Machines) -> None:
-    """Refuse what this node's devices cannot hold.
+def check_devices(settings: TrainSettings, size: ModelSize, trainer: Trainer, layout: NodeLayout) -> None:
+    """Check that this node's devices can hold the training.
 
     Raises:
-        InputError: naming NPROC_PER_NODE or the memory.
+        InputError: naming the model size, NPROC_PER_NODE or the memory of a GPU.
     """
     if not trainer.gpus:
-        if shape.weights > CPU_WEIGHTS:
-            billions = shape.weights / 1e9
+        if size.weights > CPU_WEIGHTS:
+            billions = size.weights / 1e9
             raise InputError(
                 f"--model_dir has {billions:.1f} billion weights and there is no GPU (--force 1 to try)"
             )
         return
-    if machines.per_node > trainer.gpus:
-        raise InputError(f"NPROC_PER_NODE is {machines.per_node}, and this machine has {trainer.gpus} GPUs")
-    need = gpu_bytes(settings, shape, machines.devices)
-    for number, free in enumerate(trainer.memory[: machines.per_node]):
+    if layout.per_node > trainer.gpus:
+        raise InputError(f"NPROC_PER_NODE is {layout.per_node}, and this machine has {trainer.gpus} GPUs")
+    need = gpu_bytes(settings, size, layout.devices)
+    for number, free in enumerate(trainer.memory[: layout.per_node]):
         if free < need:
             raise InputError(
-                f"GPU {number} has {free / GIB:.0f} GiB free, --config {settings.name} on {machines.devices} GPUs "
+                f"GPU {number} has {free / GIB:.0f} GiB free, --config {settings.name} on {layout.devices} GPUs "
                 f"needs about {need / GIB:.0f}: more GPUs, a lower --max_length, or a lora config (--force 1 to try)"
             )
 
 
-def check_disk(settings: TrainSettings, shape: Shape, folder: Path, iterations: int) -> None:
-    """Refuse a disk that would be full in the middle of it.
+def check_disk(settings: TrainSettings, size: ModelSize, folder: Path, iterations: int) -> None:
+    """Check that the disk has room for the whole run.
 
     Raises:
         InputError: naming the folder.
     """
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free, need = shutil.disk_usage(there).free, disk_bytes(settings, shape, iterations)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free, need = shutil.disk_usage(existing).free, disk_bytes(settings, size, iterations)
     if free < need:
         raise InputError(
             f"--output_dir {folder}: {free / GIB:.1f} GiB free, about {need / GIB:.1f} GiB are needed for checkpoints "

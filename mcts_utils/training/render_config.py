@@ -1,10 +1,10 @@
-"""TrainSettings -> the text of an XTuner config, from the one template.
+"""Render TrainSettings as the text of an XTuner config, from the template base.py.in.
 
-    .venv/bin/python -m mcts_utils.training.render_config     writes the configs of settings.py anew
+    .venv/bin/python -m mcts_utils.training.render_config     writes the committed configs again
 
-A config so written stands alone: `xtuner train CONFIG` takes it once its model and data lines name something (for DPO:
-pairs in tokens, as train.py writes them). In the template `@name@` is a value, `@name#@` the comment that says where
-it comes from, and lines between `%if word` and `%end` (with `%else`) are there only where the word holds.
+A rendered config needs nothing of this package: `xtuner train CONFIG` takes it once its model and data lines name
+existing files (for DPO, pairs in tokens as train.py writes them). In the template `@name@` stands for a value and
+`@name#@` for a comment with its source; lines between `%if word` and `%end` (with `%else`) depend on a condition.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mcts_utils.training.settings import CONFIGS, WARMUP_RATIO, TrainSettings
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "xtuner_config"
 TEMPLATE = CONFIG_FOLDER / "base.py.in"
-PLACE = re.compile(r"@(\w+)@")
+PLACEHOLDER = re.compile(r"@(\w+)@")
 SOURCE = re.compile(r" *@(\w+)#@")
 
 
@@ -29,14 +29,15 @@ def render(
     warmup_ratio: float = WARMUP_RATIO,
     log_interval: int = 10,
 ) -> str:
-    """The config's text.
+    """Return the text of the config.
 
     Args:
-        model: folder or hub name of the model in the form that the trainer's `transformers` reads.
-        data: JSONL of `messages` rows; for DPO of pairs in tokens.
+        model: folder or hub name of the model, in a form that the trainer's `transformers` reads.
+        data: path of the JSONL with `messages` rows; for DPO with pairs in tokens.
+        warmup_ratio: share of all iterations, in (0, 1).
         log_interval: iterations between two log lines.
     """
-    text = chosen(TEMPLATE.read_text(encoding="utf-8"), _conditions(settings))
+    text = select_lines(TEMPLATE.read_text(encoding="utf-8"), _conditions(settings))
     text = SOURCE.sub(lambda match: _source(settings.sources.get(match[1])), text)
     literals = {name: _literal(value) for name, value in _values(settings).items()} | {
         "name": settings.name,
@@ -47,16 +48,16 @@ def render(
         "lora_source": settings.sources.get("lora", ""),
         "quantized_source": settings.sources.get("quantized", ""),
     }
-    return PLACE.sub(lambda match: literals[match[1]], text)
+    return PLACEHOLDER.sub(lambda match: literals[match[1]], text)
 
 
-def chosen(text: str, holds: Mapping[str, bool]) -> str:
-    """The lines whose condition holds. Conditions do not nest."""
+def select_lines(text: str, conditions: Mapping[str, bool]) -> str:
+    """Return the lines whose condition holds. Conditions do not nest."""
     kept, keep = [], True
     for line in text.splitlines(keepends=True):
         word, _, name = line.strip().partition(" ")
         if word == "%if":
-            keep = holds[name]
+            keep = conditions[name]
         elif word == "%else":
             keep = not keep
         elif word == "%end":
@@ -97,7 +98,7 @@ def _values(settings: TrainSettings) -> dict[str, str | int | float | bool]:
 
 
 def _literal(value: str | int | float | bool) -> str:
-    # JSON's strings are Python's, with the double quotes the formatter wants.
+    # A JSON string is a Python string with double quotes, as the formatter writes them.
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
@@ -106,7 +107,7 @@ def _source(text: str | None) -> str:
 
 
 if __name__ == "__main__":
-    for named in CONFIGS.values():
-        target = CONFIG_FOLDER / f"{named.name}.py"
-        target.write_text(render(named, named.model, "train.jsonl"), encoding="utf-8")
+    for config in CONFIGS.values():
+        target = CONFIG_FOLDER / f"{config.name}.py"
+        target.write_text(render(config, config.model, "train.jsonl"), encoding="utf-8")
         print(f"xtuner_config/{target.name}")

@@ -1,4 +1,7 @@
-"""Which conversations can be trained with one tokenizer and one length: each let through, shortened or counted out."""
+"""Filter conversations by one tokenizer and one maximal length: each is kept, shortened, or left out and counted.
+
+The module reads no files; where a conversation may be cut is decided in dataset.py.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcts_utils.training import dataset
-from mcts_utils.training.chat_format import ChatFormat, Encoded, encode, special_token_pattern
+from mcts_utils.training.chat_format import ChatFormat, EncodedConversation, encode, special_token_pattern
 from mcts_utils.training.dataset import Conversation, PreferencePair
 
-CUT, DROP = "cut", "drop"  # what becomes of rows that are too long
+CUT, DROP = "cut", "drop"  # rows that are too long are shortened or left out
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A row that is trained: a conversation in tokens, or a pair of them (chosen, rejected)."""
+class EncodedRow:
+    """A row to train on, in tokens."""
 
     conversation: Conversation  # the chosen one of a pair
-    sides: tuple[Encoded, ...]
+    sides: tuple[EncodedConversation, ...]  # one, or two (chosen, rejected) for a pair
 
 
-class Screen:
-    """Nothing vanishes: what is left out or cut is counted, with the first row it happened to."""
+class RowFilter:
+    """Decides which conversations are trained; counts those left out or cut, by reason, with a first example each."""
 
     def __init__(self, tokenizer: Any, chat: ChatFormat, max_length: int, long: str = CUT) -> None:
         self.tokenizer, self.chat, self.max_length, self.long = tokenizer, chat, max_length, long
@@ -34,22 +37,23 @@ class Screen:
         self._too_long = f"longer than max_length {max_length}"
 
     def drop(self, kind: str, reason: str, example: str) -> None:
-        """Count a row that is left out."""
+        """Count a row that is left out; `example` names it."""
         self.dropped[f"{kind}: {reason}"] += 1
         self._examples.setdefault(f"left out, {kind}: {reason}", example)
 
-    def kept(self, conversations: Iterable[Conversation]) -> Iterator[Kept]:
-        """Those that pass, as they will be trained. Lazy.
+    def filter_rows(self, conversations: Iterable[Conversation]) -> Iterator[EncodedRow]:
+        """Yield the conversations that can be trained, in tokens. Lazy.
 
-        One that is too long is cut behind a turn, where its revision signal and a trained turn after it fit.
+        A conversation that is too long is cut after a trained turn, if its revision signal and a trained turn after
+        the signal fit.
         """
-        for conversation, encoded in encode(self.tokenizer, self.chat, self._readable(conversations)):
+        for conversation, encoded in encode(self.tokenizer, self.chat, self._trainable(conversations)):
             length = len(encoded.input_ids)
             if length <= self.max_length:
-                yield Kept(conversation, (encoded,))
+                yield EncodedRow(conversation, (encoded,))
                 continue
             example = f"{conversation.source}, {length} tokens"
-            end = self._end(conversation, encoded)
+            end = self._cut_point(conversation, encoded)
             if end is None:
                 self.drop(conversation.kind, self._too_long, example)
                 continue
@@ -57,12 +61,12 @@ class Screen:
             self.cut[reason] += 1
             example = f"{example}, {end} of its {len(conversation.messages)} messages are kept"
             self._examples.setdefault(f"cut at a turn, {reason}", example)
-            yield Kept(*self._single(dataset.shortened(conversation, end)))
+            yield EncodedRow(*self._encode(dataset.shortened(conversation, end)))
 
-    def kept_pairs(self, pairs: Iterable[PreferencePair]) -> Iterator[Kept]:
-        """The pairs that pass. Never cut: a pair compares two outcomes."""
+    def filter_pairs(self, pairs: Iterable[PreferencePair]) -> Iterator[EncodedRow]:
+        """Yield the pairs that can be trained, in tokens. Pairs are never cut, since they compare two outcomes."""
         for pair in pairs:
-            sides = self._readable([pair.chosen, pair.rejected])
+            sides = self._trainable([pair.chosen, pair.rejected])
             found = tuple(encoded for _, encoded in encode(self.tokenizer, self.chat, sides))
             if len(found) < 2:
                 continue
@@ -70,26 +74,26 @@ class Screen:
             if length > self.max_length:
                 self.drop(dataset.PREFERENCE, self._too_long, f"{pair.chosen.source}, {length} tokens")
             else:
-                yield Kept(pair.chosen, found)
+                yield EncodedRow(pair.chosen, found)
 
     def notes(self) -> list[str]:
-        """One line for each sort of row that was left out or cut."""
-        happened = [(f"left out, {why}", n) for why, n in self.dropped.items()]
-        happened += [(f"cut at a turn, {why}", n) for why, n in self.cut.items()]
-        return [f"{n} rows {what} (first: {self._examples[what]})" for what, n in happened]
+        """Return one line for each reason for which rows were left out or cut."""
+        events = [(f"left out, {why}", n) for why, n in self.dropped.items()]
+        events += [(f"cut at a turn, {why}", n) for why, n in self.cut.items()]
+        return [f"{n} rows {what} (first: {self._examples[what]})" for what, n in events]
 
-    def _end(self, conversation: Conversation, encoded: Encoded) -> int | None:
-        """How many messages fit, if enough of them do and cutting is wanted."""
+    def _cut_point(self, conversation: Conversation, encoded: EncodedConversation) -> int | None:
+        """Return the largest number of messages that fits, or None if none does or rows are not to be cut."""
         start = 1 if conversation.messages[0].role == "system" else 0
         for end in dataset.cut_points(conversation) if self.long == CUT else ():
             if encoded.turn_ends[(end - start) // 2 - 1] <= self.max_length:
                 return end
         return None
 
-    def _single(self, conversation: Conversation) -> tuple[Conversation, tuple[Encoded, ...]]:
+    def _encode(self, conversation: Conversation) -> tuple[Conversation, tuple[EncodedConversation, ...]]:
         return conversation, tuple(e for _, e in encode(self.tokenizer, self.chat, [conversation]))
 
-    def _readable(self, conversations: Iterable[Conversation]) -> Iterator[Conversation]:
+    def _trainable(self, conversations: Iterable[Conversation]) -> Iterator[Conversation]:
         for conversation in conversations:
             if not conversation.trained_turns:
                 self.drop(conversation.kind, "no turn carries loss", conversation.source)

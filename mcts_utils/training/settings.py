@@ -1,4 +1,7 @@
-"""What a training run is set to: the named configs. Each differs from the one it derives from in what must differ."""
+"""The settings of training runs, and the named configs. A derived config states only what differs from its base.
+
+Numbers that are the same for all runs are in xtuner_config/base.py.in.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from mcts_utils.training.chat_format import ChatFormat
 
 WARMUP_RATIO = 0.03  # of all iterations (Appendix C.1)
-SAVE_STEPS = 512  # iterations between two checkpoints; as in base.py.in
+SAVE_STEPS = 512  # iterations between two checkpoints; the same as in base.py.in
 XTUNER_QLORA = "XTuner's llama3_8b_instruct_qlora_alpaca_e3"
 ETO = "ETO's run_eto.sh, iteration 1"  # Song et al. 2024, the authors' repository
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Low-rank adapters on every linear layer but the head."""
+    """Low-rank adapters on every linear layer except the head."""
 
     rank: int
     alpha: int
@@ -24,27 +27,27 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """The numbers that may differ between runs; the rest of Appendix C.1 stands in base.py.in."""
+    """The settings that may differ between runs; the rest of Appendix C.1 is in base.py.in."""
 
     name: str
-    model: str  # what the committed config names; a run puts its own folder there
+    model: str  # as named in the committed config; a run replaces it by its own folder
     chat: ChatFormat
-    gpus: int  # that the numbers are meant for; 0: a CPU
+    gpus: int  # number of GPUs that the settings are meant for; 0: a CPU
     epochs: int
-    lr: float  # at its peak
+    lr: float  # peak learning rate
     batch: int  # rows (or pairs) per micro-batch on each device
     accumulation: int  # micro-batches per optimizer step
-    max_length: int  # tokens per row
+    max_length: int  # most tokens per row
     precision: str  # dtype of the weights in the trainer: "float32" or "bfloat16"
-    recompute: bool  # activation checkpointing: slower, and needed where activations do not fit
-    deepspeed: str | None  # name of XTuner's DeepSpeed JSON
-    backend: str  # of torch.distributed, where it is used
+    recompute: bool  # activation checkpointing: slower; needed if the activations do not fit
+    deepspeed: str | None  # name of one of XTuner's DeepSpeed configs
+    backend: str  # of torch.distributed
     method: str = "sft"  # or "dpo"
     lora: Lora | None = None  # None: every weight is trained
-    quantized: bool = False  # the frozen weights in 4 bits
-    beta: float = 0.1  # DPO: how strongly the policy is held to the reference
+    quantized: bool = False  # whether the frozen weights are held in 4 bits
+    beta: float = 0.1  # DPO: strength of the tie to the reference model
     seed: int = 0
-    # number -> where it comes from, for the config's comments
+    # name of a setting -> its source, for the comments in the config
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -1,9 +1,9 @@
-"""Does an endpoint show the model the tokens that it was trained on? Its POST /tokenize, held against the config.
+"""Check that an endpoint gives the model the tokens that it was trained on: compare its POST /tokenize with the config.
 
     .venv/bin/python -m mcts_utils.training.tokenizer_check --model_dir DIR --base_url http://127.0.0.1:8000
 
-vLLM and actors/serve.py answer /tokenize with the ids of a conversation as they render it. Exit code: 0 the same,
-1 other tokens (another chat template is served), 2 bad input or an endpoint without /tokenize.
+vLLM and actors/serve.py answer /tokenize with the token ids of a conversation in their chat template. Exit code: 0 for
+the same tokens, 1 for other tokens (another chat template is served), 2 for bad input or an endpoint without /tokenize.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mcts_utils.training.job import Parser
 from mcts_utils.training.settings import CONFIGS
 from mcts_utils.types import InputError, Message
 
-SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 PROBES: tuple[tuple[Message, ...], ...] = (
     (Message("system", "Craft the goal."), Message("user", "Goal: craft beacon.")),
     (Message("user", " a first turn without a system turn \n"),),
@@ -34,10 +34,10 @@ PROBES: tuple[tuple[Message, ...], ...] = (
 
 
 def differences(model_dir: str, base_url: str) -> list[str]:
-    """One line for each probe that the endpoint renders otherwise.
+    """Return one line for each probe to which the endpoint gives other tokens; empty if a config gives the same ones.
 
     Raises:
-        InputError: if nothing can be compared.
+        InputError: if there is no tokenizer, or the endpoint does not answer.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
@@ -59,14 +59,18 @@ def differences(model_dir: str, base_url: str) -> list[str]:
 
 
 def tokenized(base_url: str, messages: Sequence[Message]) -> list[int]:
-    """The ids that the endpoint gives a conversation, with the generation prompt."""
+    """Return the endpoint's token ids of a conversation with the generation prompt.
+
+    Raises:
+        InputError: if the endpoint does not answer, or not with token ids.
+    """
     root = base_url.rstrip("/").removesuffix("/v1")
     body = {
         "messages": [{"role": m.role, "content": m.content} for m in messages],
         "add_generation_prompt": True,
     }
     try:
-        answer = httpx.post(f"{root}/tokenize", json=body, timeout=SECONDS)
+        answer = httpx.post(f"{root}/tokenize", json=body, timeout=TIMEOUT_SECONDS)
         answer.raise_for_status()
         return list(answer.json()["tokens"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
@@ -74,7 +78,7 @@ def tokenized(base_url: str, messages: Sequence[Message]) -> list[int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare; returns the exit code."""
+    """Compare, print the result and return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_dir", required=True)
     parser.add_argument("--base_url", required=True)
@@ -82,12 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         found = differences(args.model_dir, args.base_url)
     except InputError as error:
-        print(f"served.py: {error}", file=sys.stderr)
+        print(f"tokenizer_check.py: {error}", file=sys.stderr)
         return 2
     for line in found:
-        print(f"served.py: {line}", file=sys.stderr)
+        print(f"tokenizer_check.py: {line}", file=sys.stderr)
     if not found:
-        print(f"served.py: {len(PROBES)} conversations are the tokens that are trained, id by id")
+        print(f"tokenizer_check.py: {len(PROBES)} conversations get the tokens that are trained, id by id")
     return 1 if found else 0
 
 

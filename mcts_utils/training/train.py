@@ -1,13 +1,13 @@
-"""Stage 3: stage 2's records -> XTuner -> a model folder that `transformers` loads.
+"""Stage 3: train a model on the records of stage 2 with XTuner, and write it as a folder that `transformers` loads.
 
     .venv/bin/python xtuner_config/train.py --data A.jsonl [B.jsonl ...] --model_dir DIR --output_dir DIR
         [--general sharegpt.jsonl --eta 0.2] [--config NAME] [--max_per_task N] [--long cut|drop] [--epochs N] [--lr X]
         [--accumulation N] [--batch N] [--max_length N] [--seed S] [--dtype bfloat16] [--force 1] [--prepare]
 
-Work happens in DIR.partial, which becomes DIR when all is done, with manifest.json. The same command again does
-nothing, or goes on from the last checkpoint. Environment: XTUNER_PYTHON, NPROC_PER_NODE; several nodes run this very
-command, each with its NODE_RANK and all with NNODES, ADDR, PORT and a shared output folder, or in a Slurm step. Exit
-code: 0 done, 1 training failed, 2 bad input, 130 interrupted.
+The run works in DIR.partial, which is renamed to DIR at the end, with manifest.json. The same command again does
+nothing if DIR is complete, and otherwise continues from the last checkpoint. Environment: XTUNER_PYTHON,
+NPROC_PER_NODE. On several nodes, run the same command on each with its NODE_RANK, the same NNODES, ADDR and PORT, and
+a shared output folder, or run it in a Slurm step. Exit code: 0 done, 1 training failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,94 +26,126 @@ from transformers import AutoTokenizer
 
 from mcts_utils.storage import files, manifest
 from mcts_utils.training import checkpoint, corpus, launcher, lora_merge, preflight
-from mcts_utils.training.job import TrainingJob, begun, is_done, open_work_folder, parse, write_inputs
+from mcts_utils.training.job import (
+    TrainingJob,
+    inputs_written,
+    is_done,
+    open_work_folder,
+    parse,
+    write_inputs,
+)
 from mcts_utils.training.launcher import Trainer, TrainingFailed
-from mcts_utils.training.lr_schedule import Schedule, plan
-from mcts_utils.training.node_layout import Machines
-from mcts_utils.training.row_filter import Screen
+from mcts_utils.training.lr_schedule import Schedule, plan_schedule
+from mcts_utils.training.node_layout import NodeLayout
+from mcts_utils.training.row_filter import RowFilter
 from mcts_utils.types import InputError
 
-SEVERAL = "deepspeed_zero2"  # what several processes use where the config names none: without it they fail
-NODE_0_SECONDS = 3600  # how long the other nodes wait for it to check and write the rows
+DEFAULT_DEEPSPEED = "deepspeed_zero2"  # for several processes, which fail without one
+NODE_0_SECONDS = 3600  # the other nodes wait at most so long for node 0 to write the rows
 
 
-def stage3(job: TrainingJob, prepare: bool, environ: Mapping[str, str]) -> str:
-    """The whole stage, on one node of those that run it; returns its summary line."""
+def run_job(job: TrainingJob, prepare: bool, environ: Mapping[str, str]) -> str:
+    """Run the stage on this node and return its summary line.
+
+    Raises:
+        InputError: if an input or the environment is bad.
+        TrainingFailed: if training or conversion failed.
+    """
     started = time.monotonic()
     identity = job.identity()
     if is_done(job, identity):
-        return f"{job.output} is there already, trained from the same inputs"
-    machines, python = Machines.from_environ(environ), launcher.trainer_python(environ)
+        return f"{job.output} exists already, trained from the same inputs"
+    layout, python = NodeLayout.from_environ(environ), launcher.trainer_python(environ)
     trainer = launcher.find_trainer(python, environ)
-    machines = machines.sized(min(trainer.gpus, job.settings.gpus))
-    job = suited(job, trainer, machines)
-    shape = preflight.Shape.of(job.model)
+    layout = layout.with_default_devices(min(trainer.gpus, job.settings.gpus))
+    job = adapt_job(job, trainer, layout)
+    size = preflight.ModelSize.from_folder(job.model)
     if not job.force:
-        preflight.check_devices(job.settings, shape, trainer, machines)
-    inner = launcher.trainer_environ(environ, trainer.gpus, job.settings.quantized)
-    if machines.rank:
-        return follow_node_0(job, identity, trainer, machines, inner)
-    rows = corpus.build(job.recipe, screen_of(job))
-    schedule = plan(len(rows.rows), job.settings, machines.devices)
-    if not job.force:
-        preflight.check_disk(job.settings, shape, job.partial, schedule.iterations)
-    open_work_folder(job, identity, machines.devices)
-    write_inputs(job, rows, schedule)
-    command = training_left(job, trainer, machines, final_checkpoint(schedule))
-    notes = [*rows.notes, *schedule.notes()]
+        preflight.check_devices(job.settings, size, trainer, layout)
+    inner_environ = launcher.trainer_environ(environ, trainer.gpus, job.settings.quantized)
+    if layout.rank:
+        return follow_node_0(job, identity, trainer, layout, inner_environ)
+    data, schedule = prepare_inputs(job, identity, size, layout.devices)
+    command = remaining_command(job, trainer, layout, final_checkpoint(schedule))
+    notes = [*data.notes, *schedule.notes()]
     for note in notes:
         print(f"train.py: note: {note}", file=sys.stderr)
     if prepare:
-        return f"prepared: {launcher.shell_line(job.folder, command, inner, environ)}"
-    curve = train(job, trainer, command, schedule, inner)
+        return f"prepared: {launcher.shell_line(job.folder, command, inner_environ, environ)}"
+    curve = train(job, trainer, command, schedule, inner_environ)
     seconds = time.monotonic() - started
-    facts = {"model": str(job.model), "eta": job.recipe.eta, "dtype": job.dtype, "inputs_sha256": identity}
-    facts |= {"trainer": trainer.versions, "gpus": trainer.gpus, "devices": machines.devices, "notes": notes}
-    finish(job, rows, curve, asdict(job.settings) | asdict(schedule) | facts, seconds)
-    return summary(job, rows, schedule, curve, seconds)
+    facts = {"model": str(job.model), "eta": job.mix.eta, "dtype": job.dtype, "inputs_sha256": identity}
+    facts |= {"trainer": trainer.versions, "gpus": trainer.gpus, "devices": layout.devices, "notes": notes}
+    finish(job, data, curve, asdict(job.settings) | asdict(schedule) | facts, seconds)
+    return summary(job, data, schedule, curve, seconds)
 
 
-def suited(job: TrainingJob, trainer: Trainer, machines: Machines) -> TrainingJob:
-    """The job as these machines can run it."""
+def adapt_job(job: TrainingJob, trainer: Trainer, layout: NodeLayout) -> TrainingJob:
+    """Return the job with the backend and the DeepSpeed config that this trainer and these nodes need."""
     settings = job.settings
     if not trainer.gpus:
         settings = replace(settings, backend="gloo")
-    if machines.devices > 1 and not settings.deepspeed:
-        settings = replace(settings, deepspeed=SEVERAL)
+    if layout.devices > 1 and not settings.deepspeed:
+        settings = replace(settings, deepspeed=DEFAULT_DEEPSPEED)
     return replace(job, settings=settings)
 
 
-def follow_node_0(
-    job: TrainingJob, identity: str, trainer: Trainer, machines: Machines, environ: Mapping[str, str]
-) -> str:
-    """Train beside node 0, which writes what all read and converts the result; the nodes share the output folder.
+def prepare_inputs(
+    job: TrainingJob, identity: str, size: preflight.ModelSize, devices: int
+) -> tuple[corpus.Corpus, Schedule]:
+    """Build the rows and the schedule, and write the trainer's inputs.
 
-    An older run's files may still be there and about to be replaced: the launcher starts no worker before node 0's.
+    Raises:
+        InputError: if a row is malformed, the run is too short, or the disk has too little room.
     """
-    begins = time.monotonic()
-    while not begun(job, identity, machines.devices):
-        if time.monotonic() - begins > NODE_0_SECONDS:
+    data = corpus.build(job.mix, row_filter_of(job))
+    schedule = plan_schedule(len(data.rows), job.settings, devices)
+    if not job.force:
+        preflight.check_disk(job.settings, size, job.partial, schedule.iterations)
+    open_work_folder(job, identity, devices)
+    write_inputs(job, data, schedule)
+    return data, schedule
+
+
+def follow_node_0(
+    job: TrainingJob, identity: str, trainer: Trainer, layout: NodeLayout, environ: Mapping[str, str]
+) -> str:
+    """Train as one of the nodes other than node 0 and return the summary line.
+
+    Node 0 writes the inputs, which all nodes read from the shared output folder, and converts the result. Files of an
+    older run may be found before node 0 replaces them; that is safe, as the launcher starts no worker before node 0's.
+
+    Raises:
+        TrainingFailed: if node 0 writes nothing in NODE_0_SECONDS, or the training fails.
+    """
+    started = time.monotonic()
+    while not inputs_written(job, identity, layout.devices):
+        if time.monotonic() - started > NODE_0_SECONDS:
             raise TrainingFailed(f"node 0 wrote nothing to {job.folder} in {NODE_0_SECONDS} s")
         time.sleep(0.5)
-    command = training_left(job, trainer, machines)
-    log = job.folder / f"train.node{machines.rank}.log"
+    command = remaining_command(job, trainer, layout)
+    log = job.folder / f"train.node{layout.rank}.log"
     launcher.run(command, job.folder, environ, log)
-    return f"node {machines.rank} has trained; node 0 converts"
+    return f"node {layout.rank} has trained; node 0 converts"
 
 
 def summary(
-    job: TrainingJob, rows: corpus.Corpus, schedule: Schedule, curve: list[dict[str, Any]], seconds: float
+    job: TrainingJob, data: corpus.Corpus, schedule: Schedule, curve: list[dict[str, Any]], seconds: float
 ) -> str:
-    """What was done, in one line."""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in rows.counts["rows"].items())
+    """Return the rows, iterations, losses and seconds of the run in one line."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in data.counts["rows"].items())
     return (
-        f"{len(rows.rows)} rows ({kinds}), {schedule.iterations} iterations, "
+        f"{len(data.rows)} rows ({kinds}), {schedule.iterations} iterations, "
         f"loss {curve[0]['loss']:.3f} -> {curve[-1]['loss']:.3f}, {seconds:.0f} s: {job.output}"
     )
 
 
-def screen_of(job: TrainingJob) -> Screen:
-    """The model's tokenizer, ready to measure rows."""
+def row_filter_of(job: TrainingJob) -> RowFilter:
+    """Return a filter with the model's tokenizer.
+
+    Raises:
+        InputError: if the model has no usable tokenizer or chat template.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(job.model, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -122,34 +154,40 @@ def screen_of(job: TrainingJob) -> Screen:
         ) from error
     if not tokenizer.chat_template:
         raise InputError(f"--model_dir {job.model}: the tokenizer has no chat template")
-    return Screen(tokenizer, job.settings.chat, job.settings.max_length, job.recipe.long)
+    return RowFilter(tokenizer, job.settings.chat, job.settings.max_length, job.mix.long)
 
 
-def training_left(job: TrainingJob, trainer: Trainer, machines: Machines, final: str = "") -> list[str]:
-    """The command that begins the training, or goes on from the last checkpoint; empty if the last one is there."""
+def remaining_command(job: TrainingJob, trainer: Trainer, layout: NodeLayout, final: str = "") -> list[str]:
+    """Return the command that starts the training or resumes it from the last checkpoint; empty if `final` exists.
+
+    Without a checkpoint, node 0 deletes what an earlier start has left.
+    """
     newest = launcher.last_checkpoint(job.folder / "run")
     if newest and newest == final:
         return []
-    if newest is None and not machines.rank:
+    if newest is None and not layout.rank:
         shutil.rmtree(job.folder / "run", ignore_errors=True)
         for log in job.folder.glob("train*.log"):
             log.unlink()
     resume = f"run/{newest}" if newest else None
-    return launcher.train_command(trainer, machines, job.settings.deepspeed, resume)
+    return launcher.train_command(trainer, layout, job.settings.deepspeed, resume)
 
 
 def final_checkpoint(schedule: Schedule) -> str:
-    """What XTuner calls the checkpoint of the last iteration."""
+    """Return XTuner's name for the checkpoint of the last iteration."""
     return f"iter_{schedule.iterations}.pth"
 
 
 def train(
     job: TrainingJob, trainer: Trainer, command: list[str], schedule: Schedule, environ: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Run what is left of the training, then convert to job.folder/converted.
+    """Run the rest of the training, then convert the model to job.folder/converted.
 
     Returns:
         The loss curve, one row per log line.
+
+    Raises:
+        TrainingFailed: if training or conversion failed, or the last checkpoint is missing.
     """
     run_folder, final = job.folder / "run", final_checkpoint(schedule)
     if command:
@@ -158,8 +196,8 @@ def train(
     newest = launcher.last_checkpoint(run_folder)
     if newest != final:
         raise TrainingFailed(f"XTuner ended at checkpoint {newest}, not {final}; see {job.folder}/train.log")
-    curve = launcher.losses(run_folder)
-    follow(curve, schedule, job.settings.lr)
+    curve = launcher.read_losses(run_folder)
+    check_learning_rates(curve, schedule, job.settings.lr)
     for name in ("converted", "adapter"):
         shutil.rmtree(job.folder / name, ignore_errors=True)
     log = job.folder / "convert.log"
@@ -171,8 +209,12 @@ def train(
     return curve
 
 
-def follow(curve: list[dict[str, Any]], schedule: Schedule, peak: float) -> None:
-    """Hold the learning rates that were used against the plan: a wrong schedule trains without a word."""
+def check_learning_rates(curve: list[dict[str, Any]], schedule: Schedule, peak: float) -> None:
+    """Check that training used the planned learning rates: XTuner gives no error for a wrong schedule.
+
+    Raises:
+        TrainingFailed: naming the first iteration with another rate.
+    """
     for row in curve:
         planned = schedule.rate(row["step"] - 1, peak)
         if not math.isclose(row["lr"], planned, rel_tol=1e-3, abs_tol=peak * 1e-7):
@@ -183,13 +225,13 @@ def follow(curve: list[dict[str, Any]], schedule: Schedule, peak: float) -> None
 
 def finish(
     job: TrainingJob,
-    rows: corpus.Corpus,
+    data: corpus.Corpus,
     curve: list[dict[str, Any]],
     settings: Mapping[str, Any],
     seconds: float,
 ) -> None:
-    """Put the model together, write the manifest, give the folder its name; only then is the work thrown away."""
-    written = checkpoint.finish(job.folder / "converted", job.model, job.partial, job.dtype)
+    """Write the model and its manifest, rename the folder, and then delete intermediate files."""
+    written = checkpoint.write_trained_model(job.folder / "converted", job.model, job.partial, job.dtype)
     files.write_jsonl(job.folder / "loss.jsonl", curve)
     kept = [job.folder / name for name in ("config.py", "train.jsonl", "data.manifest.json", "loss.jsonl")]
     kept += sorted((job.folder / "adapter").glob("adapter_*"))
@@ -197,10 +239,10 @@ def finish(
         job.partial / "manifest.json",
         "train",
         settings,
-        [*job.recipe.data, *job.recipe.general, *checkpoint.weight_files(job.model)],
+        [*job.mix.data, *job.mix.general, *checkpoint.weight_files(job.model)],
         [*written, *kept],
-        rows.counts | {"loss": {"first": curve[0]["loss"], "last": curve[-1]["loss"]}},
-        rows.tokens,
+        data.counts | {"loss": {"first": curve[0]["loss"], "last": curve[-1]["loss"]}},
+        data.tokens,
         seconds,
     )
     os.replace(job.partial, job.output)
@@ -210,10 +252,11 @@ def finish(
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Run stage 3 and return its exit code."""
+    """Run stage 3; return the exit code. SIGTERM is handled like Ctrl-C, so that the trainer ends too."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         job, prepare = parse(__doc__ or "", argv)
-        print(f"train.py: {stage3(job, prepare, os.environ if environ is None else environ)}")
+        print(f"train.py: {run_job(job, prepare, os.environ if environ is None else environ)}")
         return 0
     except InputError as error:
         print(f"train.py: {error}", file=sys.stderr)
@@ -222,7 +265,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         print(f"{error}\ntrain.py: training failed", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("train.py: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("train.py: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
 
 
@@ -231,5 +274,4 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)  # a stop is a stop: the trainer must not outlive it
     sys.exit(main())

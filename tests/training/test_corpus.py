@@ -21,7 +21,7 @@ from mcts_utils.training.dataset import (
     preference_pair,
     record_conversation,
 )
-from mcts_utils.training.row_filter import DROP, Screen
+from mcts_utils.training.row_filter import DROP, RowFilter
 from mcts_utils.training.settings import TINY_ACTOR
 from mcts_utils.types import InputError, Message
 from tests.helpers.training_models import preference, record, stage3, tiny_model
@@ -48,8 +48,8 @@ def files(tmp_path) -> list[str]:
     return paths
 
 
-def screen(tokenizer: Any, max_length: int = 1024, **options: Any) -> Screen:
-    return Screen(tokenizer, TINY_ACTOR.chat, max_length, **options)
+def row_filter(tokenizer: Any, max_length: int = 1024, **options: Any) -> RowFilter:
+    return RowFilter(tokenizer, TINY_ACTOR.chat, max_length, **options)
 
 
 # --- mixing
@@ -83,7 +83,7 @@ def general_file(path: Path, form: str) -> str:
 @pytest.mark.parametrize("form", ["list", "lines"])
 def test_both_general_forms_load_and_bad_rows_are_counted(files, tokenizer, tmp_path, form):
     general = general_file(tmp_path / "general.txt", form)
-    built = corpus.build(DataMix(files[:1], [general], 0.5, seed=1), screen(tokenizer))
+    built = corpus.build(DataMix(files[:1], [general], 0.5, seed=1), row_filter(tokenizer))
     assert built.counts["rows"] == {"general": 16, "good": 8, "revision": 8}
     assert built.counts["share_of_agent_rows"] == 0.5
     dropped = built.counts["dropped"]
@@ -97,19 +97,19 @@ def test_both_general_forms_load_and_bad_rows_are_counted(files, tokenizer, tmp_
 
 def test_too_few_general_rows_are_told(files, tokenizer, tmp_path):
     general = general_file(tmp_path / "general.json", "list")
-    built = corpus.build(DataMix(files, [general], 0.2, seed=1), screen(tokenizer))
+    built = corpus.build(DataMix(files, [general], 0.2, seed=1), row_filter(tokenizer))
     assert built.counts["rows"]["general"] == 20
     assert any("20 of the 192 rows that --eta 0.2 asks for: eta is 0.706" in note for note in built.notes)
 
 
 def test_one_file_from_many_environments_by_seed(files, tokenizer):
-    built = corpus.build(DataMix(files, [], 1.0, seed=5), screen(tokenizer))
+    built = corpus.build(DataMix(files, [], 1.0, seed=5), row_filter(tokenizer))
     assert built.counts["envs"] == {
         env: {"good": 8, "revision": 8} for env in ("sciworld", "textcraft", "webshop")
     }
     assert built.counts["tasks"] == 12
-    again = corpus.build(DataMix(files, [], 1.0, seed=5), screen(tokenizer))
-    other = corpus.build(DataMix(files, [], 1.0, seed=6), screen(tokenizer))
+    again = corpus.build(DataMix(files, [], 1.0, seed=5), row_filter(tokenizer))
+    other = corpus.build(DataMix(files, [], 1.0, seed=6), row_filter(tokenizer))
     assert built.rows == again.rows != other.rows
     assert sorted(map(str, built.rows)) == sorted(map(str, other.rows))
 
@@ -134,16 +134,16 @@ def test_the_manifest_ties_the_rows_to_their_files(files, tiny, tmp_path):
 
 
 def test_rows_of_a_task_are_capped_by_kind(files, tokenizer):
-    built = corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=1), screen(tokenizer))
+    built = corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=1), row_filter(tokenizer))
     assert built.counts["rows"] == {"good": 12, "revision": 12} and built.counts["tasks"] == 12
     assert built.notes == ["24 rows left out, over --max_per_task 1"]
-    assert corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=2), screen(tokenizer)).notes == []
+    assert corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=2), row_filter(tokenizer)).notes == []
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 4), st.integers(0, 3))
 def test_a_cap_keeps_as_many_as_it_may_in_their_order(tasks, most, seed):
     rows = [Conversation("good", str(n), (), task=task) for n, task in enumerate(tasks)]
-    kept = dataset.capped(rows, lambda row: row, most, seed)
+    kept = dataset.cap_per_task(rows, lambda row: row, most, seed)
     assert [int(row.source) for row in kept] == sorted(int(row.source) for row in kept)
     for task in set(tasks):
         assert sum(row.task == task for row in kept) == min(most, tasks.count(task))
@@ -178,10 +178,10 @@ def long_revision(bad: int, tail: int) -> dict[str, Any]:
 def test_a_long_row_is_cut_at_a_turn_behind_its_signal(tokenizer):
     row = long_revision(bad=3, tail=6)
     whole = record_conversation(row, "f row 1")
-    length = len(next(screen(tokenizer).kept([whole])).sides[0].input_ids)
+    length = len(next(row_filter(tokenizer).filter_rows([whole])).sides[0].input_ids)
     for limit in range(10, length + 1):
-        filtered = screen(tokenizer, limit)
-        kept = list(filtered.kept([whole]))
+        filtered = row_filter(tokenizer, limit)
+        kept = list(filtered.filter_rows([whole]))
         if not kept:
             assert filtered.dropped == {f"revision: longer than max_length {limit}": 1}
             continue
@@ -197,16 +197,18 @@ def test_a_long_row_is_cut_at_a_turn_behind_its_signal(tokenizer):
 
 def test_a_row_whose_signal_would_be_last_is_dropped(tokenizer):
     whole = record_conversation(long_revision(bad=3, tail=1), "f row 1")
-    length = len(next(screen(tokenizer).kept([whole])).sides[0].input_ids)
-    assert list(screen(tokenizer, length - 1).kept([whole])) == []
-    assert list(screen(tokenizer, length).kept([whole])) != []
+    length = len(next(row_filter(tokenizer).filter_rows([whole])).sides[0].input_ids)
+    assert list(row_filter(tokenizer, length - 1).filter_rows([whole])) == []
+    assert list(row_filter(tokenizer, length).filter_rows([whole])) != []
 
 
 def test_cutting_can_be_turned_off(tokenizer):
     whole = record_conversation(long_revision(bad=3, tail=6), "f row 1")
-    length = len(next(screen(tokenizer).kept([whole])).sides[0].input_ids)
-    dropping = screen(tokenizer, length - 1, long=DROP)
-    assert list(dropping.kept([whole])) == [] and not dropping.cut and sum(dropping.dropped.values()) == 1
+    length = len(next(row_filter(tokenizer).filter_rows([whole])).sides[0].input_ids)
+    dropping = row_filter(tokenizer, length - 1, long=DROP)
+    assert (
+        list(dropping.filter_rows([whole])) == [] and not dropping.cut and sum(dropping.dropped.values()) == 1
+    )
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=10), st.booleans())
@@ -261,7 +263,9 @@ def test_long_pairs_are_left_out_and_counted(tokenizer, tmp_path):
     rows = [preference(n) for n in range(4)]
     rows[2]["rejected"][0]["content"] += " oak" * 2000
     storage_files.write_jsonl(tmp_path / "pairs.jsonl", rows)
-    built = corpus.build(DataMix([str(tmp_path / "pairs.jsonl")], [], 1.0, 0, pairs=True), screen(tokenizer))
+    built = corpus.build(
+        DataMix([str(tmp_path / "pairs.jsonl")], [], 1.0, 0, pairs=True), row_filter(tokenizer)
+    )
     assert len(built.rows) == 3 and built.counts["cut"] == {}
     assert built.counts["dropped"] == {"preference: longer than max_length 1024": 1}
     assert "pairs.jsonl row 3" in built.notes[0]
@@ -289,4 +293,4 @@ def test_records_are_not_pairs_and_pairs_are_not_records(tiny, tmp_path, capsys)
 def test_nothing_left_is_an_error(tokenizer, tmp_path):
     storage_files.write_jsonl(tmp_path / "rows.jsonl", [record(0)])
     with pytest.raises(InputError, match="no row is left to train on"):
-        corpus.build(DataMix([str(tmp_path / "rows.jsonl")], [], 1.0, 0), screen(tokenizer, 20))
+        corpus.build(DataMix([str(tmp_path / "rows.jsonl")], [], 1.0, 0), row_filter(tokenizer, 20))

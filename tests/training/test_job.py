@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from mcts_utils.storage import files
 from mcts_utils.training import checkpoint, launcher, lora_merge, train
 from mcts_utils.training.launcher import TrainingFailed
-from mcts_utils.training.lr_schedule import plan
+from mcts_utils.training.lr_schedule import plan_schedule
 from mcts_utils.training.render_config import render
 from mcts_utils.training.settings import CONFIGS, LLAMA3_8B, TINY_ACTOR
 from mcts_utils.types import InputError
@@ -100,7 +100,7 @@ def losses(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     scalars = folder / "run" / "20260101_000000" / "vis_data" / "scalars.json"
     scalars.parent.mkdir(parents=True)
     scalars.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return launcher.losses(folder / "run")
+    return launcher.read_losses(folder / "run")
 
 
 def test_a_loss_that_is_not_finite_fails(tmp_path):
@@ -111,10 +111,10 @@ def test_a_loss_that_is_not_finite_fails(tmp_path):
 
 
 def test_a_learning_rate_off_the_plan_fails():
-    schedule = plan(100, replace(TINY_ACTOR, epochs=1), 1)
-    train.follow([{"step": 1, "lr": 5e-9}, {"step": 4, "lr": 5e-4}], schedule, 5e-4)
+    schedule = plan_schedule(100, replace(TINY_ACTOR, epochs=1), 1)
+    train.check_learning_rates([{"step": 1, "lr": 5e-9}, {"step": 4, "lr": 5e-4}], schedule, 5e-4)
     with pytest.raises(TrainingFailed, match="iteration 10"):
-        train.follow([{"step": 10, "lr": 5e-9}], schedule, 5e-4)
+        train.check_learning_rates([{"step": 10, "lr": 5e-9}], schedule, 5e-4)
 
 
 def test_only_a_host_without_a_gpu_is_patched():
@@ -308,7 +308,7 @@ def test_appendix_c1():
 def test_every_schedule_that_is_planned_can_be_followed(rows, epochs, batch, accumulation, devices):
     settings = replace(TINY_ACTOR, epochs=epochs, batch=batch, accumulation=accumulation)
     try:
-        schedule = plan(rows, settings, devices)
+        schedule = plan_schedule(rows, settings, devices)
     except InputError:
         assert epochs * -(-rows // (devices * batch)) <= max(accumulation, 8)
         return
@@ -360,7 +360,7 @@ def test_shards_and_a_repeated_head_come_back_as_one_model(folders, tmp_path):
         converted / "a.safetensors",
     )
     save_file({names[1]: tensors[names[1]]}, converted / "b.safetensors")
-    written = checkpoint.finish(converted, model, tmp_path / "after", "bfloat16")
+    written = checkpoint.write_trained_model(converted, model, tmp_path / "after", "bfloat16")
     assert {path.name for path in written} == {
         *("config.json", "a.safetensors", "b.safetensors", "model.safetensors.index.json")
     }
@@ -385,7 +385,7 @@ def test_a_conversion_that_is_not_the_model_fails(folders, tmp_path, change, wor
     change(tensors)
     save_file(tensors, converted / "model.safetensors")
     with pytest.raises(TrainingFailed, match=words):
-        checkpoint.finish(converted, model, tmp_path / "after", "float16")
+        checkpoint.write_trained_model(converted, model, tmp_path / "after", "float16")
 
 
 def test_a_model_whose_code_would_have_to_run_is_refused(folders):

@@ -12,10 +12,10 @@ import pytest
 
 from mcts_utils.storage import files
 from mcts_utils.training import launcher, preflight, train
-from mcts_utils.training.job import begun, parse
+from mcts_utils.training.job import inputs_written, parse
 from mcts_utils.training.launcher import TrainingFailed
-from mcts_utils.training.node_layout import Machines, first_host
-from mcts_utils.training.preflight import GIB, Shape
+from mcts_utils.training.node_layout import NodeLayout, first_host
+from mcts_utils.training.preflight import GIB, ModelSize
 from mcts_utils.training.settings import (
     CONFIGS,
     LLAMA3_8B,
@@ -27,7 +27,7 @@ from mcts_utils.training.settings import (
 from mcts_utils.types import InputError
 from tests.helpers.training_models import stage3, tiny_model, write_records
 
-LLAMA_8B = Shape(weights=8_030_261_248, linear=32 * 102_400, layers=32, hidden=4096, vocabulary=128_256)
+LLAMA_8B = ModelSize(weights=8_030_261_248, linear=32 * 102_400, layers=32, hidden=4096, vocabulary=128_256)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def records(tmp_path) -> Path:
 
 def test_commands_for_one_and_for_several_nodes():
     trainer = launcher.Trainer("python", 8, {})
-    alone = launcher.train_command(trainer, Machines(1), None, "run/iter_512.pth")
+    alone = launcher.train_command(trainer, NodeLayout(1), None, "run/iter_512.pth")
     assert alone[1:] == [
         "-m",
         "xtuner.tools.train",
@@ -56,12 +56,10 @@ def test_commands_for_one_and_for_several_nodes():
         "run/iter_512.pth",
     ]
     environ = {"NPROC_PER_NODE": "8", "NNODES": "2", "NODE_RANK": "1", "ADDR": "host"}
-    machines = Machines.from_environ(environ)
-    several = " ".join(launcher.train_command(trainer, machines, "deepspeed_zero2", None))
+    layout = NodeLayout.from_environ(environ)
+    several = " ".join(launcher.train_command(trainer, layout, "deepspeed_zero2", None))
     assert (
-        machines.devices == 16
-        and "--deepspeed deepspeed_zero2" in several
-        and "--launcher pytorch" in several
+        layout.devices == 16 and "--deepspeed deepspeed_zero2" in several and "--launcher pytorch" in several
     )
     assert "--nproc_per_node 8 --nnodes 2 --node_rank 1 --master_addr host --master_port 29500" in several
 
@@ -75,13 +73,13 @@ def test_slurm_says_what_the_variables_do_not():
         "SLURM_STEP_NODELIST": "gpu-[03-04]",
         "SLURM_GPUS_ON_NODE": "4",
     }
-    assert Machines.from_environ(environ) == Machines(4, 2, 1, "gpu-03", 23456)
-    assert Machines.from_environ(environ | {"PORT": "1234", "NPROC_PER_NODE": "2"}) == Machines(
+    assert NodeLayout.from_environ(environ) == NodeLayout(4, 2, 1, "gpu-03", 23456)
+    assert NodeLayout.from_environ(environ | {"PORT": "1234", "NPROC_PER_NODE": "2"}) == NodeLayout(
         2, 2, 1, "gpu-03", 1234
     )
     alone = {"NNODES": "1"}  # a person's word stands
-    assert Machines.from_environ(environ | alone) == Machines(0, 1, 0, "", 29500)
-    assert Machines.from_environ({"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "7"}) == Machines()
+    assert NodeLayout.from_environ(environ | alone) == NodeLayout(0, 1, 0, "", 29500)
+    assert NodeLayout.from_environ({"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "7"}) == NodeLayout()
 
 
 @pytest.mark.parametrize(
@@ -100,10 +98,10 @@ def test_the_first_host_of_a_node_list(nodes, first):
 
 
 def test_devices_default_to_what_the_config_is_for():
-    assert Machines().sized(min(4, LLAMA3_8B.gpus)).per_node == 4
-    assert Machines().sized(min(8, LLAMA3_8B_LORA.gpus)).per_node == 1
-    assert Machines().sized(min(0, LLAMA3_8B.gpus)).per_node == 1
-    assert Machines(2).sized(8).per_node == 2
+    assert NodeLayout().with_default_devices(min(4, LLAMA3_8B.gpus)).per_node == 4
+    assert NodeLayout().with_default_devices(min(8, LLAMA3_8B_LORA.gpus)).per_node == 1
+    assert NodeLayout().with_default_devices(min(0, LLAMA3_8B.gpus)).per_node == 1
+    assert NodeLayout(2).with_default_devices(8).per_node == 2
 
 
 def test_the_other_nodes_train_what_node_0_has_written(tiny, records, tmp_path):
@@ -111,10 +109,10 @@ def test_the_other_nodes_train_what_node_0_has_written(tiny, records, tmp_path):
     python = fake_trainer(tmp_path, "echo $@ > ../seen; exit 3", gpus=0)
     several = {"NNODES": "2", "ADDR": "here", "NPROC_PER_NODE": "1", "XTUNER_PYTHON": python}
     job = parse("", where)[0]
-    assert not begun(job, job.identity(), 2)
+    assert not inputs_written(job, job.identity(), 2)
     assert stage3(*where, "--prepare", **several) == 0
-    assert begun(job, job.identity(), 2) and not begun(job, job.identity(), 3)
-    assert not begun(job, "another", 2)
+    assert inputs_written(job, job.identity(), 2) and not inputs_written(job, job.identity(), 3)
+    assert not inputs_written(job, "another", 2)
     assert stage3(*where, **several, NODE_RANK="1") == 1  # its launcher's exit code is not lost
     seen = (job.partial / "seen").read_text(encoding="utf-8")
     assert "--nnodes 2 --node_rank 1 --master_addr here" in seen and "--deepspeed deepspeed_zero2" in seen
@@ -126,7 +124,7 @@ def test_a_node_0_that_writes_nothing_is_given_up(tiny, records, tmp_path, monke
         0
     ]
     with pytest.raises(TrainingFailed, match="node 0 wrote nothing"):
-        train.follow_node_0(job, "id", launcher.Trainer("python", 0, {}), Machines(1, 2, 1, "x"), {})
+        train.follow_node_0(job, "id", launcher.Trainer("python", 0, {}), NodeLayout(1, 2, 1, "x"), {})
 
 
 # --- will it fit
@@ -162,9 +160,9 @@ def test_longer_rows_and_fewer_devices_need_more():
 
 
 def test_a_models_shape_is_read_from_its_files(tiny):
-    shape = Shape.of(tiny)
-    assert (shape.layers, shape.hidden) == (2, 64) and shape.vocabulary > 256
-    assert shape.weights == shape.vocabulary * 64 + 2 * (64 * (64 * 2 + 32 * 2 + 128 * 3) + 2 * 64) + 64
+    size = ModelSize.from_folder(tiny)
+    assert (size.layers, size.hidden) == (2, 64) and size.vocabulary > 256
+    assert size.weights == size.vocabulary * 64 + 2 * (64 * (64 * 2 + 32 * 2 + 128 * 3) + 2 * 64) + 64
 
 
 @pytest.mark.parametrize(
@@ -188,8 +186,8 @@ def test_too_small_a_machine_is_refused_in_one_line(
 def test_many_weights_are_not_for_a_cpu(tiny, monkeypatch):
     trainer = launcher.Trainer("python", 0, {})
     with pytest.raises(InputError, match=r"8\.0 billion weights and there is no GPU"):
-        preflight.check_devices(LLAMA3_8B, LLAMA_8B, trainer, Machines(1))
-    preflight.check_devices(TINY_ACTOR, Shape.of(tiny), trainer, Machines(1))
+        preflight.check_devices(LLAMA3_8B, LLAMA_8B, trainer, NodeLayout(1))
+    preflight.check_devices(TINY_ACTOR, ModelSize.from_folder(tiny), trainer, NodeLayout(1))
 
 
 def test_a_disk_that_would_be_full_is_refused(tiny, records, tmp_path, capsys, monkeypatch):

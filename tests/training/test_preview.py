@@ -39,7 +39,7 @@ def test_the_trained_turns_of_a_row_are_marked(tiny, tmp_path, capsys):
 def test_a_page_escapes_what_it_shows():
     ids, labels = [1, 2, 3, 4], [IGNORED, 2, 3, IGNORED]
     texts = {1: "<b>", 2: "a&", 3: "<i>", 4: "\x07"}
-    shown = loss_mask.sequence("chosen", ids, labels, lambda part: "".join(texts[i] for i in part))
+    shown = loss_mask.mask_sequence("chosen", ids, labels, lambda part: "".join(texts[i] for i in part))
     assert shown.spans == (("<b>", False), ("a&<i>", True), ("\x07", False))
     assert shown.caption == "chosen: 4 tokens, 2 trained in 1 turns"
     page = loss_mask.to_html("<title>", [shown])
@@ -49,7 +49,7 @@ def test_a_page_escapes_what_it_shows():
 
 def test_a_label_that_is_another_token_is_no_mask():
     with pytest.raises(ValueError, match="another token"):
-        loss_mask.sequence("", [1, 2], [IGNORED, 3], str)
+        loss_mask.mask_sequence("", [1, 2], [IGNORED, 3], str)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def odd_rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def reference(name: str, tokenizer: Any, messages: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
-    """ids and labels by another road: the whole text at once, labels by the character spans that are trained."""
+    """Ids and labels computed otherwise: the whole text at once, labels by the character spans that are trained."""
     text, spans = "<|begin|>", []
     llama = name in (LLAMA3_8B.name, LLAMA3_8B_DPO.name)
     if llama:

@@ -1,7 +1,8 @@
-"""What lets XTuner 0.2.0 start where there is no GPU. train.py puts this folder on PYTHONPATH there, and only there.
+"""Patches with which XTuner 0.2.0 starts without a GPU. launcher.py puts this folder on PYTHONPATH only on such hosts.
 
-XTuner asks torch.cpu for bfloat16 support (there is no such function), calls torch.cuda.set_device, and imports
-torchvision, whose registry wheel is a CUDA build that breaks on a CPU torch, for image models that are not used here.
+XTuner asks torch.cpu for bfloat16 support (a function that does not exist), calls torch.cuda.set_device, and imports
+torchvision for image models that are not used here; torchvision's registry wheel is a CUDA build that fails with a CPU
+torch.
 """
 
 import os
@@ -13,7 +14,7 @@ import torch
 
 
 def stub(name: str) -> ModuleType:
-    """An importable empty module: a spec for find_spec, and no metadata, so that transformers takes it as absent."""
+    """Return an empty module that can be imported. Without metadata, transformers takes the package as absent."""
     module = ModuleType(name)
     module.__spec__ = ModuleSpec(name, None)
     sys.modules[name] = module
@@ -27,12 +28,12 @@ if not torch.cuda.is_available():
     functional = stub("torchvision.transforms.functional")
     vision.__version__, vision.transforms, transforms.functional = "0+stub", transforms, functional
     transforms.InterpolationMode = functional.InterpolationMode = type("InterpolationMode", (), {})
-    # DeepSpeed would compile a shared-memory operator for a minute; gloo does without. Only its workers pay the import.
+    # DeepSpeed would compile a shared-memory operator for a minute; gloo does not need it. Only workers import it.
     if "--deepspeed" in sys.orig_argv and "LOCAL_RANK" in os.environ:
         import deepspeed.ops
 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # transformers 4.48 asks bitsandbytes for a GPU or Intel's extension; since 0.47 it computes 4 bits on any CPU.
+    # transformers 4.48 requires a GPU or Intel's extension for bitsandbytes, which since 0.47 needs neither.
     if "AGENT_R_QUANTIZED" in os.environ and "xtuner.tools" in " ".join(sys.orig_argv):
         import transformers.integrations.bitsandbytes
 
