@@ -1,9 +1,9 @@
-"""`eval.py compare`: finished runs over one panel, paired task by task, as a table and as JSON. It plays nothing.
+"""`eval.py compare`: compare finished runs over one eval set, paired by task, as a table and JSON. Rolls nothing out.
 
     python eval.py compare test_result/textcraft/NAME_base test_result/textcraft/NAME_tuned
     python eval.py compare --all --json pairs.json RUN_A RUN_B RUN_C
 
-Runs whose panels, protocols or environments differ are refused: exit code 2 and one line that says what differs.
+Runs whose eval sets, protocols or environments differ are refused: exit code 2 and one line that says what differs.
 """
 
 from __future__ import annotations
@@ -17,40 +17,45 @@ from typing import Any
 
 from mcts_utils.envs.specs import env_spec
 from mcts_utils.evaluation import metrics
-from mcts_utils.evaluation.results import check_alike, compare, summary_of
+from mcts_utils.evaluation.results import check_comparable, compare_folders, summary_of
 from mcts_utils.storage.files import write_json
+from mcts_utils.storage.formats.base import plain
+from mcts_utils.storage.formats.episode import EvalProtocol
+from mcts_utils.tables import BRACKETS, number
 from mcts_utils.types import InputError
 
 
 def comparison(runs: Sequence[str | Path], all_pairs: bool = False) -> dict[str, Any]:
-    """Every run against the first, or every pair.
+    """Compare every run with the first, or every pair of runs.
 
     Returns:
-        panel, protocol; pairs: before, after, the keys of metrics.compare_runs, score (the headline of this
-        environment), test and p: McNemar's where the score is success and each task has one episode, else a sign-flip
-        test on rewards; p_holm: p adjusted for the number of pairs.
+        panel (sha256 of the eval set), protocol, and pairs, each with: before, after, the keys of
+        metrics.compare_runs, score (the main score of this environment), test and p (McNemar's test if the score is
+        success and each task has one episode, else a sign-flip test on rewards), p_holm (p adjusted for the number
+        of pairs).
 
     Raises:
-        InputError: see scorecard.check_alike; less than two runs, or one twice.
+        InputError: fewer than two runs, the same run twice, or runs that results.check_comparable refuses.
     """
     if len(runs) < 2 or len({Path(run).resolve() for run in runs}) < len(runs):
         raise InputError(f"compare: at least two runs, each once: {', '.join(map(str, runs)) or 'none'}")
-    protocol = summary_of(runs[0])["protocol"]
+    protocol = summary_of(runs[0]).protocol
     for run in runs[1:]:
-        check_alike(runs[0], run)
+        check_comparable(runs[0], run)
     chosen = list(combinations(runs, 2)) if all_pairs else [(runs[0], run) for run in runs[1:]]
     pairs = []
     for one, two in chosen:
-        found = compare(one, two)
+        found = compare_folders(one, two)
         pairs.append({"before": Path(one).name, "after": Path(two).name, **found, **_test(protocol, found)})
     adjusted = metrics.holm([pair["p"] for pair in pairs if pair["p"] is not None])
     for pair in pairs:
         pair["p_holm"] = adjusted.pop(0) if pair["p"] is not None else None
-    return {"panel": protocol["panel"], "protocol": protocol, "pairs": pairs}
+    return {"panel": protocol.panel, "protocol": plain(protocol), "pairs": pairs}
 
 
-def _test(protocol: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    score = env_spec(protocol["task"]).score
+def _test(protocol: EvalProtocol, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the main score, the name of its test and its p-value."""
+    score = env_spec(protocol.task).score
     exact = score == "success_rate" and found["mcnemar_p"] is not None
     return {
         "score": score,
@@ -60,25 +65,23 @@ def _test(protocol: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, An
 
 
 def describe(found: Mapping[str, Any]) -> str:
-    """The comparison for people."""
-    many = len(found["pairs"]) > 1
+    """Return the comparison as text, one block for each pair."""
+    several = len(found["pairs"]) > 1
     blocks = [f"panel {found['panel'][:12]}"]
     for pair in found["pairs"]:
         rows = _rows(pair)
-        if many:
+        if several:
             rows = {"": f"{pair['before']} -> {pair['after']}", **rows}
             rows["adjusted after Holm"] = _p(pair["p_holm"])
         blocks.append("\n".join(f"{name:<24} {value}" for name, value in rows.items()))
-    return ("\n\n" if many else "\n").join(blocks)
+    return ("\n\n" if several else "\n").join(blocks)
 
 
 def _rows(pair: Mapping[str, Any]) -> dict[str, str]:
-    a, b = (f"{value:.3f}" for value in pair["success_rate"])
-    c, d = (f"{value:.3f}" for value in pair["mean_reward"])
     rows = {
         "tasks": str(pair["n"]),
-        "success rate": f"{a} -> {b}",
-        "mean reward": f"{c} -> {d}",
+        "success rate": " -> ".join(f"{value:.3f}" for value in pair["success_rate"]),
+        "mean reward": " -> ".join(f"{value:.3f}" for value in pair["mean_reward"]),
         "difference": f"{_points(pair['difference'], pair['difference_ci95'])} (mean reward)",
         "wins / losses / ties": f"{pair['wins']} / {pair['losses']} / {pair['ties']}",
     }
@@ -86,8 +89,8 @@ def _rows(pair: Mapping[str, Any]) -> dict[str, str]:
         interval = pair["success_difference_ci95"]
         rows["difference of success"] = _points(pair["success_difference"], interval)
     if pair["gained"] is not None:
-        said = f"{pair['gained']} / {pair['lost']} (McNemar: {_p(pair['mcnemar_p'])})"
-        rows["successes gained / lost"] = said
+        counts = f"{pair['gained']} / {pair['lost']}"
+        rows["successes gained / lost"] = f"{counts} (McNemar: {_p(pair['mcnemar_p'])})"
     rows["sign-flip test, rewards"] = _p(pair["permutation_p"])
     rows["power"] = (
         f"n {pair['n']}: a difference of {100 * pair['detectable']:.1f} points would be found with 80 % power"
@@ -98,7 +101,7 @@ def _rows(pair: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _points(mean: float, interval: Sequence[float] | None) -> str:
-    return f"{mean:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
+    return number(mean, interval, "+.3f", ends=BRACKETS)
 
 
 def _p(value: float | None) -> str:
@@ -106,15 +109,15 @@ def _p(value: float | None) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code.
+    """Run `eval.py compare` and return the exit code 0.
 
     Raises:
-        InputError: see `comparison`.
+        InputError: the runs cannot be compared (see `comparison`).
     """
     parser = argparse.ArgumentParser(prog="eval.py compare", description="paired comparison of finished runs")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs; the first is the baseline")
     parser.add_argument("--all", action="store_true", help="all pairs, not only those with the first")
-    parser.add_argument("--json", help="write the numbers there, too")
+    parser.add_argument("--json", help="file to write the numbers to")
     args = parser.parse_args(argv)
     found = comparison(args.runs, args.all)
     if args.json:

@@ -1,4 +1,4 @@
-"""Few-shot examples: solved dialogues that an actor is shown before its task's own. It plays nothing."""
+"""Few-shot examples: solved dialogues that are put before the dialogue of a task. Rolls nothing out."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from mcts_utils.evaluation.metrics import is_success
 from mcts_utils.evaluation.results import episodes_of
 from mcts_utils.prompts import step_messages
 from mcts_utils.storage.files import read_json, read_jsonl
-from mcts_utils.types import Actor, EnvError, InputError, Message, Sample, Step
+from mcts_utils.storage.formats.base import parsed
+from mcts_utils.storage.formats.episode import EpisodeFile
+from mcts_utils.types import Actor, EnvError, InputError, Message, Sample
 
 
 @dataclass(frozen=True)
 class Examples:
-    """`shots` dialogues, and one more to take the place of one that is the task at hand."""
+    """`shots` solved dialogues, and one more that replaces an example of the task's own goal."""
 
     task: str
     shots: int
-    pool: tuple[tuple[str, tuple[Message, ...]], ...]  # (goal, turns from its opening on), each goal once
+    pool: tuple[tuple[str, tuple[Message, ...]], ...]  # (goal, turns from the opening on); goals differ
 
     def digest(self) -> str:
-        """sha256 of what may be shown, in its order."""
+        """Return the sha256 of all dialogues of the pool, in order."""
         turns = [[(m.role, m.content) for m in turns] for _, turns in self.pool]
         return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()
 
     def before(self, messages: Sequence[Message]) -> list[Message]:
-        """The dialogue with the examples behind its system turn.
+        """Return the dialogue with the examples inserted after its system turn.
 
         Raises:
-            InputError: when too few examples are of other goals.
+            InputError: too few examples have another goal.
         """
         system, opening = messages[0], messages[1]
         own = goal_of(self.task, opening.content)
@@ -45,8 +47,8 @@ class Examples:
         return [system, *(turn for turns in shown for turn in turns), *messages[1:]]
 
 
-class ShownExamples:
-    """An actor that sees the examples first."""
+class FewShotActor:
+    """An actor whose conversations begin with few-shot examples."""
 
     def __init__(self, actor: Actor, examples: Examples) -> None:
         self._actor, self._examples = actor, examples
@@ -54,27 +56,24 @@ class ShownExamples:
     def sample(
         self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
     ) -> list[Sample]:
-        """See types.Actor."""
         return self._actor.sample(self._examples.before(messages), n, temperature, seed)
 
     def stats(self) -> dict[str, float]:
-        """See Actor."""
         return self._actor.stats()
 
     def close(self) -> None:
-        """See Actor."""
         self._actor.close()
 
 
 def load_examples(path: str | Path, task: str, shots: int, seed: int) -> Examples:
-    """`shots` solved dialogues of different goals, drawn by the seed.
+    """Draw `shots` solved dialogues of different goals (and one in reserve) with the seed.
 
     Args:
         path: JSONL of records with `messages` (stage 2), the folder of an evaluation run, or one of its result files;
-            of results only the solved ones count.
+            of results, only solved ones are used.
 
     Raises:
-        InputError: nothing there can be read as a dialogue of this task, or it has too few goals.
+        InputError: a record or result is not a dialogue of this task, or there are too few goals.
     """
     found: dict[str, list[tuple[Message, ...]]] = {}
     for turns in _dialogues(Path(path), task):
@@ -87,7 +86,7 @@ def load_examples(path: str | Path, task: str, shots: int, seed: int) -> Example
 
 
 def goal_of(task: str, opening: str) -> str:
-    """What the task is; the whole text where it names no goal."""
+    """Return the goal that an opening names, or the whole opening if it names none."""
     try:
         return env_spec(task).goal(opening)
     except EnvError:
@@ -95,28 +94,28 @@ def goal_of(task: str, opening: str) -> str:
 
 
 def _dialogues(path: Path, task: str) -> list[tuple[Message, ...]]:
+    """Read the dialogues of stage 2 records or of solved episodes."""
     if path.suffix == ".jsonl":
         return [
-            _recorded(row, f"--examples {path} row {n}", task) for n, row in enumerate(read_jsonl(path), 1)
+            _record_dialogue(row, f"--examples {path} row {n}", task)
+            for n, row in enumerate(read_jsonl(path), 1)
         ]
-    episodes = list(episodes_of(path)) if path.is_dir() else [read_json(path)]
     try:
-        other = {episode["task"]["env"] for episode in episodes} - {task}
-        found = [_played(e) for e in episodes if is_success(e["reward"])]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"--examples {path}: not a finished episode ({error!r})") from error
-    if other:
+        episodes = list(episodes_of(path)) if path.is_dir() else [parsed(read_json(path), EpisodeFile)]
+    except InputError as error:
+        raise InputError(f"--examples {path}: not a finished episode ({error})") from error
+    if other := {episode.task.env for episode in episodes} - {task}:
         raise InputError(f"--examples {path}: played in {other.pop()}, not {task}")
-    return found
+    return [_episode_dialogue(episode) for episode in episodes if is_success(episode.reward)]
 
 
-def _played(episode: Mapping[str, Any]) -> tuple[Message, ...]:
-    steps = [Step(**step) for step in episode["steps"]]
-    return (Message("user", episode["task"]["opening"]), *step_messages(steps)[:-1])
+def _episode_dialogue(episode: EpisodeFile) -> tuple[Message, ...]:
+    """Return the dialogue of an episode, from the opening to the last assistant turn."""
+    return (Message("user", episode.task.opening), *step_messages(episode.all_steps)[:-1])
 
 
-def _recorded(row: Mapping[str, Any], where: str, task: str) -> tuple[Message, ...]:
-    """The dialogue of a stage 2 row, from the opening to the last assistant turn."""
+def _record_dialogue(row: Mapping[str, Any], where: str, task: str) -> tuple[Message, ...]:
+    """Return the dialogue of a stage 2 record, from the opening to the last assistant turn."""
     try:
         env = row.get("lineage", {}).get("task", {}).get("env", task)
         turns = [Message(m["role"], str(m["content"])) for m in row["messages"] if m["role"] != "system"]

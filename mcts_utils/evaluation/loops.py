@@ -1,147 +1,164 @@
-"""`eval.py loops`: repeated actions (Figure 4) and revision length (Figure 5) of finished runs, from their files alone.
+"""`eval.py loops`: repeated actions (Figure 4) and revision length (Figure 5) of finished runs, from their files.
 
     python eval.py loops test_result/textcraft/NAME_base test_result/textcraft/NAME_tuned
     MODEL_DIR=models/tiny_actor python eval.py loops --judge model test_result/textcraft/NAME_base
 
-Needs no environment server. Writes loops.json into each run's folder, and the judge's verdicts below verdicts/ there,
-which the next call goes on from. It plays nothing.
+Writes loops.json into each run's folder, and the judge's verdicts below verdicts/ there, for later calls. It needs no
+environment server and rolls nothing out.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.evaluation import metrics
-from mcts_utils.evaluation.results import by_task, episodes_of, own_steps, summary_of
-from mcts_utils.evaluation.summary import estimate
-from mcts_utils.executors.threads import run_tasks, sigterm_as_interrupt
+from mcts_utils.evaluation.results import by_task, episodes_of, summary_of
+from mcts_utils.evaluation.summary import estimate_text
+from mcts_utils.executors.threads import run_tasks
 from mcts_utils.prompts import is_signal_step
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.verdict_cache import VerdictCache
 from mcts_utils.rollouts.steps import is_refused
 from mcts_utils.storage.files import write_json
-from mcts_utils.storage.layout import episode_name, safe_name
+from mcts_utils.storage.formats.episode import EpisodeFile
+from mcts_utils.storage.formats.summary import Estimate, LoopJudge, LoopReport
+from mcts_utils.storage.layout import verdicts_path
 from mcts_utils.storage.manifest import fingerprint
-from mcts_utils.types import InputError, Step, Task
+from mcts_utils.tables import text_row
+from mcts_utils.terminal import Progress
+from mcts_utils.types import Actor, InputError
 
-VERSION = 1
-Record = Mapping[str, Any]
-FirstErrors = Callable[[Path, Sequence[Record]], list[int | None]]
+FirstErrors = Callable[[Path, Sequence[EpisodeFile]], list[int | None]]
 
 
-def report(run: Path, first_errors: FirstErrors, judged_by: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of one run.
+def loop_report(run: Path, first_errors: FirstErrors, judged_by: LoopJudge) -> LoopReport:
+    """Return the numbers of one run, as in loops.json.
 
     Args:
-        first_errors: for failed episodes, the number (from 1) of the agent's own step that is the first error, or None.
-        judged_by: who says so.
+        first_errors: returns, for failed episodes, the number (from 1) of the agent's own step that is the first error,
+            or None.
+        judged_by: description of `first_errors`.
 
     Returns:
-        repeated_sequences: length -> mean count an episode; revision_length: actions up to and including the first
-        error, over failed episodes that have one; error_found: the share of those; first_refused: the same with the
-        first refused action as the error, whoever judges; first_signal: actions up to and
-        including the agent's first revision signal; signals: the share of episodes with one. Each with mean, n (tasks)
-        and ci95. Of a cut prefix nothing is counted.
+        repeated_sequences: length -> mean count per episode; revision_length: the number of actions up to and including
+        the first error, over failed episodes that have one; error_found: the share of those; first_refused: the same
+        as revision_length with the first refused action as the error; first_signal: the number of actions up to and
+        including the agent's first revision signal; signals: the share of episodes with one. Each has mean, n (tasks)
+        and ci95. Steps of a replayed prefix are not counted.
+
+    Raises:
+        InputError: the run has no finished episode.
     """
-    episodes = [e for found in by_task(list(episodes_of(run))).values() for e in found]
+    episodes = [episode for samples in by_task(episodes_of(run)).values() for episode in samples]
     if not episodes:
         raise InputError(f"{run}: no finished episode")
-    own, keys = [own_steps(e) for e in episodes], [e["task"]["index"] for e in episodes]
-    lost = [i for i, e in enumerate(episodes) if not metrics.is_success(e["reward"])]
+    steps, tasks = [episode.own_steps for episode in episodes], [episode.task.index for episode in episodes]
+    failed = [i for i, episode in enumerate(episodes) if not metrics.is_success(episode.reward)]
+    errors = _errors_of(run, episodes, failed, first_errors)
+    refused = first_refused(run, episodes)
+    signals = [metrics.actions_until(taken, is_signal_step) for taken in steps]
+    repeats = metrics.repeats_by_length([[step.action for step in taken] for taken in steps], tasks)
+    return LoopReport(
+        panel=summary_of(run).protocol.panel or "",
+        episodes=len(episodes),
+        failed=len(failed),
+        repeated_sequences=repeats,
+        judge=judged_by,
+        revision_length=_mean_position(errors, failed, tasks),
+        error_found=_share(errors, failed, tasks),
+        first_refused=_mean_position(refused, failed, tasks),
+        first_signal=_mean_position(signals, range(len(episodes)), tasks),
+        signals=_share(signals, range(len(episodes)), tasks),
+    )
+
+
+def _errors_of(
+    run: Path, episodes: Sequence[EpisodeFile], failed: Sequence[int], first_errors: FirstErrors
+) -> list[int | None]:
+    """Return the position of each episode's first error; None for episodes that did not fail."""
     errors: list[int | None] = [None] * len(episodes)
-    for i, found in zip(lost, first_errors(run, [episodes[i] for i in lost]), strict=True):
-        errors[i] = found
-    refused = refused_first(run, episodes)
-    signals = [metrics.first(steps, is_signal_step) for steps in own]
-    repeats = metrics.loops([[step.action for step in steps] for steps in own], keys)
-    everyone = range(len(episodes))
-    return {
-        "version": VERSION,
-        "panel": summary_of(run)["protocol"]["panel"],
-        "episodes": len(episodes),
-        "failed": len(lost),
-        "repeated_sequences": {length: found.row() for length, found in repeats.items()},
-        "judge": dict(judged_by),
-        "revision_length": _mean_position(errors, lost, keys),
-        "error_found": _share(errors, lost, keys),
-        "first_refused": _mean_position(refused, lost, keys),
-        "first_signal": _mean_position(signals, everyone, keys),
-        "signals": _share(signals, everyone, keys),
-    }
+    for i, error in zip(failed, first_errors(run, [episodes[i] for i in failed]), strict=True):
+        errors[i] = error
+    return errors
 
 
-def _mean_position(found: Sequence[int | None], of: Sequence[int], keys: Sequence[int]) -> dict[str, Any]:
-    there = [(float(n), keys[i]) for i in of if (n := found[i]) is not None]
-    return metrics.per_task([n for n, _ in there], tasks=[key for _, key in there]).row()
+def _mean_position(positions: Sequence[int | None], chosen: Sequence[int], tasks: Sequence[int]) -> Estimate:
+    """Return the mean position over the chosen episodes that have one, with an interval over tasks."""
+    known = [(float(position), tasks[i]) for i in chosen if (position := positions[i]) is not None]
+    return metrics.per_task([position for position, _ in known], tasks=[task for _, task in known])
 
 
-def _share(found: Sequence[int | None], of: Sequence[int], keys: Sequence[int]) -> dict[str, Any]:
-    """Wilson's interval where every task has one episode, as the mean is a share then."""
+def _share(positions: Sequence[int | None], chosen: Sequence[int], tasks: Sequence[int]) -> Estimate:
+    """Return the share of the chosen episodes that have a position; Wilson's interval if each task has one episode."""
     groups: dict[int, list[float]] = {}
-    for i in of:
-        groups.setdefault(keys[i], []).append(float(found[i] is not None))
-    return metrics.mean_at_k(list(groups.values())).row()
+    for i in chosen:
+        groups.setdefault(tasks[i], []).append(float(positions[i] is not None))
+    return metrics.mean_at_k(list(groups.values()))
 
 
-def refused_first(run: Path, episodes: Sequence[Record]) -> list[int | None]:
-    """The first action that the environment refused."""
-    return [metrics.first(own_steps(e), partial(is_refused, e["task"]["env"])) for e in episodes]
+def first_refused(run: Path, episodes: Sequence[EpisodeFile]) -> list[int | None]:
+    """Return, for each episode, the number of the first action that the environment refused, or None."""
+    return [metrics.actions_until(e.own_steps, partial(is_refused, e.task.env)) for e in episodes]
 
 
-@contextmanager
-def model_first(settings: Settings) -> Iterator[tuple[FirstErrors, dict[str, Any]]]:
-    """The first step that the actor calls bad, as in the paper, and who it is. Kept verdicts are used again."""
-    weights = fingerprint(settings.model_dir if settings.local else "")
-    name = settings.model_name + (f"@{weights[:12]}" if weights else "")
-    with closing(make_actor(settings)) as actor:
-        judge = Judge(
+class EpisodeJudge:
+    """The first error of an episode by the actor's verdicts, as in the paper. Verdicts on disk are used again."""
+
+    def __init__(self, settings: Settings, actor: Actor) -> None:
+        self.settings = settings
+        weights = fingerprint(settings.model_dir if settings.local else "")
+        self.model = settings.model_name + (f"@{weights[:12]}" if weights else "")
+        self.judge = Judge(
             actor, settings.prompt, seed=settings.seed, wave=settings.judge_wave, slots=settings.in_flight
         )
 
-        def verdicts(run: Path, record: Record) -> int | None:
-            path = run / "verdicts" / safe_name(name)
-            cache = VerdictCache(
-                path / episode_name(record["task"]["index"], record.get("sample", 0)), name, settings.prompt
-            )
-            steps, cut = tuple(Step(**step) for step in record["steps"]), record["prefix_steps"]
-            keys = range(1, len(steps) + 1)
-            found = judge.first_bad(Task(**record["task"]), steps, keys, cut, cache).step
-            return None if found is None else found + 1 - cut
+    def first_error(self, run: Path, episode: EpisodeFile) -> int | None:
+        """Return the number (from 1) of the agent's own step that is first called bad, or None."""
+        path = verdicts_path(run, episode.task.index, episode.sample or 0, self.model)
+        cache = VerdictCache(path, self.model, self.settings.prompt)
+        steps, cut = episode.all_steps, episode.prefix_steps
+        keys = range(1, len(steps) + 1)
+        bad = self.judge.first_bad(episode.task.task(), steps, keys, cut, cache).step
+        return None if bad is None else bad + 1 - cut
 
-        def first_errors(run: Path, episodes: Sequence[Record]) -> list[int | None]:
-            results: dict[int, int | None] = {}
-            with (
-                tqdm(total=len(episodes), desc=f"judge {run.name}", unit="episode", mininterval=1) as bar,
-                closing(
-                    run_tasks(
-                        range(len(episodes)), lambda i: verdicts(run, episodes[i]), settings.workers, bar
-                    )
-                ) as ended,
-            ):
-                for i, result in ended:
-                    if isinstance(result, Exception):
-                        raise result
-                    results[i] = result
-            return [results[i] for i in range(len(episodes))]
+    def first_errors(self, run: Path, episodes: Sequence[EpisodeFile]) -> list[int | None]:
+        """Return the first error of each episode; many are judged at once."""
+        every, workers = range(len(episodes)), self.settings.workers
+        results: dict[int, int | None] = {}
+        with (
+            Progress(total=len(episodes), desc=f"judge {run.name}", unit="episode") as bar,
+            closing(run_tasks(every, lambda i: self.first_error(run, episodes[i]), workers, bar)) as ended,
+        ):
+            for i, result in ended:
+                if isinstance(result, Exception):
+                    raise result
+                results[i] = result
+        return [results[i] for i in every]
 
+
+@contextmanager
+def model_first_errors(settings: Settings) -> Iterator[tuple[FirstErrors, LoopJudge]]:
+    """Open the actor as a judge; yield its `first_errors` and its description."""
+    with closing(make_actor(settings)) as actor:
+        episode_judge = EpisodeJudge(settings, actor)
         try:
-            yield first_errors, {"by": "model", "model": name, "prompt": settings.prompt}
+            yield (
+                episode_judge.first_errors,
+                LoopJudge(by="model", model=episode_judge.model, prompt=settings.prompt),
+            )
         finally:
-            judge.close()
+            episode_judge.judge.close()
 
 
-def describe(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Runs as columns."""
+def describe(found: Mapping[str, LoopReport]) -> str:
+    """Return the numbers as a table with one column per run."""
     width = max(24, *(len(name) + 2 for name in found))
     titles = {
         "revision_length": "revision length",
@@ -150,29 +167,28 @@ def describe(found: Mapping[str, Mapping[str, Any]]) -> str:
         "first_signal": "first signal, actions",
         "signals": "episodes with a signal",
     }
-
-    def row(title: str, cells: Iterable[str]) -> str:
-        return f"{title:24}" + "".join(f"{cell:>{width}}" for cell in cells)
-
-    runs = list(found.values())
+    row, runs = text_row(24, width), list(found.values())
     return "\n".join(
         [
             row("", found),
-            row("episodes (failed)", [f"{run['episodes']} ({run['failed']})" for run in runs]),
+            row("episodes (failed)", [f"{run.episodes} ({run.failed})" for run in runs]),
             *(
-                row(f"repeats of length {k}", [estimate(run["repeated_sequences"][k]) for run in runs])
-                for k in runs[0]["repeated_sequences"]
+                row(f"repeats of length {k}", [estimate_text(run.repeated_sequences[k]) for run in runs])
+                for k in runs[0].repeated_sequences
             ),
-            *(row(title, [estimate(run[key]) for run in runs]) for key, title in titles.items()),
+            *(
+                row(title, [estimate_text(getattr(run, key)) for run in runs])
+                for key, title in titles.items()
+            ),
         ]
     )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code.
+    """Run `eval.py loops` and return the exit code 0.
 
     Raises:
-        InputError: a run cannot be read, or the judge cannot be asked.
+        InputError: a run cannot be read, or the settings name no judge.
     """
     parser = argparse.ArgumentParser(prog="eval.py loops", description="repeated actions and revision length")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="folders of finished runs")
@@ -184,20 +200,20 @@ def main(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
     for run in args.runs:
-        summary_of(run)  # a wrong name is known before anything is asked
+        summary_of(run)  # a wrong name is reported before any request
     found = {}
     if args.judge == "model":
-        sigterm_as_interrupt()
-        with model_first(settings_from_env().require("model_name")) as (first_errors, judged_by):
+        with model_first_errors(settings_from_env().require("model_name")) as (first_errors, judged_by):
             for run in args.runs:
-                found[run.name] = _written(run, report(run, first_errors, judged_by))
+                found[run.name] = _save(run, loop_report(run, first_errors, judged_by))
     else:
         for run in args.runs:
-            found[run.name] = _written(run, report(run, refused_first, {"by": "predicate"}))
+            found[run.name] = _save(run, loop_report(run, first_refused, LoopJudge(by="predicate")))
     sys.stdout.write(describe(found) + "\n")
     return 0
 
 
-def _written(run: Path, found: dict[str, Any]) -> dict[str, Any]:
+def _save(run: Path, found: LoopReport) -> LoopReport:
+    """Write loops.json and return its contents."""
     write_json(run / "loops.json", found)
     return found

@@ -1,54 +1,53 @@
-"""Read the files of evaluation runs, and check that two runs can be compared. Rolls nothing out."""
+"""Read the files of evaluation runs and check that two runs can be compared. It rolls nothing out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.evaluation import metrics
 from mcts_utils.evaluation.protocol import differences
 from mcts_utils.storage.files import read_json
-from mcts_utils.storage.layout import episode_name
-from mcts_utils.types import InputError, Step
+from mcts_utils.storage.formats.base import parsed
+from mcts_utils.storage.formats.episode import EpisodeFile, parse_episode
+from mcts_utils.storage.formats.summary import Summary
+from mcts_utils.storage.layout import episode_path, existing
+from mcts_utils.types import InputError
 
 
-def by_task(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """Finished records by the task and prefix that they are samples of."""
-    tasks: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for record in records:
-        tasks.setdefault((str(record["task"]["index"]), record["settings"]["prefix"]), []).append(record)
+def by_task(episodes: Iterable[EpisodeFile]) -> dict[tuple[int, str], list[EpisodeFile]]:
+    """Group finished episodes by (index, prefix digest): those of one group are samples of the same task."""
+    tasks: dict[tuple[int, str], list[EpisodeFile]] = {}
+    for episode in episodes:
+        tasks.setdefault((episode.task.index, episode.settings.prefix), []).append(episode)
     return tasks
 
 
-def own_steps(record: Mapping[str, Any]) -> list[Step]:
-    """The steps that the agent took itself: a replayed prefix left out."""
-    return [Step(**step) for step in record["steps"][record["prefix_steps"] :]]
-
-
-def compare(run_a: str | Path, run_b: str | Path) -> dict[str, Any]:
-    """Two finished runs over the same panel, paired by goal (metrics.compare_runs).
+def compare_folders(run_a: str | Path, run_b: str | Path) -> dict[str, Any]:
+    """Compare two finished runs over the same eval set, paired by goal (metrics.compare_runs).
 
     Raises:
-        InputError: see `check_alike`.
+        InputError: the runs cannot be compared (see `check_comparable`).
     """
-    check_alike(run_a, run_b)
+    check_comparable(run_a, run_b)
     return metrics.compare_runs(rewards_of(run_a), rewards_of(run_b))
 
 
-def check_alike(run_a: str | Path, run_b: str | Path) -> None:
-    """Nothing, if two finished runs may be compared.
+def check_comparable(run_a: str | Path, run_b: str | Path) -> None:
+    """Check that two finished runs can be compared.
 
     Raises:
-        InputError: when a run has no summary, or the panels or protocols differ; it names what differs.
+        InputError: a run has no summary or no finished episode, or the eval sets or protocols differ; the message
+            names what differs.
     """
     one, two = summary_of(run_a), summary_of(run_b)
     for run, summary in ((run_a, one), (run_b, two)):
-        if not summary["n"]:
+        if not summary.n:
             raise InputError(f"{run}: summary.json counts no finished episode")
-    if changed := differences(one["protocol"], two["protocol"]):
-        if one["protocol"]["panel"] != two["protocol"]["panel"]:
+    if changed := differences(one.protocol, two.protocol):
+        if one.protocol.panel != two.protocol.panel:
             left, right = (rewards_of(run).keys() for run in (run_a, run_b))
             changed.append(
                 f"goals only in the first {len(left - right)}, only in the second {len(right - left)}"
@@ -56,42 +55,48 @@ def check_alike(run_a: str | Path, run_b: str | Path) -> None:
         raise InputError(f"{run_a} and {run_b} cannot be compared: {'; '.join(changed)}")
 
 
-def rewards_of(run: str | Path) -> dict[str, list[float]]:
-    """Goal -> the final rewards of its samples; a goal that a server lists twice is told apart by its order."""
+def episodes_by_goal(run: str | Path) -> list[tuple[str, list[EpisodeFile]]]:
+    """Return (goal, its finished samples) by index.
+
+    A goal has the name `id#n`, where n counts the tasks with the same id: a server may list a goal twice.
+    """
     seen: Counter[str] = Counter()
-    rewards = {}
-    for found in by_task(list(episodes_of(run))).values():
-        goal = found[0]["task"]["id"]
-        rewards[f"{goal}#{seen[goal]}"] = [record["reward"] for record in found]
+    goals = []
+    for samples in by_task(episodes_of(run)).values():
+        goal = samples[0].task.id
+        goals.append((f"{goal}#{seen[goal]}", samples))
         seen[goal] += 1
-    return rewards
+    return goals
 
 
-def episodes_of(run: str | Path, indices: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
-    """Finished episodes of a run folder, by index and sample; those of its summary unless `indices` are given.
+def rewards_of(run: str | Path) -> dict[str, list[float]]:
+    """Return goal (see `episodes_by_goal`) -> final rewards of its samples."""
+    return {goal: [episode.reward for episode in samples] for goal, samples in episodes_by_goal(run)}
+
+
+def episodes_of(run: str | Path) -> Iterator[EpisodeFile]:
+    """Yield the finished episodes of a run folder by index and sample; the tasks are those of its summary.
 
     Raises:
-        InputError: an episode is missing or not finished; of several samples of a task, some may be.
+        InputError: an episode is missing or not finished. If a task has several samples, unfinished ones are skipped.
     """
     summary = summary_of(run)
-    samples = summary.get("samples", 1)
-    for index in sorted(summary["indices"] if indices is None else indices):
+    samples = summary.samples or 1
+    for index in sorted(summary.indices):
         for sample in range(samples):
-            record = read_json(Path(run) / episode_name(index, sample))
-            if isinstance(record, dict) and record.get("status") == "done":
-                yield record
+            path = existing(episode_path(run, index, sample))
+            episode = parse_episode(read_json(path), str(path))
+            if isinstance(episode, EpisodeFile):
+                yield episode
             elif samples == 1:
-                raise InputError(f"{run}: {episode_name(index)} is no finished episode; run eval.py again")
+                raise InputError(f"{run}: {path.name} is no finished episode; run eval.py again")
 
 
-def summary_of(run: str | Path) -> dict[str, Any]:
-    """The summary of a run folder.
+def summary_of(run: str | Path) -> Summary:
+    """Return the summary of a run folder.
 
     Raises:
-        InputError: when there is none, or it is no evaluation's.
+        InputError: there is no summary.json, or it is not that of an evaluation.
     """
     path = Path(run) / "summary.json"
-    summary = read_json(path)
-    if not isinstance(summary, dict) or not {"n", "indices", "protocol"} <= summary.keys():
-        raise InputError(f"{path}: not the summary of an evaluation run")
-    return summary
+    return parsed(read_json(path), Summary, f"{path}: not the summary of an evaluation run")

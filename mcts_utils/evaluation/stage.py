@@ -1,7 +1,7 @@
-"""Evaluation episodes over a panel: roll out what is missing, one file an episode, then the summary and the manifest.
+"""Stage 4 over an eval set: roll out the missing episodes, one file each, then write the summary and the manifest.
 
-It resumes (a finished file is not run again) and records failures as data. It chooses no tasks (panel.py) and counts
-nothing itself (scorecard.py).
+It resumes (finished episodes are kept) and records failures as data. It chooses no tasks (eval_set.py) and computes no
+scores (summary.py).
 """
 
 from __future__ import annotations
@@ -9,34 +9,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from tqdm import tqdm
+from msgspec import UNSET
+from msgspec.structs import asdict, replace
 
 from mcts_utils.config import Settings
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.evaluation import metrics
 from mcts_utils.evaluation.eval_set import EpisodeStart
-from mcts_utils.evaluation.few_shot import Examples, ShownExamples
+from mcts_utils.evaluation.few_shot import Examples, FewShotActor
 from mcts_utils.evaluation.protocol import EvalProtocol, differences
+from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
-from mcts_utils.executors import ignore, run_jobs
+from mcts_utils.executors import FailureGuard, ignore, run_jobs
 from mcts_utils.rollouts.episode import derive_seed, run_episode
 from mcts_utils.storage.files import read_json, write_json
-from mcts_utils.storage.layout import episode_name, test_path
+from mcts_utils.storage.formats.base import StepFields, TaskFields, plain
+from mcts_utils.storage.formats.episode import EpisodeFile, EpisodeSettings, FailedEpisode, parse_episode
+from mcts_utils.storage.formats.summary import Summary
+from mcts_utils.storage.layout import episode_path, existing, run_folder
 from mcts_utils.storage.manifest import fingerprint, write_manifest
+from mcts_utils.terminal import Progress
 from mcts_utils.types import Actor, Environment, InputError, Step, one_line
-
-RECORD_VERSION = 1
-HOPELESS = 3  # failures without one finished episode: the server or the endpoint is at fault, not the tasks
 
 
 class EvaluationStage:
-    """One model on one panel under one protocol; its folder is a function of task, model and MODEL_TYPE."""
+    """One model on one eval set under one protocol. Its folder is a function of task, model and MODEL_TYPE."""
 
     def __init__(
         self,
@@ -47,22 +49,22 @@ class EvaluationStage:
         weights: str | None = None,
         examples: Examples | None = None,
     ) -> None:
-        """`weights`: what storage.fingerprint says of MODEL_DIR, if known. `examples`: those of the protocol."""
-        self.settings, self.examples = settings, examples
-        self.task_set, self.stop = protocol.task_set, Event()
-        self.usage: dict[str, Any] = {}  # of this run
-        self._root = Path(output_dir)
-        self.protocol = protocol
+        """Set the stage up; nothing is read but the model's weights, for their fingerprint.
+
+        Args:
+            weights: fingerprint of MODEL_DIR if it is known already; computed if None.
+            examples: the few-shot examples of the protocol.
+        """
+        self.settings, self.protocol, self.examples = settings, protocol, examples
         self.starts = list(starts)
+        self.task_set, self.stop = protocol.task_set, Event()
+        self.usage: dict[str, Any] = {}  # calls and tokens of this run
+        self._output_dir = Path(output_dir)
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
-        self.folder = test_path(output_dir, settings.task, settings.model_name, kind, 0).parent
-        self._how = {
-            **protocol.record(),
-            "model": settings.model_name,
-            "weights": fingerprint(settings.model_dir if settings.local else "")
-            if weights is None
-            else weights,
-        }
+        self.folder = run_folder(output_dir, settings.task, settings.model_name, kind)
+        if weights is None:
+            weights = fingerprint(settings.model_dir if settings.local else "")
+        self._made_with = EpisodeSettings(**asdict(protocol), model=settings.model_name, weights=weights)
 
     @classmethod
     def from_folder(
@@ -73,22 +75,23 @@ class EvaluationStage:
         examples: Examples | None,
         folder: Path,
     ) -> EvaluationStage:
-        """Return the stage of a worker process, which plays single episodes in a folder of its own."""
+        """Return the stage of a worker process, which rolls out single episodes in a folder of its own."""
         return cls(settings, protocol, (), folder / "out", weights, examples)
 
     @property
     def folders(self) -> Mapping[str, Path]:
-        """See cluster.Stage."""
-        return {"out": self._root}
+        return {"out": self._output_dir}
 
     def input_files(self, job: EpisodeStart) -> list[Path]:
-        """See cluster.Stage: an episode begins at its start."""
-        return []
+        return []  # an episode needs nothing but its start
 
     def remote_factory(self) -> Callable[[Path], EvaluationStage]:
-        """See cluster.Stage."""
         return partial(
-            EvaluationStage.from_folder, self.settings, self.protocol, self._how["weights"], self.examples
+            EvaluationStage.from_folder,
+            self.settings,
+            self.protocol,
+            self._made_with.weights,
+            self.examples,
         )
 
     def run(
@@ -96,18 +99,18 @@ class EvaluationStage:
         make_actor: Callable[[], Actor],
         make_environment: Callable[[], Environment],
         overwrite: bool = False,
-    ) -> dict[str, Any]:
-        """Run what is not finished and return the summary, which is then in summary.json.
+    ) -> Summary:
+        """Roll out the episodes that are not finished; write and return the summary.
 
         Raises:
-            InputError: when finished files have other settings (unless `overwrite`), or nothing works at all.
-            KeyboardInterrupt: after the running episodes ended; the next run goes on from there.
+            InputError: finished files have other settings (unless `overwrite`), or the first episodes all fail.
+            KeyboardInterrupt: after the running episodes have ended; the next run resumes from there.
         """
         began = time.monotonic()
         todo = [start for start in self.starts if not self._finished(start, overwrite)]
         if todo:
             self._roll_out(todo, make_actor, make_environment)
-        return self._conclude(bool(todo), self.usage, time.monotonic() - began)
+        return self._write_results(bool(todo), self.usage, time.monotonic() - began)
 
     @contextmanager
     def job_runner(
@@ -116,41 +119,49 @@ class EvaluationStage:
         make_environment: Callable[[], Environment],
         saved: Callable[[Path], None] = ignore,
     ) -> Iterator[Callable[[EpisodeStart], float]]:
-        """See cluster.Stage: one episode, and its reward."""
         assert make_actor is not None
-        actor = ShownExamples(make_actor(), self.examples) if self.examples else make_actor()
+        actor = FewShotActor(make_actor(), self.examples) if self.examples else make_actor()
         pool = SessionPool(make_environment)
 
-        def work(start: EpisodeStart) -> float:
+        def roll_out(start: EpisodeStart) -> float:
+            """Roll out one episode and return its reward."""
             reward = self._episode(start, actor, pool)
             saved(self._path(start))
             return reward
 
         try:
-            yield work
+            yield roll_out
         finally:
             pool.close()
             self.usage = actor.stats()
             actor.close()
 
     def _path(self, start: EpisodeStart) -> Path:
-        return self.folder / episode_name(start.index, start.sample)
+        return episode_path(self.folder, start.index, start.sample)
+
+    def _settings(self, start: EpisodeStart) -> EpisodeSettings:
+        return replace(self._made_with, prefix=start.digest())
+
+    def _read(self, start: EpisodeStart) -> EpisodeFile | FailedEpisode:
+        """Return an episode from its file; raise InputError if it is none."""
+        path = existing(self._path(start))
+        return parse_episode(read_json(path), str(path))
 
     def _finished(self, start: EpisodeStart, overwrite: bool) -> bool:
-        """True if the episode is on disk and made in the same way."""
-        path = self._path(start)
+        """Return True if the episode is on disk and was made with the same settings."""
+        path = existing(self._path(start))
         if not path.exists():
             return False
         try:
-            record = read_json(path)
-            changed = differences(record.get("settings", {}), {**self._how, "prefix": start.digest()})
-        except (InputError, AttributeError) as error:
+            episode = self._read(start)
+        except InputError as error:
             if overwrite:
                 return False
             raise InputError(
                 f"{path}: not a result file; remove it or pass --overwrite 1 ({error})"
             ) from error
-        if record.get("status") != "done" or (changed and overwrite):
+        changed = differences(episode.settings, self._settings(start))
+        if isinstance(episode, FailedEpisode) or (changed and overwrite):
             return False
         if changed:
             raise InputError(
@@ -165,11 +176,12 @@ class EvaluationStage:
         make_actor: Callable[[], Actor],
         make_environment: Callable[[], Environment],
     ) -> None:
+        """Roll out the episodes `todo` with a progress bar over all of them."""
         missing = {(start.index, start.sample) for start in todo}
         finished = [s for s in self.starts if (s.index, s.sample) not in missing]
-        kept = [read_json(self._path(start))["reward"] for start in finished]
+        kept = [found.reward for start in finished if isinstance(found := self._read(start), EpisodeFile)]
         make_bar = partial(
-            tqdm,
+            Progress,
             total=len(self.starts),
             initial=len(kept),
             desc=self.protocol.mode,
@@ -178,28 +190,33 @@ class EvaluationStage:
         )
         slots = self.settings.in_flight
         with run_jobs(self, todo, slots, make_actor, make_environment, make_bar) as (results, bar):
-            for name in ("summary.json", "manifest.json"):  # they speak of files that are about to change
+            for name in ("summary.json", "manifest.json"):  # they describe files that are about to change
                 (self.folder / name).unlink(missing_ok=True)
-            self._settle(results, kept, bar)
+            self._collect(results, kept, bar)
 
-    def _settle(self, results: Iterable[tuple[EpisodeStart, Any]], kept: Sequence[float], bar: Any) -> None:
-        """Take the results as they come. `kept`: rewards of earlier runs."""
-        wins, done, failed = sum(metrics.is_success(reward) for reward in kept), len(kept), 0
+    def _collect(self, results: Iterable[tuple[EpisodeStart, Any]], kept: Sequence[float], bar: Any) -> None:
+        """Count the results as they arrive and record failures. `kept`: rewards of episodes that earlier runs finished.
+
+        Raises:
+            InputError: an episode raised one, or MAX_FAILURES episodes failed and none is finished.
+        """
+        successes, guard = sum(metrics.is_success(reward) for reward in kept), FailureGuard(len(kept))
         for start, result in results:
             if isinstance(result, InputError):
                 raise result
             if isinstance(result, Exception):
-                failed += 1
                 self._record_failure(start, result)
-                if failed >= HOPELESS and not done:
-                    raise InputError(f"{failed} tasks failed and none worked; the last: {one_line(result)}")
+                guard.require_success("tasks", result)
             else:
-                done, wins = done + 1, wins + metrics.is_success(result)
-            bar.set_postfix(success=f"{wins / done:.1%}" if done else "-", failed=failed, refresh=False)
+                guard.add_success()
+                successes += metrics.is_success(result)
+            share = f"{successes / guard.worked:.1%}" if guard.worked else "-"
+            bar.set_postfix(success=share, failed=guard.failed, refresh=False)
 
     def _episode(self, start: EpisodeStart, actor: Actor, pool: SessionPool) -> float:
+        """Roll out one episode, write its file and return its reward."""
         began = time.monotonic()
-        sample = (start.sample,) if start.sample else ()  # the first is as it is where there is no other
+        sample = (start.sample,) if start.sample else ()  # the first has the seed of a single episode
         with pool.session() as env:
             episode = run_episode(
                 actor,
@@ -216,50 +233,48 @@ class EvaluationStage:
             raise InputError(
                 f"index {start.index} is goal {episode.task.id} on this server, not {start.task_id}"
             )
-        record = {
-            "version": RECORD_VERSION,
-            "status": "done",
-            **asdict(episode),
-            "prefix_steps": len(start.prefix),
-            "prefix_exact": _same_answers(start.prefix, episode.steps),
-            "seconds": round(time.monotonic() - began, 3),
-            "prompt": self.protocol.prompt,
-            "settings": {**self._how, "prefix": start.digest()},
-            **({"sample": start.sample} if start.sample else {}),
-        }
-        write_json(self._path(start), record)
+        file = EpisodeFile(
+            task=TaskFields.of(episode.task),
+            steps=[StepFields.of(step) for step in episode.steps],
+            reward=episode.reward,
+            end=episode.end,
+            prefix_steps=len(start.prefix),
+            prefix_exact=_same_answers(start.prefix, episode.steps),
+            seconds=round(time.monotonic() - began, 3),
+            prompt=self.protocol.prompt,
+            settings=self._settings(start),
+            sample=start.sample or UNSET,
+        )
+        write_json(self._path(start), file)
         return episode.reward
 
     def _record_failure(self, start: EpisodeStart, error: Exception) -> None:
-        """A failed task is data: it says why, counts in no score, and the next run tries it again."""
-        write_json(
-            self._path(start),
-            {
-                "version": RECORD_VERSION,
-                "status": "failed",
-                "index": start.index,
-                "error": one_line(error),
-                "settings": {**self._how, "prefix": start.digest()},
-                **({"sample": start.sample} if start.sample else {}),
-            },
+        """Write a failed episode: its file has the error, no score counts it, and the next run tries it again."""
+        file = FailedEpisode(
+            index=start.index,
+            error=one_line(error),
+            settings=self._settings(start),
+            sample=start.sample or UNSET,
         )
+        write_json(self._path(start), file)
 
-    def _conclude(self, ran: bool, tokens: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """summary.json, then the manifest. A run that found everything done leaves both as they are."""
-        files = [self._path(start) for start in self.starts]
-        records = [read_json(path) for path in files]
+    def _write_results(self, ran: bool, tokens: Mapping[str, Any], seconds: float) -> Summary:
+        """Write summary.json, then the manifest, and return the summary; keep both if the run had nothing to do."""
+        files = [existing(self._path(start)) for start in self.starts]
+        episodes = [self._read(start) for start in self.starts]
         model = {"model_name": self.settings.model_name, "model_type": self.settings.model_type}
-        cost = {"seconds": round(seconds, 3), "tokens": dict(tokens)}
         samples = 1 + max((start.sample for start in self.starts), default=0)
-        summary = {**summarise(records, self.protocol.record(), model, samples), **cost}
+        summary = replace(
+            summarise(episodes, self.protocol, model, samples), seconds=round(seconds, 3), tokens=dict(tokens)
+        )
         path = self.folder / "summary.json"
         if not ran and path.exists():
-            old = read_json(path)
-            if summary == {**old, **cost}:
+            old = summary_of(self.folder)
+            if replace(summary, seconds=old.seconds, tokens=old.tokens) == old:
                 return old
         write_json(path, summary)
-        counts = {key: summary[key] for key in ("n", "n_failed", "ends")}
-        settings = {**self.settings.public(), **self._how}
+        counts = {key: getattr(summary, key) for key in ("n", "n_failed", "ends")}
+        settings = {**self.settings.public(), **plain(self._made_with)}
         write_manifest(
             self.folder / "manifest.json", "eval", settings, [], [*files, path], counts, tokens, seconds
         )
@@ -267,7 +282,6 @@ class EvaluationStage:
 
 
 def _same_answers(prefix: Sequence[Step], steps: Sequence[Step]) -> bool:
-    """True if the replayed prefix was answered as it was recorded."""
-    return [(s.observation, s.reward) for s in prefix] == [
-        (s.observation, s.reward) for s in steps[: len(prefix)]
-    ]
+    """Return True if the environment answered the replayed prefix as it was recorded."""
+    replayed = steps[: len(prefix)]
+    return [(s.observation, s.reward) for s in prefix] == [(s.observation, s.reward) for s in replayed]

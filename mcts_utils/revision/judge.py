@@ -1,28 +1,42 @@
-"""The actor as judge of single steps (Section 3.1, Appendix A): one verdict per tree node, kept beside the output.
+"""The actor as judge of single steps (Section 3.1, Appendix A): one verdict per tree node, kept in a VerdictCache.
 
-Finds the transition point of a path; knows nothing of pairs, replays or rewards.
+It finds the transition point of a path; it knows nothing of pairs, replays or rewards.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mcts_utils.prompts import is_signal_step, judge_messages, parse_verdict
+from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.revision.pairs import CutPoint
 from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
-from mcts_utils.types import Actor, ContextOverflow, Message, Step, Stopped, Task, Verdict
+from mcts_utils.types import Actor, ContextOverflow, Label, Message, Step, Stopped, Task, Verdict
 
-ASKS = 4  # the first at temperature 0, then up to three again, at temperature 1 and with other seeds
-# Steps of one path that are asked about at once. Whole paths at once ask 3.6 times the verdicts and take 1.8 times as
-# long where several trees are at work; they pay where one tree has all slots for itself.
+ASKS = 4  # the first at temperature 0, then up to three more, at temperature 1 and with other seeds
+# Steps of one path that are asked about at once. Whole paths at once ask for 3.6 times the verdicts and take 1.8 times
+# as long if several trees are at work; they pay if one tree has all slots for itself.
 WAVE = 4
-UNASKED = Verdict("uncertain", "behind the first bad step", 0, True)
+UNASKED = Verdict("uncertain", "after the first bad step", 0, True)
 SIGNAL = Verdict("uncertain", "a revision signal is no step in the environment", 0, True)
+# The judgment is a line of its own, the last one, so that "Bad. It is not good" is never read as good.
+VERDICT_LINE = re.compile(r"^\W*judg(?:e)?ment\s*:\W*(good|bad|uncertain)\W*$", re.IGNORECASE)
+
+
+def parse_verdict(text: str) -> tuple[Label, str] | None:
+    """Return (label, reason) of a judge's answer, or None unless it ends with its only judgment."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    found = [VERDICT_LINE.match(line) for line in lines]
+    if not lines or not found[-1] or sum(m is not None for m in found) != 1:
+        return None
+    label = found[-1].group(1).lower()
+    assert label in ("good", "bad", "uncertain")
+    return label, " ".join(lines[:-1])  # type: ignore[return-value]
 
 
 class Judge:
-    """Asks the actor about steps. Safe to use from many threads, one path each."""
+    """Asks the actor about steps. Safe for threads, one path each."""
 
     def __init__(
         self,
@@ -34,19 +48,27 @@ class Judge:
         slots: int = 16,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`wave`: steps of one path asked about at once, 0 for all. `slots`: requests in flight at most."""
+        """Judge with the prompt of that name (prompts.JUDGE_PROMPTS).
+
+        Args:
+            wave: steps of one path asked about at once; 0 for all.
+            slots: requests in flight at most.
+            stopped: turns true when the run is being stopped.
+        """
         self.actor, self.prompt, self.seed, self.wave, self.stopped = actor, prompt, seed, wave, stopped
         self._threads = ThreadPoolExecutor(max(slots, wave), thread_name_prefix="judge")
 
     def close(self) -> None:
-        """Wait for the requests under way and end the threads."""
+        """Wait for the requests in flight and end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def ask(self, messages: Sequence[Message]) -> Verdict:
-        """One verdict: greedy first, asked again with other seeds, "uncertain" if nothing parses.
+        """Return one verdict: greedy first, asked again with other seeds, "uncertain" if no answer parses.
+
+        A question longer than the actor's context is "uncertain".
 
         Raises:
-            ActorError: if the actor cannot answer at all; a question longer than its context is "uncertain".
+            ActorError: if the actor cannot answer at all.
         """
         try:
             for again in range(ASKS):
@@ -63,10 +85,15 @@ class Judge:
     ) -> CutPoint:
         """Return where a path is cut: at the first step from `start` on that is judged bad (t'), if any.
 
-        "uncertain" means go on. `keys` name the steps in the cache: the node ids of a tree's path.
+        Only "bad" ends the search. Steps are asked about in waves of a fixed size, so that the questions do not depend
+        on timing, and at most `wave` - 1 verdicts go beyond the first bad one.
 
-        Steps are asked about in waves of a fixed size, so that the same questions are asked whatever else is going on,
-        and at most `wave` - 1 verdicts go beyond the first bad one.
+        Args:
+            keys: name the steps in the cache: the node ids of a tree's path.
+
+        Raises:
+            ActorError: if the actor cannot answer; the verdicts so far are kept.
+            Stopped: if the run is being stopped.
         """
         seen: list[tuple[int, Verdict]] = []
         size = self.wave or max(1, len(steps) - start)
@@ -94,7 +121,7 @@ class Judge:
             SIGNAL if is_signal_step(steps[i]) else cache.get(keys[i], question)
             for i, question in zip(wave, hashes, strict=True)
         ]
-        # A kept bad verdict ends the walk: nothing behind it is asked.
+        # Nothing is asked about steps after a kept bad verdict.
         known_bad = next((n for n, v in enumerate(found) if v is not None and v.label == "bad"), len(found))
         asked = {
             n: self._threads.submit(self.ask, questions[n])

@@ -1,6 +1,6 @@
 """Pairs of paths, the splice and the loss flags of revision trajectories (Sections 3.1 and 4.4, Eq. 4 and 6). Pure.
 
-Asks no judge and executes nothing: records.py does, and hands the results in.
+It asks no judge and executes nothing; builder.py does, and passes the results in.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mcts_utils.prompts import opening_messages
-from mcts_utils.rollouts.steps import EPSILON, is_idle, is_refused
+from mcts_utils.rollouts.steps import EPSILON, earned, is_idle, is_refused
 from mcts_utils.search.tree import Tree, leaves, path_nodes, path_steps
 from mcts_utils.types import Message, Step, Task, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """Root to one leaf of a tree; `nodes` and `steps` run side by side, the root has no step."""
+    """The path from the root to one leaf. `nodes` and `steps` have the same length; the root is in neither."""
 
     root: int  # node id
     nodes: tuple[int, ...]
@@ -26,12 +26,12 @@ class Trajectory:
 
     @property
     def leaf(self) -> int:
-        """Node id of the last step."""
+        """Return the node id of the last step."""
         return self.nodes[-1]
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """What was sent to the environment."""
+        """Return the actions, as they were sent to the environment."""
         return tuple(step.action for step in self.steps)
 
 
@@ -49,9 +49,8 @@ class Pair:
 class CutPoint:
     """Where a bad path is cut (transition point t')."""
 
-    step: (
-        int | None
-    )  # index into the bad path's steps, the last one that is kept; None: no bad step was found
+    # Index into the bad path's steps, of the last one that is kept; None: no bad step was found.
+    step: int | None
     verdicts: tuple[tuple[int, Verdict], ...] = ()  # (node id, verdict) in the order of the path
 
 
@@ -64,52 +63,52 @@ class PairRule:
     strict: bool = False
 
     def good(self, reward: float) -> bool:
-        """True if a path of this reward is good. At alpha = 1 that is an optimal one, r = 1."""
+        """Return True if a path of this reward is good. At alpha = 1 that is an optimal one, r = 1."""
         return reward >= 1 - EPSILON if self.alpha >= 1 else reward > self.alpha
 
     def apart(self, good: float, bad: float) -> bool:
-        """True if the rewards differ enough for a pair."""
+        """Return True if the rewards differ enough for a pair."""
         return bad < self.beta < good if self.strict else good - bad > self.beta + EPSILON
 
 
 def paths(tree: Tree) -> list[Trajectory]:
-    """Every executed path of the tree that took a step, by leaf id."""
+    """Return every executed path of the tree that has a step, in the order of leaf ids."""
     found = []
     for leaf in leaves(tree):
         steps = tuple(path_steps(leaf))
         if steps:
             nodes = tuple(node.id for node in path_nodes(leaf))[-len(steps) :]
-            found.append(Trajectory(tree.root.id, nodes, steps, 0.0 if leaf.disaster else float(leaf.reward)))
+            found.append(Trajectory(tree.root.id, nodes, steps, float(earned(steps))))
     return sorted(found, key=lambda path: path.leaf)
 
 
 def pair_up(good: Trajectory, bad: Trajectory) -> Pair | str:
-    """The pair, or why it is none: the paths act alike, or the bad one has no step of its own past the fork.
+    """Return the pair, or the reason why it is none: "same_actions" or "no_error_branch" (builder.REASONS).
 
-    The fork is a tree node that both pass. Twin nodes behind it, with the same action and the same observation, are the
-    same situation, so tau^i takes them in: an error is where the paths differ.
+    The fork is the last tree node that both pass. Nodes after it with the same action and the same observation are the
+    same situation, so they belong to tau^i: an error is where the paths differ.
     """
     if good.actions == bad.actions:
         return "same_actions"
-    nodes = 0
-    while nodes < min(len(good.nodes), len(bad.nodes)) and good.nodes[nodes] == bad.nodes[nodes]:
-        nodes += 1
-    shared = nodes
+    common = 0  # nodes
+    while common < min(len(good.nodes), len(bad.nodes)) and good.nodes[common] == bad.nodes[common]:
+        common += 1
+    shared = common
     while shared < min(len(good.steps), len(bad.steps)) and _alike(good.steps[shared], bad.steps[shared]):
         shared += 1
     if shared == len(bad.steps) or good.actions[: len(bad.steps)] == bad.actions:
         return "no_error_branch"
-    return Pair(good, bad, shared, bad.nodes[nodes - 1] if nodes else bad.root)
+    return Pair(good, bad, shared, bad.nodes[common - 1] if common else bad.root)
 
 
 def _alike(a: Step, b: Step) -> bool:
     return a.action == b.action and a.observation == b.observation
 
 
-def candidates(
+def candidate_pairs(
     good: Sequence[Trajectory], bad: Sequence[Trajectory], rule: PairRule, env: str, rng: random.Random
 ) -> tuple[list[Pair], dict[str, int]]:
-    """Pairs in the order to try them, and how many reward pairs there were or dropped out, by reason.
+    """Return the pairs in the order to try them, and counts: "pairs" by rewards, and those dropped by reason.
 
     Every bad path comes once before any comes twice (in an order drawn by `rng`, those that repeat another's
     actions last), each first with the good path that needs the fewest steps.
@@ -117,7 +116,7 @@ def candidates(
     counts = {"pairs": 0}
     queue: list[tuple[int, int, Pair]] = []
     shortest = sorted(good, key=lambda path: (useful_steps(path, env), path.leaf))
-    for place, path in enumerate(shuffle_unique_first(bad, rng)):
+    for order, path in enumerate(shuffle_unique_first(bad, rng)):
         rank = 0
         for partner in shortest:
             if not rule.apart(partner.reward, path.reward):
@@ -127,14 +126,14 @@ def candidates(
             if isinstance(pair, str):
                 counts[pair] = counts.get(pair, 0) + 1
             else:
-                queue.append((rank, place, pair))
+                queue.append((rank, order, pair))
                 rank += 1
     return [pair for _, _, pair in sorted(queue, key=lambda item: item[:2])], counts
 
 
-def shuffle_unique_first(found: Sequence[Trajectory], rng: random.Random) -> list[Trajectory]:
-    """The paths in an order drawn by `rng`, those that repeat an earlier one's actions last."""
-    drawn = rng.sample(list(found), len(found))
+def shuffle_unique_first(trajectories: Sequence[Trajectory], rng: random.Random) -> list[Trajectory]:
+    """Return the paths in an order drawn by `rng`, those that repeat an earlier one's actions last."""
+    drawn = rng.sample(list(trajectories), len(trajectories))
     seen: set[tuple[str, ...]] = set()
     first: list[Trajectory] = []
     again: list[Trajectory] = []
@@ -145,12 +144,12 @@ def shuffle_unique_first(found: Sequence[Trajectory], rng: random.Random) -> lis
 
 
 def useful_steps(path: Trajectory, env: str) -> int:
-    """Steps that are neither refused nor looks: an estimate of the cleaned length that costs no replay."""
+    """Return the number of steps that are neither refused nor looks: the pruned length, estimated without a replay."""
     return sum(not is_idle(env, step) for step in path.steps)
 
 
 def first_refused(env: str, path: Trajectory, start: int) -> CutPoint:
-    """The cut without a judge: the first refused step, or the one that lost the episode (`--revise 0`)."""
+    """Return the cut without a judge: the first refused step from `start` on, or the disaster (`--revise 0`)."""
     for index in range(start, len(path.steps)):
         step = path.steps[index]
         if step.disaster or is_refused(env, step):
@@ -160,19 +159,19 @@ def first_refused(env: str, path: Trajectory, start: int) -> CutPoint:
 
 
 def tail_start(pair: Pair, cut: int) -> int:
-    """Index of the first good step that can follow the cut: behind the fork, or behind a cut inside tau^i."""
+    """Return the index of the first good step that can follow the cut: after the fork, or after a cut inside tau^i."""
     return min(pair.shared, cut + 1)
 
 
-def splice(bad: Sequence[Step], cut: int, rs: str, tail: Sequence[Step]) -> list[str]:
-    """Replies of tau^r = (bad steps up to and with t', rs, good steps after the fork)."""
-    return [step.reply for step in bad[: cut + 1]] + [rs] + [step.reply for step in tail]
+def splice(bad: Sequence[Step], cut: int, signal: str, tail: Sequence[Step]) -> list[str]:
+    """Return the replies of tau^r = (bad steps up to and with t', revision signal, good steps after the fork)."""
+    return [step.reply for step in bad[: cut + 1]] + [signal] + [step.reply for step in tail]
 
 
 def conversation(
     task: Task, steps: Sequence[Step], prompt: str, trained: Callable[[int, Step], bool]
 ) -> list[Message]:
-    """The messages of a path, ending with its last assistant turn; `trained` gives the loss flag of step i (Eq. 6)."""
+    """Return the messages of a path up to its last assistant turn; `trained` gives the loss flag of step i (Eq. 6)."""
     messages = opening_messages(task, prompt)
     for index, step in enumerate(steps):
         messages += [
@@ -183,5 +182,5 @@ def conversation(
 
 
 def trained_from(first: int, env: str, mask_refused: bool = True) -> Callable[[int, Step], bool]:
-    """Loss flags: steps from `first` on are trained; what was refused and could not be left out is not."""
+    """Return the loss flags: steps from `first` on are trained, unless they were refused and `mask_refused` is set."""
     return lambda index, step: index >= first and not (mask_refused and is_refused(env, step))

@@ -1,18 +1,22 @@
-"""The lines of the records file: an executed path, its messages and its lineage, as plain JSON types. Pure.
+"""The lines of the records file: an executed path, its messages and its lineage (storage/formats/record.py). Pure.
 
-Says how a row looks and when two rows are the same; which rows there are is records.py's business.
+It says how a row looks and when two rows are the same; builder.py decides which rows there are.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from mcts_utils.prompts import JUDGES, action_of, opening_messages, system_prompt
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from mcts_utils.prompts import JUDGE_PROMPTS, action_of, opening_messages, system_prompt
 from mcts_utils.revision.pairs import Pair, Trajectory, conversation, trained_from
 from mcts_utils.rollouts.steps import earned
+from mcts_utils.storage.formats.record import Lineage, LogStep, RecordRow, Replay, Rewards, RowTask, Turn
 from mcts_utils.types import Message, Step, Task
 
 
@@ -22,13 +26,13 @@ class Source:
 
     name: str
     sha256: str
-    prompt: str  # key of conversation.JUDGES
+    prompt: str  # key of prompts.JUDGE_PROMPTS
     seed: int
 
 
 @dataclass(frozen=True)
 class Record:
-    """An executed path, and what it was made of."""
+    """An executed path, and the paths it was made of."""
 
     kind: str
     steps: tuple[Step, ...]
@@ -37,113 +41,102 @@ class Record:
     pair: Pair | None = None
     rejected: tuple[Step, ...] = ()  # preference: the executed bad path
     feedback: str = ""  # the judge's reason at the cut
-    extra: Mapping[str, Any] | None = None  # more lineage
-    executed: bool = True  # False: the steps are put together as recorded (`--verified 0`)
+    extra: Mapping[str, Any] | None = None  # more fields of the lineage
+    replayed: bool = True  # False: `steps` were not executed, but put together as recorded (`--verified 0`)
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """What makes two records the same."""
+        """Return the actions; records with the same ones are duplicates."""
         return tuple(step.action for step in (*self.steps, *self.rejected))
 
 
 def to_row(
     record: Record, task: Task, source: Source, mask_refused: bool, reference_fields: bool
-) -> dict[str, Any]:
-    """The JSON row: `messages`, or `prompt`, `chosen` and `rejected`; the reference's fields; the lineage."""
+) -> RecordRow:
+    """Return the row: `messages`, or `prompt`, `chosen` and `rejected`; the reference's fields; the lineage."""
     trained = trained_from(record.first_trained, task.env, mask_refused)
-    messages = conversation(task, record.steps, source.prompt, trained)
-    row: dict[str, Any] = {"kind": record.kind, "task_num": task.index, "task_description": task.opening}
+    messages = _turns(conversation(task, record.steps, source.prompt, trained))
+    spliced = record.kind in ("revision", "direct")
+    row = RecordRow(
+        kind=record.kind,
+        task_num=task.index,
+        task_description=task.opening,
+        messages=messages,
+        revise=record.steps[record.first_trained].reply if spliced else "",
+        revise_feedback=record.feedback,
+        high_log=[LogStep.of(step) for step in record.good.steps],
+        low_log=[LogStep.of(step) for step in record.pair.bad.steps] if record.pair else [],
+        revise_log=UNSET,
+        lineage=_lineage(record, task, source),
+    )
     if record.rejected:
-        other = conversation(task, record.rejected, source.prompt, lambda index, step: False)
+        other = _turns(conversation(task, record.rejected, source.prompt, lambda index, step: False))
         split = len(opening_messages(task, source.prompt)) + 2 * record.first_trained
-        row |= {
-            "prompt": _plain(messages[:split]),
-            "chosen": _plain(messages[split:]),
-            "rejected": _plain(other[split:]),
-        }
-    else:
-        row["messages"] = _plain(messages)
-    row["revise"] = record.steps[record.first_trained].reply if record.kind in ("revision", "direct") else ""
-    row["revise_feedback"] = record.feedback
-    row["high_log"] = _log(record.good.steps)
-    row["low_log"] = _log(record.pair.bad.steps) if record.pair else []
-    if reference_fields:
-        row["revise_log"] = row.get("messages", [])
-    row["lineage"] = _lineage(record, task, source) | dict(record.extra or {})
-    return row
+        sides = {"prompt": messages[:split], "chosen": messages[split:], "rejected": other[split:]}
+        row = replace(row, messages=UNSET, **sides)
+    return replace(row, revise_log=row.messages or []) if reference_fields else row
 
 
-def _lineage(record: Record, task: Task, source: Source) -> dict[str, Any]:
-    steps, pair = record.steps, record.pair
-    rewards: dict[str, float] = {"good": record.good.reward, "record": earned(steps)}
-    executed: dict[str, Any] = {
-        "exact": True if record.executed else None,  # None: nobody knows
-        "env_steps": len(steps) if record.executed else 0,
-        "final_observation": steps[-1].observation,
-    }
-    found: dict[str, Any] = {
-        "tree": source.name,
-        "tree_sha256": source.sha256,
-        "task": {"env": task.env, "index": task.index, "id": task.id},
-        "good_leaf": record.good.leaf,
-        "rewards": rewards,
-        "prompt": source.prompt,
-        "prompt_sha256": prompt_sha256(source.prompt, task.env),
-        "seed": source.seed,
-        "replay": executed,
-    }
-    if pair:
-        rewards["bad"] = pair.bad.reward
-        found |= {"fork": pair.fork, "fork_step": pair.shared, "bad_leaf": pair.bad.leaf}
-    if record.rejected:
-        rewards["rejected"] = earned(record.rejected)
-        executed["final_observation_rejected"] = record.rejected[-1].observation
-    return found
+def _lineage(record: Record, task: Task, source: Source) -> Lineage:
+    steps, pair, rejected = record.steps, record.pair, record.rejected
+    return Lineage(
+        tree=source.name,
+        tree_sha256=source.sha256,
+        task=RowTask(env=task.env, index=task.index, id=task.id),
+        good_leaf=record.good.leaf,
+        rewards=Rewards(
+            good=record.good.reward,
+            record=earned(steps),
+            bad=pair.bad.reward if pair else UNSET,
+            rejected=earned(rejected) if rejected else UNSET,
+        ),
+        prompt=source.prompt,
+        prompt_sha256=prompt_sha256(source.prompt, task.env),
+        seed=source.seed,
+        replay=Replay(
+            exact=True if record.replayed else None,
+            env_steps=len(steps) if record.replayed else 0,
+            final_observation=steps[-1].observation,
+            final_observation_rejected=rejected[-1].observation if rejected else UNSET,
+        ),
+        fork=pair.fork if pair else UNSET,
+        fork_step=pair.shared if pair else UNSET,
+        bad_leaf=pair.bad.leaf if pair else UNSET,
+        **(record.extra or {}),
+    )
 
 
 def prompt_sha256(prompt: str, env: str) -> str:
-    """Hex digest of the two system texts that a record depends on: the agent's and the judge's."""
-    return hashlib.sha256(f"{system_prompt(env, prompt)}\n{JUDGES[prompt]}".encode()).hexdigest()
+    """Return the hex digest of the two system texts that a record depends on: the agent's and the judge's."""
+    return hashlib.sha256(f"{system_prompt(env, prompt)}\n{JUDGE_PROMPTS[prompt]}".encode()).hexdigest()
 
 
-def _plain(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    return [asdict(message) for message in messages]
-
-
-def _log(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """A path of the tree as the tree has it."""
-    return [{"action": s.action, "observation": s.observation, "reward": s.reward} for s in steps]
-
-
-def trajectories(row: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """The conversations of a row: one, or the chosen and the rejected one."""
-    if "messages" in row:
-        return [row["messages"]]
-    return [row["prompt"] + row[side] for side in ("chosen", "rejected")]
+def _turns(messages: Iterable[Message]) -> list[Turn]:
+    return [Turn.of(message) for message in messages]
 
 
 class UniqueRows:
-    """Rows whose (task id, actions) no earlier row has, across trees, one at a time."""
+    """Iterates over rows and leaves out those whose (task id, actions) an earlier row has, across trees."""
 
-    def __init__(self, rows: Iterable[dict[str, Any]], unique: bool = True) -> None:
-        """`unique` false: rows are counted, and none is left out."""
+    def __init__(self, rows: Iterable[RecordRow], unique: bool = True) -> None:
+        """With `unique` false, rows are counted, and none is left out."""
         self._rows, self._unique = rows, unique
         self.left_out = 0  # so far
-        self.executed = 0  # rows given out that are what came back, so far
+        self.replayed = 0  # rows yielded that came back from a replay, so far
         self.tasks: set[str] = set()  # ids of the tasks that have a row so far
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[RecordRow]:
         seen: set[bytes] = set()
         for row in self._rows:
-            turns = [message for conversation in trajectories(row) for message in conversation]
-            actions = [action_of(turn["content"]) for turn in turns if turn["role"] == "assistant"]
-            task = row["lineage"]["task"]["id"]
-            # A digest, so that a million rows can be told apart in memory. Half a character has no UTF-8.
+            turns = [turn for conversation in row.conversations for turn in conversation]
+            actions = [action_of(turn.content) for turn in turns if turn.role == "assistant"]
+            task = row.lineage.task.id
+            # A digest, so that the keys of a million rows fit in memory. A lone surrogate has no UTF-8.
             key = hashlib.sha256(repr((task, actions)).encode("utf-8", "backslashreplace")).digest()
             if key in seen and self._unique:
                 self.left_out += 1
                 continue
             seen.add(key)
             self.tasks.add(task)
-            self.executed += row["lineage"]["replay"]["exact"] is True
+            self.replayed += row.lineage.replay.exact is True
             yield row

@@ -1,75 +1,79 @@
-"""The verdicts on one tree's nodes, kept in a file and shared by all data types of an output folder."""
+"""The verdicts on one tree's nodes, kept in a file that all data types of an output folder share. It asks nothing."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from mcts_utils.prompts import JUDGES
-from mcts_utils.storage.files import read_json, write_json
+from msgspec.structs import replace
+
+from mcts_utils.prompts import JUDGE_PROMPTS
+from mcts_utils.storage.files import read_as, write_json
+from mcts_utils.storage.formats.verdicts import KeptVerdict, VerdictFile
+from mcts_utils.storage.layout import existing
 from mcts_utils.types import InputError, Message, Verdict
 
 LABELS = ("good", "bad", "uncertain")
 
 
 def judge_name(model: str, weights: str) -> str:
-    """Whose verdicts they are: a kept one counts for the same model, and the same weights where they are known."""
+    """Return the name under which verdicts are kept: the model's, and the start of its weights' digest if known."""
     return " ".join(filter(None, (model, weights[:16])))
 
 
 def question_sha256(messages: Sequence[Message]) -> str:
-    """Hex digest (16 digits) of a question; a kept verdict counts only for the same question."""
+    """Return the hex digest (16 digits) of a question; a kept verdict counts only for the same question."""
     text = "\x00".join(f"{m.role}\x01{m.content}" for m in messages)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 class VerdictCache:
-    """The verdicts on one tree, by node id. Used by one thread; `save` replaces the file atomically."""
+    """The verdicts on one tree, by node id. For one thread; `save` replaces the file atomically."""
 
     def __init__(self, path: Path, model: str, prompt: str) -> None:
+        """Read the verdicts of this model with this prompt (key of prompts.JUDGE_PROMPTS), if the file has any.
+
+        Args:
+            path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there.
+        """
+        digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
         self.path = path
-        self._head = {
-            "model": model,
-            "prompt": prompt,
-            "prompt_sha256": hashlib.sha256(JUDGES[prompt].encode()).hexdigest(),
-        }
-        self._rows: dict[str, dict[str, Any]] = {}
+        self._empty = VerdictFile(model=model, prompt=prompt, prompt_sha256=digest, verdicts={})
+        self._kept: dict[str, KeptVerdict] = {}
         self._changed = False
-        self.used: dict[int, Verdict] = {}  # what this run looked at, asked or kept
+        self.used: dict[int, Verdict] = {}  # by node, what this run has read or put
         self.asked = 0  # requests of this run
         try:
-            kept = read_json(path) if path.exists() else {}
+            found = read_as(existing(path), VerdictFile)
         except InputError:
-            kept = {}  # a damaged cache only costs requests
-        if all(kept.get(key) == value for key, value in self._head.items()):
-            self._rows = dict(kept.get("verdicts", {}))
+            return  # not there, or damaged: that only costs requests
+        if replace(found, verdicts={}) == self._empty:
+            self._kept = dict(found.verdicts)
 
     def get(self, node: int, question: str) -> Verdict | None:
-        """The verdict on the node if it answered the same question."""
-        row = self._rows.get(str(node))
-        if row is None or row["question"] != question:
+        """Return the kept verdict on the node, or None unless it answered the same question."""
+        kept = self._kept.get(str(node))
+        if kept is None or kept.question != question:
             return None
-        self.used[node] = Verdict(row["label"], row["reason"], row["asked"], row["parsed"])
+        self.used[node] = kept.verdict()
         return self.used[node]
 
     def put(self, node: int, question: str, verdict: Verdict) -> None:
-        """Keep a verdict that was just given."""
-        self._rows[str(node)] = {"question": question, **asdict(verdict)}
+        """Keep a new verdict."""
+        self._kept[str(node)] = KeptVerdict.of(question, verdict)
         self._changed = True
         self.asked += verdict.asked
         self.used[node] = verdict
 
     def save(self) -> None:
-        """Write the file if anything is new."""
+        """Write the file if a verdict is new."""
         if self._changed:
-            write_json(self.path, {**self._head, "verdicts": self._rows})
+            write_json(self.path, replace(self._empty, verdicts=self._kept))
             self._changed = False
 
     def counts(self) -> dict[str, int]:
-        """Distinct verdicts used, by label, those that never parsed, and the requests made for them in this run."""
+        """Return the numbers of nodes by label, of those whose verdict never parsed, and of this run's requests."""
         labels: list[str] = [verdict.label for verdict in self.used.values()]
         unparsed = sum(not verdict.parsed for verdict in self.used.values())
         return {

@@ -1,7 +1,7 @@
 """The verdicts of stage 2 as training rows: a model that is trained on trajectories alone forgets how to judge.
 
-Each row is the judge's question about one step and the answer that the model itself gave, so nothing comes in from
-outside. Which verdicts there are is judge.py's business. In large models general data (Section 3.2) does the same.
+Each row is the judge's question about one step and the answer that the model itself gave, so no other data is needed.
+It asks nothing; judge.py makes the verdicts. For large models, general data (Section 3.2) has the same effect.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from mcts_utils.revision.verdict_cache import LABELS, VerdictCache, judge_name, 
 from mcts_utils.search.tree import Node, Tree, nodes, path_steps, step_of
 from mcts_utils.search.tree_io import read_tree
 from mcts_utils.storage.files import sha256_file, write_jsonl
+from mcts_utils.storage.formats.record import RowTask, Turn, VerdictLineage, VerdictRow
 from mcts_utils.storage.layout import manifest_path, records_path, tree_files, verdicts_path
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.types import Message, Verdict
 
 DATA_TYPE = "verdicts"
-KIND = "verdict"
 
 
 def answer(verdict: Verdict) -> str:
-    """The reply that parses as this verdict: reason first, then the judgment in a line of its own (Appendix A)."""
+    """Return the reply that parses as this verdict: the reason, then the judgment on its own line (Appendix A)."""
     return f"{verdict.reason}\nJudgment: {verdict.label.capitalize()}"
 
 
 def verdict_rows(
-    tree: Tree, file: Path, verdicts_dir: str | Path, model: str, prompt: str, most: int, seed: int
-) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """At most `most` rows of one tree, the labels in turn, and what was left out and why.
+    tree: Tree, file: Path, verdicts_dir: str | Path, model: str, prompt: str, max_rows: int, seed: int
+) -> tuple[list[VerdictRow], Counter[str]]:
+    """Return at most `max_rows` rows of one tree, the labels in turn, and the counts of what was left out, by reason.
 
     Args:
-        file: the tree's, for the lineage.
+        file: the tree's file, for the lineage.
         verdicts_dir: the output folder of stage 2 that holds the verdicts.
-        model: whose verdicts they must be; others are not taken.
-        prompt: key of conversation.JUDGES.
+        model: the judge (verdict_cache.judge_name); verdicts of others are not taken.
+        prompt: key of prompts.JUDGE_PROMPTS.
 
     Returns:
-        rows as stage 3 takes them: kind, messages with loss on the answer alone, lineage.
+        rows in the format of stage 3 (kind, messages with loss on the answer alone, lineage), and the counts.
     """
     cache = VerdictCache(verdicts_path(verdicts_dir, tree.task.index), model, prompt)
     left_out: Counter[str] = Counter()
@@ -61,70 +61,76 @@ def verdict_rows(
         else:
             left_out["unparsed"] += 1
     rng = random.Random(f"{seed}|{tree.task.id}|rehearsal")
-    for kept in found.values():
-        rng.shuffle(kept)
+    for group in found.values():
+        rng.shuffle(group)
     chosen = list(in_turn(list(found.values())))
-    left_out["cap"] += len(chosen[most:])
-    source = {"tree": file.name, "tree_sha256": sha256_file(file)}
-    return [_row(tree, source, *one) for one in chosen[:most]], left_out
+    left_out["cap"] += len(chosen[max_rows:])
+    source = (file.name, sha256_file(file))
+    return [_row(tree, source, *item) for item in chosen[:max_rows]], left_out
 
 
 def in_turn(groups: Sequence[Sequence[Any]]) -> Iterator[Any]:
-    """One of each group, then a second one of each that has it, and so on."""
-    for place in range(max(map(len, groups), default=0)):
+    """Yield the first item of each group, then the second of each group that has one, and so on."""
+    for position in range(max(map(len, groups), default=0)):
         for group in groups:
-            if place < len(group):
-                yield group[place]
+            if position < len(group):
+                yield group[position]
 
 
 def _row(
-    tree: Tree, source: dict[str, str], node: Node, question: Sequence[Message], verdict: Verdict
-) -> dict[str, Any]:
+    tree: Tree, source: tuple[str, str], node: Node, question: Sequence[Message], verdict: Verdict
+) -> VerdictRow:
     task = tree.task
     turns = [*question, Message("assistant", answer(verdict), True)]
-    return {
-        "kind": KIND,
-        "task_num": task.index,
-        "task_description": task.opening,
-        "messages": [{"role": m.role, "content": m.content, "loss": m.loss} for m in turns],
-        "lineage": {
-            **source,
-            "task": {"env": task.env, "index": task.index, "id": task.id},
-            "node": node.id,
-            "label": verdict.label,
-        },
-    }
+    return VerdictRow(
+        task_num=task.index,
+        task_description=task.opening,
+        messages=[Turn.of(message) for message in turns],
+        lineage=VerdictLineage(
+            tree=source[0],
+            tree_sha256=source[1],
+            task=RowTask(env=task.env, index=task.index, id=task.id),
+            node=node.id,
+            label=verdict.label,
+        ),
+    )
 
 
 def write_verdicts(
-    settings: Settings, input_dir: str | Path, output_dir: str | Path, most: int
+    settings: Settings, input_dir: str | Path, output_dir: str | Path, max_rows: int
 ) -> dict[str, Any]:
-    """{task}_verdicts.jsonl and its manifest, from trees and the verdicts on them in output_dir; returns the counts.
+    """Write {task}_verdicts.jsonl and its manifest, and return the counts.
 
-    Where this model has judged nothing, the file is empty.
+    The rows come from the trees in `input_dir` and the verdicts on them in `output_dir`; if this model has judged
+    nothing, the file is empty.
+
+    Args:
+        max_rows: of one tree.
 
     Raises:
-        InputError: no trees, or one that cannot be read.
+        InputError: if there is no tree, or one that cannot be read.
     """
     began, output = time.monotonic(), records_path(output_dir, settings.task, DATA_TYPE)
     judge = judge_name(settings.model_name, fingerprint(settings.model_dir))
-    rows: list[dict[str, Any]] = []
+    rows: list[VerdictRow] = []
     left_out: Counter[str] = Counter()
     files = tree_files(input_dir, "--input_dir")
     for index, path in files.items():
         tree = read_tree(path, settings.task, index)
-        found, why = verdict_rows(tree, path, output_dir, judge, settings.prompt, most, settings.seed)
-        rows += found
-        left_out.update(why)
+        tree_rows, dropped = verdict_rows(
+            tree, path, output_dir, judge, settings.prompt, max_rows, settings.seed
+        )
+        rows += tree_rows
+        left_out.update(dropped)
     write_jsonl(output, rows)
-    labels = Counter(row["lineage"]["label"] for row in rows)
+    labels: Counter[str] = Counter(row.lineage.label for row in rows)
     counts = {
         "trees": len(files),
         "written": len(rows),
         "verdicts": {label: labels[label] for label in LABELS},
         "dropped": {reason: count for reason, count in left_out.items() if count},
     }
-    known = {**settings.public(), "data_type": DATA_TYPE, "max_per_task": most, "judge": judge}
+    known = {**settings.public(), "data_type": DATA_TYPE, "max_per_task": max_rows, "judge": judge}
     manifest = manifest_path(output_dir, settings.task, DATA_TYPE)
     inputs = list(files.values())
     write_manifest(manifest, "rehearsal", known, inputs, [output], counts, {}, time.monotonic() - began)

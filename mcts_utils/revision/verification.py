@@ -1,44 +1,36 @@
-"""Replies executed in the real environment: the replays behind every record, and the check of written rows.
+"""Execute written rows again, from their messages alone, and compare. It changes no row.
 
-Chooses nothing and formats nothing; cleaning.py and records.py say what to execute.
+The replays from which records are made are in rollouts/replayer.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.revision.record import trajectories
 from mcts_utils.rollouts.episode import replay
 from mcts_utils.rollouts.steps import EPSILON, earned
-from mcts_utils.storage.files import read_jsonl
+from mcts_utils.storage.files import iter_jsonl_as
+from mcts_utils.storage.formats.record import Lineage, RecordRow, Turn
+from mcts_utils.terminal import Progress
 from mcts_utils.types import Environment, InputError
 
 
-def verify_rows(rows: Sequence[Mapping[str, Any]], env: Environment) -> dict[str, int]:
-    """Execute every row again, from its messages alone, and count what comes back as it was written.
+def verify_rows(rows: Sequence[RecordRow], env: Environment) -> dict[str, int]:
+    """Execute every row again, from its messages alone, and return counts of what comes back as it was written.
 
     Returns:
         rows, exact (rows without any difference that counts), observations and observations_exact (openings and last
-        observations included), rewards and rewards_exact. Where an environment's texts vary between replays
-        (ScienceWorld: temperatures, order of listings), only rewards count.
-
-    Raises:
-        InputError: naming the row (from 1) that lacks a field.
+        observations included), rewards and rewards_exact. If an environment's texts vary between replays
+        (ScienceWorld: temperatures, order of listings), only rewards count for `exact`.
     """
     total: Counter[str] = Counter(rows=len(rows), exact=0)
-    for number, row in enumerate(rows, start=1):
-        try:
-            checks = [_verify(row, side, turns, env) for side, turns in enumerate(trajectories(row))]
-        except (KeyError, TypeError, IndexError) as error:
-            raise InputError(f"row {number}: a field is missing or wrong: {error!r}") from error
-        fixed = env_spec(row["lineage"]["task"]["env"]).fixed_observations
+    for row in rows:
+        checks = [_verify(row.lineage, side, turns, env) for side, turns in enumerate(row.conversations)]
+        fixed = env_spec(row.lineage.task.env).fixed_observations
         for observations, exact, same_reward in checks:
             total.update(
                 observations=observations, observations_exact=exact, rewards=1, rewards_exact=same_reward
@@ -47,35 +39,32 @@ def verify_rows(rows: Sequence[Mapping[str, Any]], env: Environment) -> dict[str
     return dict(total)
 
 
-def _verify(
-    row: Mapping[str, Any], side: int, turns: Sequence[Mapping[str, Any]], env: Environment
-) -> tuple[int, int, bool]:
-    """(observations written, of these exact, reward exact) of one conversation."""
-    lineage = row["lineage"]
-    suffix, reward = (("", "record"), ("_rejected", "rejected"))[side]
-    written = [m["content"] for m in turns if m["role"] == "user"] + [
-        lineage["replay"][f"final_observation{suffix}"]
-    ]
-    task, steps = replay(
-        env, lineage["task"]["index"], [m["content"] for m in turns if m["role"] == "assistant"]
-    )
-    came = [task.opening] + [step.observation for step in steps]
-    exact = sum(a == b for a, b in zip(written, came, strict=False))
-    return len(written), exact, abs(earned(steps) - lineage["rewards"][reward]) < EPSILON
+def _verify(lineage: Lineage, side: int, turns: Sequence[Turn], env: Environment) -> tuple[int, int, bool]:
+    """Execute one conversation; return (observations written, of these exact, reward exact).
+
+    `side` is 0, or 1 for the rejected conversation of a preference row.
+    """
+    last, reward = lineage.replay.final_observation, lineage.rewards.record
+    if side:
+        last, reward = lineage.replay.final_observation_rejected or "", lineage.rewards.rejected or 0.0
+    written = [turn.content for turn in turns if turn.role == "user"] + [last]
+    task, steps = replay(env, lineage.task.index, [t.content for t in turns if t.role == "assistant"])
+    observed = [task.opening] + [step.observation for step in steps]
+    exact = sum(a == b for a, b in zip(written, observed, strict=False))
+    return len(written), exact, abs(earned(steps) - reward) < EPSILON
 
 
 def verify_file(path: str | Path, make_environment: Callable[[], Environment]) -> dict[str, int]:
-    """Execute every row of a records file again (see verify_rows).
+    """Execute every row of a records file again and return the counts of `verify_rows`.
 
     Raises:
-        InputError: naming the file and the row that cannot be read.
+        InputError: naming the file that has no row, or the row and the field that cannot be read.
     """
-    rows = read_jsonl(path)
+    rows = list(iter_jsonl_as(path, RecordRow))
+    if not rows:
+        raise InputError(f"{path}: no row to verify")
     total: Counter[str] = Counter()
     with closing(make_environment()) as env:
-        for number, row in enumerate(tqdm(rows, desc="verify", unit="row"), start=1):
-            try:
-                total.update(verify_rows([row], env))
-            except InputError as error:
-                raise InputError(f"{path} row {number}: {str(error).removeprefix('row 1: ')}") from error
+        for row in Progress(rows, desc="verify", unit="row"):
+            total.update(verify_rows([row], env))
     return dict(total)

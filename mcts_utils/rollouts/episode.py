@@ -1,6 +1,6 @@
-"""The actor meets the environment: sessions, single steps, replay, whole episodes.
+"""One actor in one environment: single steps, replays of recorded replies, and whole episodes.
 
-It keeps no tree and chooses nothing. Retries against servers are the clients' business.
+It keeps no tree and chooses no action. Retries against servers belong to the environment clients.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mcts_utils.prompts import WAIT_OBSERVATION, acting_messages, action_of, is_signal
+from mcts_utils.rollouts.steps import earned, reward_of
 from mcts_utils.types import (
     Actor,
     ContextOverflow,
@@ -23,13 +24,13 @@ from mcts_utils.types import (
 
 
 def derive_seed(*parts: int) -> int:
-    """A seed in [0, 2**31) from whole numbers, such as (SEED, task index, iteration, rollout, step)."""
+    """Return a seed in [0, 2**31) from whole numbers, such as (SEED, task index, iteration, rollout, step)."""
     digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def take_step(env: Environment, reply: str, score: float) -> Step:
-    """Execute a reply's action. A revision signal is no environment step and keeps `score`."""
+    """Execute a reply's action and return the step. A revision signal is not executed and keeps `score`."""
     action = action_of(reply)
     if is_signal(reply, env.waits):
         return Step(reply, action, WAIT_OBSERVATION, score)
@@ -37,15 +38,20 @@ def take_step(env: Environment, reply: str, score: float) -> Step:
 
 
 def step_of(reply: str, action: str, result: StepResult) -> Step:
-    """A reply and what the environment answered to its action."""
-    reward = 0.0 if result.disaster else result.reward
-    return Step(reply, action, result.observation, reward, result.done, result.disaster, result.executed)
+    """Return the step of a reply and the environment's result."""
+    reward = reward_of(result.reward, result.disaster)
+    return Step(
+        reply, action, result.observation, reward, result.done, result.disaster, result.grounded_action
+    )
 
 
 def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, list[Step]]:
     """Reset and execute the replies in order, up to the first that ends the episode.
 
-    One request where the server announces "replay".
+    This is one request where the server announces the extension "replay".
+
+    Returns:
+        the task as the reset showed it, and the executed steps.
 
     Raises:
         EnvError: if the server cannot be used.
@@ -55,24 +61,24 @@ def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, 
     task = env.reset(index)
     steps: list[Step] = []
     for reply in replies:
-        steps.append(take_step(env, reply, steps[-1].reward if steps else 0.0))
+        steps.append(take_step(env, reply, earned(steps)))
         if ending(steps):
             break
     return task, steps
 
 
 def _replay_at_once(env: Any, index: int, replies: Sequence[str]) -> tuple[Task, list[Step]]:
+    """Replay in one request; `env` has the extension "replay"."""
     signals = [is_signal(reply, env.waits) for reply in replies]
     actions = [action_of(reply) for reply in replies]
-    sent = [action for action, signal in zip(actions, signals, strict=True) if not signal]
-    task, results = env.replay(index, sent)
+    executed = [action for action, signal in zip(actions, signals, strict=True) if not signal]
+    task, results = env.replay(index, executed)
     steps: list[Step] = []
-    left = iter(results)
+    remaining = iter(results)
     for reply, action, signal in zip(replies, actions, signals, strict=True):
         if signal:
-            score = steps[-1].reward if steps else 0.0
-            steps.append(Step(reply, action, WAIT_OBSERVATION, score))
-        elif (result := next(left, None)) is not None:
+            steps.append(Step(reply, action, WAIT_OBSERVATION, earned(steps)))
+        elif (result := next(remaining, None)) is not None:
             steps.append(step_of(reply, action, result))
         if ending(steps):
             break
@@ -91,19 +97,22 @@ def run_episode(
     prefix: Sequence[Step] = (),
     stopped: Callable[[], bool] = lambda: False,
 ) -> Episode:
-    """Reset, replay the prefix, and let the actor go on for at most `max_steps` (> 0) new steps.
+    """Reset, replay the prefix, and let the actor continue for at most `max_steps` (> 0) new steps.
+
+    Args:
+        prompt: "full" or "brief".
+        seed: from it each request's seed is derived; None leaves them unseeded.
 
     Returns:
-        the episode; its steps begin with the prefix as it came back.
+        the episode; its steps begin with the prefix as it was executed now.
 
     Raises:
         EnvError, ActorError: if the server or the actor fails for good.
         Stopped: if `stopped()` turns true before the end.
     """
     task, steps = replay(env, index, [step.reply for step in prefix])
-    begun = len(steps)
-    end = ending(steps)
-    while not end and len(steps) - begun < max_steps:
+    replayed, end = len(steps), ending(steps)
+    while not end and len(steps) - replayed < max_steps:
         if stopped():
             raise Stopped
         messages = acting_messages(task, steps, prompt)
@@ -113,13 +122,13 @@ def run_episode(
         except ContextOverflow:
             end = "context"
             break
-        steps.append(take_step(env, sample.text.strip(), steps[-1].reward if steps else 0.0))
+        steps.append(take_step(env, sample.text.strip(), earned(steps)))
         end = ending(steps)
-    return Episode(task, tuple(steps), steps[-1].reward if steps else 0.0, end or "max_steps")
+    return Episode(task, tuple(steps), earned(steps), end or "max_steps")
 
 
 def ending(steps: Sequence[Step]) -> str:
-    """Why the environment ended the episode: "done", "disaster", or "" if it did not."""
+    """Return how the environment ended the episode: "done", "disaster", or "" if it did not."""
     if not steps:
         return ""
     return "disaster" if steps[-1].disaster else "done" if steps[-1].done else ""

@@ -1,4 +1,4 @@
-"""Execute replies on one task, each distinct sequence of actions once. Chooses nothing and formats nothing."""
+"""Execute replies on one task, each distinct sequence of actions once. It chooses nothing and formats nothing."""
 
 from __future__ import annotations
 
@@ -12,46 +12,45 @@ from mcts_utils.rollouts.episode import replay, run_episode
 from mcts_utils.types import Actor, EnvError, InputError, Step, Stopped, Task
 
 
-def sent(reply: str) -> str:
-    """What of a reply decides what happens: its action, and whether a `wait` is a revision signal."""
+def action_key(reply: str) -> str:
+    """Return what of a reply decides its result: the action, or a mark for a revision signal."""
     return "\0" if is_signal(reply, env_waits=True) else action_of(reply)
 
 
 class Replayer:
-    """Executes replies on one task, each distinct sequence of actions once; one instance per tree, one thread."""
+    """Executes replies on one task, each distinct sequence of actions once. One instance per tree, one thread."""
 
     def __init__(
         self, pool: SessionPool, index: int, task_id: str, stopped: Callable[[], bool] = lambda: False
     ) -> None:
-        """`index` is the server's index of the goal, `task_id` what must be there."""
+        """Replay the goal that the server has at `index`, whose task id must be `task_id`."""
         self._pool, self._index, self._task_id, self._stopped = pool, index, task_id, stopped
-        self._known: dict[tuple[str, ...], tuple[Task, tuple[Step, ...]]] = {}
-        self._sent = cache(sent)
+        self._known: dict[tuple[str, ...], tuple[Task, tuple[Step, ...]]] = {}  # by action keys
+        self._action_key = cache(action_key)
         self.replays = 0
         self.env_steps = 0
 
     def __call__(self, replies: Sequence[str]) -> tuple[Step, ...]:
-        """The steps that came back, up to the one that ended the episode."""
+        """Return the executed steps, up to the one that ended the episode."""
         return self.run(replies)[1]
 
     def run(self, replies: Sequence[str]) -> tuple[Task, tuple[Step, ...]]:
-        """The task as its reset showed it, and the steps that came back.
+        """Return the task as its reset showed it, and the executed steps.
 
         Raises:
-            EnvError: when two sessions in a row failed.
-            InputError: when the server's index is another goal than the tree's.
-            Stopped: when the run is being stopped.
+            EnvError: if two sessions in a row failed.
+            InputError: if the server's index is another goal than the tree's.
+            Stopped: if the run is being stopped.
         """
-        key = tuple(self._sent(reply) for reply in replies)
+        key = tuple(self._action_key(reply) for reply in replies)
         if key not in self._known:
             if self._stopped():
                 raise Stopped
             try:
                 found = self._execute(replies)
             except EnvError:
-                found = self._execute(
-                    replies
-                )  # a step is never sent again, a whole path from its reset may be
+                # A step is never sent again; a whole path from its reset may be.
+                found = self._execute(replies)
             self._known[key] = found
         task, steps = self._known[key]
         return task, tuple(
@@ -73,7 +72,7 @@ class Replayer:
     def resume(
         self, actor: Actor, prefix: Sequence[Step], prompt: str, max_steps: int, temperature: float, seed: int
     ) -> tuple[Step, ...]:
-        """The prefix and what the actor does behind it (`--repair 1`)."""
+        """Replay the prefix, let the actor continue for at most `max_steps`, and return all steps (`--repair 1`)."""
         with self._pool.session() as env:
             episode = run_episode(
                 actor,

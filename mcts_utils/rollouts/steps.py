@@ -1,4 +1,4 @@
-"""What a step was: refused, a look, idle; and what a path earned. Pure."""
+"""Kinds of steps (refused, look, idle) and the reward of a step and of a path. Pure; it executes nothing."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from mcts_utils.envs.specs import env_spec
 from mcts_utils.prompts import is_signal_step
 from mcts_utils.types import Step
 
-EPSILON = 1e-6  # rewards nearer than this are equal
+EPSILON = 1e-6  # rewards that differ by less are equal
 
 
 def refuses(env: str, observation: str) -> bool:
-    """True for an observation that refuses the action it answers, as far as its text tells."""
+    """Return True if the observation's text refuses the action that it answers."""
     return bool(env_spec(env).refusal.match(observation.lstrip()))
 
 
 def is_refused(env: str, step: Step) -> bool:
-    """True if the environment did not carry the step's action out; a revision signal has none."""
+    """Return True if the environment did not carry out the step's action; a revision signal has none."""
     return not is_signal_step(step) and refuses(env, step.observation)
 
 
 def is_look(env: str, step: Step) -> bool:
-    """True if the action only reads the state."""
+    """Return True if the action only reads the state."""
     return bool(env_spec(env).look_actions.match(step.action))
 
 
 def is_idle(env: str, step: Step) -> bool:
-    """True for a step that is a first candidate to be left out: refused, or a look."""
+    """Return True if the step was refused or is a look, so that pruning tries to leave it out first."""
     return is_refused(env, step) or is_look(env, step)
 
 
+def reward_of(score: float, disaster: bool) -> float:
+    """Return the reward of a step's score, in [0, 1]: 0 after a disaster."""
+    return 0.0 if disaster else score
+
+
 def earned(steps: Sequence[Step]) -> float:
-    """Final reward of executed steps, in [0, 1]."""
-    return steps[-1].reward if steps and not steps[-1].disaster else 0.0
+    """Return the final reward of executed steps, in [0, 1]."""
+    return reward_of(steps[-1].reward, steps[-1].disaster) if steps else 0.0

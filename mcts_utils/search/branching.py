@@ -1,9 +1,9 @@
 """Rollouts on a server that can copy its sessions (extension "fork"): no step of a task is executed twice.
 
-Every node that was executed once is a Place, and a rollout that takes a known action only reads there what happened.
-A session is copied where a rollout leaves others behind, and moves on with the last one. A rollout that walked through
-known places and then does something new starts from a copy of the nearest session behind it. Servers that announce
-"fork" answer the same action in the same state in the same way; for others there is travel.LoneWalk.
+Every node that was executed once has a StateNode, and a rollout that takes a known action only reads its result there.
+A session is copied where a rollout continues and others remain, and moves on with the last one. A rollout that passed
+known nodes and then does something new starts from a copy of the nearest session above. Servers that announce "fork"
+answer the same action in the same state in the same way; for others there is env_sessions.ExclusiveCursor.
 """
 
 from __future__ import annotations
@@ -15,165 +15,167 @@ from typing import Any
 
 from mcts_utils.prompts import action_of, is_signal_step
 from mcts_utils.rollouts.episode import replay, take_step
-from mcts_utils.search.env_sessions import Diverged, SessionManager, same_course
+from mcts_utils.search.env_sessions import Diverged, SessionManager, same_scores
 from mcts_utils.types import EnvError, Environment, Step
 
 
 class StateNode:
-    """An executed node as the sessions see it. `lock` is held while a session leaves, then those of places above it."""
+    """An executed node as the sessions see it.
 
-    __slots__ = ("here", "lock", "next", "parent", "session", "step")
+    `lock` is held while a rollout takes its next step here; locks of nodes above may be taken meanwhile, never below.
+    """
+
+    __slots__ = ("children", "lock", "parent", "pending", "session", "step")
 
     def __init__(self, parent: StateNode | None = None, step: Step | None = None) -> None:
-        self.parent, self.step = parent, step
-        self.next: dict[str, StateNode] = {}  # by action
-        self.session: Environment | None = None  # it stands here
-        self.here = 0  # rollouts whose next action is not known yet
+        self.parent, self.step = parent, step  # both None at the root
+        self.children: dict[str, StateNode] = {}  # by action
+        self.session: Environment | None = None  # a session in this state
+        self.pending = 0  # rollouts here whose next action is not known yet
         self.lock = Lock()
 
     def path(self) -> list[Step]:
-        """The steps from the root."""
+        """Return the steps from the root."""
         steps = []
-        place: StateNode | None = self
-        while place is not None and place.step is not None:
-            steps.append(place.step)
-            place = place.parent
+        node: StateNode | None = self
+        while node is not None and node.step is not None:
+            steps.append(node.step)
+            node = node.parent
         return steps[::-1]
 
     def find(self, path: Sequence[Step]) -> StateNode:
-        """The place at the end of executed steps from here; they are known from now on."""
-        place = self
+        """Return the node at the end of executed steps from here; missing nodes are added."""
+        node = self
         for step in path:
-            place = place.next.setdefault(step.action, StateNode(place, step))
-        return place
+            node = node.children.setdefault(step.action, StateNode(node, step))
+        return node
 
 
 class BranchingRollouts:
-    """The rollouts of one iteration that start at one place."""
+    """The rollouts of one iteration that start at one node."""
 
     def __init__(
-        self, travel: SessionManager, start: StateNode, session: Environment | None, rollouts: int
+        self, sessions: SessionManager, start: StateNode, session: Environment | None, rollouts: int
     ) -> None:
-        """`session`: it stands at the start."""
-        self.travel = travel
+        """Prepare `rollouts` rollouts from `start`; `session` is in that state, or None."""
+        self._sessions = sessions
         self._counting = Lock()
-        self._stood: list[StateNode] = []
-        self.start = start
-        start.here = rollouts
+        self._visited: list[StateNode] = []  # nodes that had a session
+        self._start = start
+        start.pending = rollouts
         if session is not None:
-            self._stand(start, session)
+            self._park(start, session)
 
-    def walk(self) -> BranchCursor:
-        """One rollout's way."""
-        return BranchCursor(self, self.start)
+    def cursor(self) -> BranchCursor:
+        """Return the cursor of one rollout."""
+        return BranchCursor(self, self._start)
 
     def close(self) -> None:
-        """Forget where the sessions stand."""
-        for place in self._stood:
-            place.session, place.here = None, 0
+        """Forget which nodes have a session."""
+        for node in self._visited:
+            node.session, node.pending = None, 0
 
-    def move(self, place: StateNode, known: StateNode | None = None) -> None:
-        """A rollout goes from one place to the next, or out of the tree."""
+    def move(self, node: StateNode, child: StateNode | None = None) -> None:
+        """Record that a rollout goes from a node to its child, or ends."""
         with self._counting:
-            place.here -= 1
-            if known is not None:
-                known.here += 1
+            node.pending -= 1
+            if child is not None:
+                child.pending += 1
 
-    def explore(self, place: StateNode, reply: str, before: Sequence[Step]) -> StateNode:
-        """Execute what nobody did at this place before; its lock is held."""
-        env = self._depart(place)
+    def execute(self, node: StateNode, reply: str, before: Sequence[Step]) -> StateNode:
+        """Execute a reply whose action is new at this node, and return the child; the node's lock is held."""
+        env = self._session_to_step(node)
         try:
-            step = self.travel.step(env, reply, before)
+            step = self._sessions.step(env, reply, before)
         except EnvError:
-            self.travel.drop(env)
+            self._sessions.drop(env)
             raise
-        found = place.next[step.action] = StateNode(place, step)
-        self._stand(found, env)
-        return found
+        child = node.children[step.action] = StateNode(node, step)
+        self._park(child, env)
+        return child
 
-    def _stand(self, place: StateNode, env: Environment) -> None:
-        place.session = env
+    def _park(self, node: StateNode, env: Environment) -> None:
+        """Leave a session at the node whose state it is in."""
+        node.session = env
         with self._counting:
-            self._stood.append(place)
+            self._visited.append(node)
 
-    def _depart(self, place: StateNode) -> Environment:
-        """A session to leave this place with: a copy if others are still here, else the one that stands here."""
-        env = place.session or self._copy_from_above(place)
-        if place.here > 1:
-            if place.session is None:
-                self._stand(place, env)
-            return self._copy(env) or self._anew(place)
-        place.session = None
+    def _session_to_step(self, node: StateNode) -> Environment:
+        """Return a session that may leave this state: a copy if other rollouts are pending, else the one here."""
+        env = node.session or self._copy_from_above(node)
+        if node.pending > 1:
+            if node.session is None:
+                self._park(node, env)
+            return self._copy(env) or self._replayed(node)
+        node.session = None
         return env
 
     def _copy(self, env: Any) -> Environment | None:
-        """A copy, or None where the server cannot make one now."""
-        self.travel.check()
+        """Return a copy of the session, or None if the server cannot make one now."""
+        self._sessions.check()
         try:
-            return self.travel.adopt(env.fork())
+            return self._sessions.adopt(env.fork())
         except EnvError:
             return None
 
-    def _copy_from_above(self, place: StateNode) -> Environment:
-        """A session brought here from the nearest place above that has one."""
-        above, behind = place.parent, [place]
+    def _copy_from_above(self, node: StateNode) -> Environment:
+        """Return a session in this state, copied from the nearest node above that has one."""
+        above, missing = node.parent, [node]
         while above is not None:
             with above.lock:
                 env = self._copy(above.session) if above.session is not None else None
             if env is not None:
-                return self._follow(env, above, behind[::-1])
-            behind.append(above)
+                return self._catch_up(env, above, missing[::-1])
+            missing.append(above)
             above = above.parent
-        return self._anew(place)
+        return self._replayed(node)
 
-    def _follow(self, env: Environment, start: StateNode, places: Sequence[StateNode]) -> Environment:
-        """Bring a session from one place through the next ones."""
+    def _catch_up(self, env: Environment, start: StateNode, path: Sequence[StateNode]) -> Environment:
+        """Bring a session from the state of `start` through the nodes of the path."""
         score = start.step.reward if start.step else 0.0
-        for place in places:
-            assert place.step is not None
+        for node in path:
+            assert node.step is not None
             try:
-                step = take_step(env, place.step.reply, score)
+                step = take_step(env, node.step.reply, score)
             except EnvError:
-                self.travel.drop(env)
+                self._sessions.drop(env)
                 raise
-            self.travel.meter.add(replayed_steps=not is_signal_step(step))
-            if not same_course([step], [place.step]):
-                self.travel.drop(env)
-                raise Diverged(f"index {self.travel.task.index}: a copied session answers otherwise")
+            self._sessions.counters.add(replayed_steps=not is_signal_step(step))
+            if not same_scores([step], [node.step]):
+                self._sessions.drop(env)
+                raise Diverged(f"index {self._sessions.task.index}: a copied session answers otherwise")
             score = step.reward
         return env
 
-    def _anew(self, place: StateNode) -> Environment:
-        """A session from the pool, brought here from the beginning."""
-        env, path = self.travel.take(), place.path()
+    def _replayed(self, node: StateNode) -> Environment:
+        """Return a session from the pool, brought to this state by a replay from the root."""
+        env, path = self._sessions.take(), node.path()
         try:
-            task, steps = replay(env, self.travel.task.index, [step.reply for step in path])
+            task, steps = replay(env, self._sessions.task.index, [step.reply for step in path])
         except EnvError:
-            self.travel.drop(env)
+            self._sessions.drop(env)
             raise
-        self.travel.meter.add(replayed_steps=sum(not is_signal_step(step) for step in steps))
-        if task.id != self.travel.task.id or not same_course(steps, path):
-            self.travel.drop(env)
+        self._sessions.counters.add(replayed_steps=sum(not is_signal_step(step) for step in steps))
+        if task.id != self._sessions.task.id or not same_scores(steps, path):
+            self._sessions.drop(env)
             raise Diverged(f"index {task.index}: {len(path)} steps do not replay as recorded")
         return env
 
 
 class BranchCursor:
-    """One of several rollouts from one place (travel.Walk)."""
+    """The cursor of one of several rollouts from one node."""
 
-    def __init__(self, forks: BranchingRollouts, start: StateNode) -> None:
-        self._forks, self._place = forks, start
+    def __init__(self, rollouts: BranchingRollouts, start: StateNode) -> None:
+        self._rollouts, self._node = rollouts, start
 
     def advance(self, reply: str, before: Sequence[Step]) -> Step:
-        """See Walk."""
-        place, action = self._place, action_of(reply)
-        with place.lock:
-            known = place.next.get(action) or self._forks.explore(place, reply, before)
-            self._forks.move(place, known)
-        self._place = known
-        assert known.step is not None
-        return replace(known.step, reply=reply)
+        node, action = self._node, action_of(reply)
+        with node.lock:
+            child = node.children.get(action) or self._rollouts.execute(node, reply, before)
+            self._rollouts.move(node, child)
+        self._node = child
+        assert child.step is not None
+        return replace(child.step, reply=reply)
 
     def end(self) -> None:
-        """See Walk."""
-        self._forks.move(self._place)
+        self._rollouts.move(self._node)

@@ -1,4 +1,4 @@
-"""How many completions a baseline may spend on each task: what an earlier search spent, or a number for all tasks.
+"""The completions that a baseline may spend on each task: those of an earlier search, or one number for all tasks.
 
 It checks flags and reads trees; it spends nothing (baselines.py does).
 """
@@ -14,7 +14,7 @@ from mcts_utils.types import InputError
 
 
 def check_strategy(strategy: str, budget: str | None, budget_from: str | None) -> int | None:
-    """The number of --budget, if the three flags go together.
+    """Check that --strategy, --budget and --budget_from go together; return the number of --budget, or None.
 
     Raises:
         InputError: naming the flag and its value.
@@ -40,13 +40,13 @@ def check_strategy(strategy: str, budget: str | None, budget_from: str | None) -
 
 
 def spent_by(folder: str, env: str, task_set: str) -> dict[int, int]:
-    """Task index -> completions, of the finished search in a folder.
+    """Return the completions by task index that the finished search in a folder spent.
 
     Args:
         task_set: the kind of server that the indices must belong to.
 
     Raises:
-        InputError: no trees, an unfinished one, other tasks than this environment's, or nothing spent.
+        InputError: if there is no tree, an unfinished one, one of another environment, or one that spent nothing.
     """
     found = {}
     for index, path in tree_files(folder, "--budget_from").items():
@@ -63,10 +63,10 @@ def spent_by(folder: str, env: str, task_set: str) -> dict[int, int]:
 def baseline(
     strategy: str, number: int | None, source: str, spent: dict[int, int], ids: Sequence[int]
 ) -> Baseline:
-    """The budget of each id: `number`, or what it has in `spent`.
+    """Return the baseline with a budget for each id: `number`, or its entry in `spent`.
 
     Raises:
-        InputError: naming an id without a tree.
+        InputError: naming an id that has no entry.
     """
     if number is not None:
         return Baseline(strategy, dict.fromkeys(ids, number))

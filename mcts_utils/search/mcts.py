@@ -5,16 +5,17 @@ It reaches the actor and the environment through `Simulator` alone, so it can be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from mcts_utils.search.tree import Node, Tree, backup, nodes, path_steps, uct
+from mcts_utils.search.tree import Node, Tree, backup, nodes, path_steps
 from mcts_utils.types import Step
 
-Trail = tuple[Step, ...]
+RolloutSteps = tuple[Step, ...]  # of one rollout, from where it started
 
 
 @dataclass(frozen=True)
@@ -28,38 +29,51 @@ class Rules:
 
 
 class Explorer(Protocol):
-    """Actor and environment for one iteration. `path` is the steps from the root."""
+    """Actor and environment during one iteration. Every `path` is the steps from the root."""
 
     def sample(self, path: Sequence[Step], n: int) -> list[tuple[str, str]]:
-        """(reply, action) of up to n turns drawn after the path; none if the actor's context is full."""
+        """Draw up to n turns after the path, each as (reply, action); none if the actor's context is full."""
 
     def execute(self, path: Sequence[Step], reply: str) -> Step:
-        """The step that the reply makes after the path."""
+        """Execute the reply after the path and return its step."""
 
-    def rollouts(self, path: Sequence[Step], k: int) -> list[Trail | None]:
-        """k rollouts from the path's end to a terminal state, in order; () where the context is full at once.
+    def rollouts(
+        self, path: Sequence[Step], k: int, max_steps: int | None = None
+    ) -> list[RolloutSteps | None]:
+        """Run k rollouts from the path's end and return the steps of each, in order.
 
-        None stands for a rollout whose beginning did not replay as recorded.
+        Args:
+            max_steps: of each rollout; None stands for what the path leaves of MAX_DEPTH.
+
+        Returns:
+            () for a rollout whose context is full at once, None for one whose beginning did not replay as recorded.
         """
 
     def counts(self) -> Mapping[str, int]:
-        """What this iteration cost, by names of tree.STATS."""
+        """Return what this iteration cost, by names of tree.STATS."""
 
 
 class Simulator(Protocol):
-    """Makes an explorer per iteration and takes its sessions back."""
+    """Actor and environment of one task: an explorer for each iteration."""
 
     def iteration(self, number: int) -> AbstractContextManager[Explorer]:
-        """Open the iteration; its requests' seeds derive from its number."""
+        """Open iteration `number`, from which its requests' seeds derive; its sessions are returned at the end."""
 
 
-def search(
+def uct(node: Node, c: float) -> float:
+    """Return UCT(s) = Q(s) + c * sqrt(ln N_parent / N(s)) (Section 2.2); infinite for a node without visits."""
+    if node.visits == 0 or node.parent is None:
+        return math.inf
+    return node.q + c * math.sqrt(math.log(max(1, node.parent.visits)) / node.visits)
+
+
+def run_search(
     tree: Tree, itera: int, rules: Rules, rng: Callable[[int], Random], simulator: Simulator
 ) -> Iterator[int]:
-    """Bring the tree to `itera` iterations; yields each one's number when it is whole, so that the caller can save.
+    """Bring the tree to `itera` iterations; yield the number of each completed one, so that the caller can save.
 
-    `rng(i)` is iteration i's generator, so a tree that is resumed goes on as if it had never stopped. An iteration that
-    raises leaves the tree half changed: go on from the last one saved.
+    `rng(i)` is the generator of iteration i, so a resumed tree continues as if it had never stopped. An iteration that
+    raises leaves the tree half changed: resume from the last saved one.
     """
     for number in range(tree.stats["iterations"], itera):
         with simulator.iteration(number) as explorer:
@@ -71,11 +85,14 @@ def search(
 
 
 class _Iteration:
+    """One iteration: select a node, expand it, simulate from its best child, back up the rewards."""
+
     def __init__(self, tree: Tree, rules: Rules, rng: Random, explorer: Explorer) -> None:
         self.tree, self.rules, self.rng, self.explorer = tree, rules, rng, explorer
-        self.spent = _spent_nodes(tree, rules)
+        self.exhausted = _exhausted_nodes(tree, rules)
 
     def run(self) -> None:
+        """Run the iteration; the tree holds its result."""
         selected = self.select()
         node = self.expand(selected)
         if self.rules.n_rollout == 0:
@@ -87,24 +104,24 @@ class _Iteration:
             self.simulate(node)
 
     def select(self) -> Node:
-        """From the root by UCT, unvisited children first, down to a node with turns left to try.
+        """Descend from the root by UCT, unvisited children first, to a node with turns left to try; return it.
 
-        A node counts as expanded once N_GEN turns were drawn there, by expansion or by rollouts through it. Nodes under
+        A node counts as expanded once N_GEN turns were drawn there, by expansion or by rollouts through it. Nodes below
         which nothing is left to try are passed over; if that is the whole tree, the root is simulated once more.
         """
         node = self.tree.root
-        if node in self.spent:
+        if node in self.exhausted:
             return node
         while node.drawn >= self.rules.n_gen and all(child.visits for child in node.children):
             node = self.choose(node)
         return node
 
     def expand(self, node: Node) -> Node:
-        """Draw what the node lacks of N_GEN turns, in one request, and execute its best child: the node to simulate.
+        """Draw the missing ones of N_GEN turns in one request, execute the best child and return it.
 
         A terminal node is its own result, and so is the root of a tree with nothing left to try.
         """
-        if node.is_terminal or (node in self.spent and self.rules.n_rollout):
+        if node.is_terminal or (node in self.exhausted and self.rules.n_rollout):
             return node
         missing = self.rules.n_gen - node.drawn
         if missing > 0:
@@ -120,13 +137,13 @@ class _Iteration:
         return child
 
     def candidate(self, node: Node, reply: str, action: str) -> Node:
-        """The child of that action: siblings with the same action are one child."""
+        """Return the child of that action, new or known: turns with the same action share one child."""
         same = [child for child in node.children if child.action == action]
         return same[0] if same else self.tree.add(node, reply, action)
 
     def choose(self, node: Node) -> Node:
-        """The best child: an unvisited one, the most drawn first, else by UCT; ties by chance."""
-        children = [child for child in node.children if child not in self.spent] or node.children
+        """Return the best child: an unvisited one, the most drawn first, else by UCT; ties by chance."""
+        children = [child for child in node.children if child not in self.exhausted] or node.children
         unvisited = [child for child in children if not child.visits]
         scores = [
             (float(child.samples) if unvisited else uct(child, self.rules.uct_c), child)
@@ -139,21 +156,24 @@ class _Iteration:
         return self.rng.choice([child for score, child in scores if score == best])
 
     def simulate(self, node: Node) -> None:
-        """k rollouts from the node; their steps become nodes, and their final rewards go up to the root."""
-        trails = self.explorer.rollouts(path_steps(node), self.rules.n_rollout)
-        for trail in trails:
-            if trail is not None:
-                leaf = attach(self.tree, node, trail, self.rules.max_depth)
+        """Run N_ROLLOUT rollouts from the node; add their steps as nodes and back up their final rewards."""
+        rollouts = self.explorer.rollouts(path_steps(node), self.rules.n_rollout)
+        for steps in rollouts:
+            if steps is not None:
+                leaf = attach(self.tree, node, steps, self.rules.max_depth)
                 leaf.is_terminal = True
                 backup(leaf, leaf.reward)
                 self.tree.stats["rollouts"] += 1
-        if not any(trail is not None for trail in trails):
+        if not any(steps is not None for steps in rollouts):
             backup(node, node.reward)
 
 
-def attach(tree: Tree, node: Node, trail: Trail, max_depth: float) -> Node:
-    """The leaf of a rollout; its steps join nodes with the same action and the same answer to it."""
-    for step in trail:
+def attach(tree: Tree, node: Node, steps: RolloutSteps, max_depth: float) -> Node:
+    """Add a rollout's steps below the node and return its leaf.
+
+    A step joins a node with the same action and the same result.
+    """
+    for step in steps:
         same = [child for child in node.children if matches(child, step)]
         child = same[0] if same else tree.add(node, step.reply, step.action)
         if not child.executed:
@@ -165,7 +185,7 @@ def attach(tree: Tree, node: Node, trail: Trail, max_depth: float) -> Node:
 
 
 def matches(node: Node, step: Step) -> bool:
-    """True if the step can be told as this node."""
+    """Return True if the node has the step's action, and its result unless it was not executed yet."""
     known = (node.obs, node.reward, node.done)
     return node.action == step.action and (
         not node.executed or known == (step.observation, step.reward, step.done)
@@ -173,19 +193,21 @@ def matches(node: Node, step: Step) -> bool:
 
 
 def fill(node: Node, step: Step, max_depth: float) -> None:
-    """Record on a candidate what its execution showed."""
+    """Record the result of a candidate's execution on its node."""
     node.obs, node.reward, node.done, node.disaster = step.observation, step.reward, step.done, step.disaster
     node.executed = True
     node.is_terminal = step.done or step.disaster or node.depth >= max_depth
 
 
-def _spent_nodes(tree: Tree, rules: Rules) -> set[Node]:
-    """Nodes under which nothing is left to try: terminal, or expanded with nothing but such children."""
-    spent: set[Node] = set()
+def _exhausted_nodes(tree: Tree, rules: Rules) -> set[Node]:
+    """Return the nodes below which nothing is left to try: terminal, or expanded with only such children."""
+    exhausted: set[Node] = set()
     for node in reversed(list(nodes(tree))):  # children before parents
         tried = (
-            node.visits > 0 and node.drawn >= rules.n_gen and all(child in spent for child in node.children)
+            node.visits > 0
+            and node.drawn >= rules.n_gen
+            and all(child in exhausted for child in node.children)
         )
         if (node.is_terminal and node.visits) or tried:
-            spent.add(node)
-    return spent
+            exhausted.add(node)
+    return exhausted

@@ -6,15 +6,20 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from mcts_utils.rollouts.steps import reward_of
 from mcts_utils.search.tree import Node, Tree, new_tree, nodes
 from mcts_utils.types import InputError, Task
 
 
 def from_reference_dict(data: Mapping[str, Any], env: str = "", index: int = -1) -> Tree:
-    """A reference tree: nested nodes, each with its whole conversation in `state`. For reading, never to go on with.
+    """Return a reference tree as ours, for reading; a search cannot resume it.
 
     Scores of 0..100 (ScienceWorld) become 0..1. A leaf is a terminal node without children: the reference also marks
-    inner nodes terminal when all their children are. What its depth limit ended is not told from `done`.
+    inner nodes terminal when all their children are. `done` does not tell an end from the reference's depth limit.
+
+    Args:
+        data: its root, with the conversation in `state`.
+        env, index: name the task, which the format does not.
 
     Raises:
         InputError: if a field is missing.
@@ -43,13 +48,13 @@ def _reference_child(tree: Tree, parent: Node, row: Mapping[str, Any]) -> Node:
     child = tree.add(parent, row["llm_response"], row["action"])
     child.obs = row["obs"]
     child.disaster = bool(row["disaster"])
-    child.reward = 0.0 if child.disaster else max(0.0, float(row["env_score"]))
+    child.reward = reward_of(max(0.0, float(row["env_score"])), child.disaster)
     child.is_terminal = child.done = bool(row["is_terminal"]) and not row["children"]
     child.executed, child.samples = True, 1
     return child
 
 
 def _reference_opening(state: Any) -> str:
-    """The last user turn of the root's conversation."""
+    """Return the last user turn of the root's conversation."""
     turns = [m["content"] for m in state or () if m.get("role") == "user"]
     return turns[-1] if turns else ""

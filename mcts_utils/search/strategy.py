@@ -14,10 +14,9 @@ from typing import Any
 from mcts_utils.config import Settings
 from mcts_utils.rollouts.episode import derive_seed
 from mcts_utils.search.baselines import SEARCH, STRATEGIES, Baseline
-from mcts_utils.search.mcts import Rules, search
-from mcts_utils.search.simulator import TaskSimulator
+from mcts_utils.search.mcts import Rules, Simulator, run_search
 from mcts_utils.search.tree import Tree, new_tree
-from mcts_utils.storage.files import read_json
+from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.types import InputError, Task
 
 # What two runs must share to write into one folder; ITERA may differ.
@@ -28,26 +27,26 @@ RNG = -2  # the "rollout number" of an iteration's random choices
 
 @dataclass(frozen=True)
 class Strategy:
-    """Strategy and settings of a run."""
+    """The strategy of a run and its settings."""
 
     settings: Settings
     task_set: str  # the kind of server that the indices belong to
-    weights: str  # of a local model (storage.fingerprint)
+    weights: str  # of a local model (storage.manifest.fingerprint)
     baseline: Baseline | None = None  # instead of the search
 
     @property
     def name(self) -> str:
-        """`mcts`, or the baseline's name."""
+        """Return "mcts" or the baseline's name."""
         return self.baseline.strategy if self.baseline else SEARCH
 
     def fixed(self) -> dict[str, Any]:
-        """What all trees of the folder share; each of them records it."""
+        """Return what all trees of the folder share; each of them records it."""
         unused = SEARCH_ONLY if self.baseline else ()
         how = {name: getattr(self.settings, name) for name in FIXED if name not in unused}
         return {**how, "weights": self.weights, "goals": self.task_set, "strategy": self.name}
 
     def public(self) -> dict[str, Any]:
-        """For the manifest; a baseline's budget is that of all its tasks."""
+        """Return the settings for the manifest; a baseline's budget is the sum over all its tasks."""
         everything = {**self.settings.public(), **self.fixed()}
         if self.baseline is None:
             return everything
@@ -56,12 +55,12 @@ class Strategy:
         return {**kept, "budget": budget, "budget_from": self.baseline.source}
 
     def new_tree(self, task: Task) -> Tree:
-        """A tree of its root alone."""
+        """Return the task's tree before its first iteration: its root."""
         settings = {**self.fixed(), **self._limit(task.index)}
         return new_tree(task, settings, self.settings.prompt, self.settings.seed)
 
-    def run(self, tree: Tree, simulator: TaskSimulator) -> Iterator[int]:
-        """Bring the tree to its end; yields the number of each whole iteration, when the tree can be saved."""
+    def run(self, tree: Tree, simulator: Simulator) -> Iterator[int]:
+        """Bring the tree to its end; yield the number of each completed iteration, when the tree can be saved."""
         s, index = self.settings, tree.task.index
         tree.settings.update(self._limit(index))
         rules = Rules(s.n_gen, s.n_rollout, s.max_depth, s.uct_c)
@@ -70,33 +69,33 @@ class Strategy:
             return Random(derive_seed(s.seed, index, iteration, RNG))
 
         if self.baseline is None:
-            return search(tree, s.itera, rules, rng, simulator)
+            return run_search(tree, s.itera, rules, rng, simulator)
         return STRATEGIES[self.name](tree, self.baseline.budgets[index], rules, rng, simulator)
 
     def check(self, tree: Tree, path: Path) -> None:
-        """Raises InputError if the tree of that file was begun in another way."""
+        """Check that the tree of that file was begun in this way; raise InputError if not."""
         found = {"strategy": SEARCH, **tree.settings, "prompt": tree.prompt, "seed": tree.seed}
         wanted = {**self.fixed(), "prompt": self.settings.prompt, "seed": self.settings.seed}
         if self.baseline:
             wanted |= self._limit(tree.task.index)
         if tree.stats["iterations"]:
-            refuse(path, found, wanted)
+            require_equal(path, found, wanted)
 
     def check_manifest(self, path: Path) -> None:
-        """Raises InputError if another strategy filled the folder, with whatever tasks."""
+        """Check that this strategy filled the folder, with whatever tasks; raise InputError if not."""
         if path.exists():
-            made = read_json(path).get("settings", {}).get("strategy", SEARCH)
-            refuse(path, {"strategy": made}, {"strategy": self.name})
+            made = read_manifest(path).settings.get("strategy", SEARCH)
+            require_equal(path, {"strategy": made}, {"strategy": self.name})
 
     def _limit(self, index: int) -> dict[str, int]:
-        """How far a tree goes."""
+        """Return where a tree ends: its budget of completions, or its number of iterations."""
         if self.baseline:
             return {"budget": self.baseline.budgets.get(index, 0)}
         return {"itera": self.settings.itera}
 
 
-def refuse(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises InputError naming what differs."""
+def require_equal(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Check that the wanted settings were found; raise InputError naming those that differ."""
     changed = [name for name in wanted if found.get(name) != wanted[name]]
     if changed:
         what = ", ".join(f"{n.upper()}={found.get(n)!r}, now {wanted[n]!r}" for n in changed)

@@ -1,31 +1,18 @@
-"""The search tree: nodes, UCT, backup, paths, and its dict codec (ours, and the reference's for reading). Pure.
+"""The search tree: nodes, UCT, backup and paths. Pure.
 
-It decides nothing about when to search where: that is search.py.
+It does not choose where to search (mcts.py) and knows no file format (tree_io.py).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mcts_utils.storage.formats.tree import Stats
 from mcts_utils.types import Step, Task
 
-STATS = (
-    "iterations",  # finished ones
-    "selections",  # choices among two or more children
-    "selections_uct",  # of these, choices where every child had visits, so that UCT decided
-    "rollouts",
-    "env_steps",
-    "env_resets",
-    "calls",  # requests to the actor
-    "completions",  # answers to them: a request for n candidates has n
-    "prompt_tokens",
-    "completion_tokens",
-    "invalid",  # sampled turns without an `Action:` line
-    "nodes",
-)
+STATS = Stats.__struct_fields__  # names of the counts
 
 
 @dataclass(eq=False, slots=True)
@@ -45,17 +32,17 @@ class Node:
     disaster: bool = False  # the score went negative; reward is 0
     visits: int = 0  # rewards backed up through this node
     value: float = 0.0  # their sum, so in [0, visits]
-    executed: bool = False  # False: a candidate that was sampled only
+    executed: bool = False  # False: a candidate that was only sampled
     samples: int = 0  # times that this turn was drawn from the parent
 
     @property
     def q(self) -> float:
-        """Mean reward of the rollouts through the node, in [0, 1]; 0 without any."""
+        """Return the mean reward of the rollouts through the node, in [0, 1]; 0 without any."""
         return self.value / self.visits if self.visits else 0.0
 
     @property
     def drawn(self) -> int:
-        """Turns drawn at this node, as candidates or by rollouts."""
+        """Return the number of turns drawn at this node, as candidates or by rollouts."""
         return sum(child.samples for child in self.children)
 
 
@@ -73,7 +60,7 @@ class Tree:
     error: str = ""  # why it failed
 
     def add(self, parent: Node, reply: str, action: str) -> Node:
-        """A new child that is a candidate: not executed, drawn no times yet."""
+        """Add a child as a candidate, neither executed nor drawn yet, and return it."""
         self.stats["nodes"] += 1
         node = Node(
             id=self.stats["nodes"] - 1, parent=parent, reply=reply, action=action, depth=parent.depth + 1
@@ -85,18 +72,11 @@ class Tree:
 def new_tree(
     task: Task, settings: Mapping[str, Any] | None = None, prompt: str = "full", seed: int = 0
 ) -> Tree:
-    """A tree of its root alone."""
+    """Return a tree that consists of its root."""
     root = Node(id=0, obs=task.opening, executed=True)
     tree = Tree(task, root, dict(settings or {}), prompt, seed)
     tree.stats["nodes"] = 1
     return tree
-
-
-def uct(node: Node, c: float) -> float:
-    """UCT(s) = Q(s) + c * sqrt(ln N_parent / N(s)) (Section 2.2); infinite for a node without visits."""
-    if node.visits == 0 or node.parent is None:
-        return math.inf
-    return node.q + c * math.sqrt(math.log(max(1, node.parent.visits)) / node.visits)
 
 
 def backup(leaf: Node, reward: float) -> None:
@@ -107,7 +87,7 @@ def backup(leaf: Node, reward: float) -> None:
 
 
 def nodes(tree: Tree) -> Iterator[Node]:
-    """All nodes, parents before children, siblings in the order they were drawn."""
+    """Yield all nodes, parents before children, siblings in the order they were drawn."""
     stack = [tree.root]
     while stack:
         node = stack.pop()
@@ -116,7 +96,7 @@ def nodes(tree: Tree) -> Iterator[Node]:
 
 
 def path_nodes(node: Node) -> list[Node]:
-    """Root to node."""
+    """Return the nodes from the root to the node, both included."""
     path = [node]
     while path[-1].parent is not None:
         path.append(path[-1].parent)
@@ -124,15 +104,15 @@ def path_nodes(node: Node) -> list[Node]:
 
 
 def path_steps(node: Node) -> list[Step]:
-    """The steps from the root to the node, both ends included (the root itself is no step)."""
+    """Return the steps from the root to the node, the node's own included; the root has none."""
     return [step_of(n) for n in path_nodes(node)[1:]]
 
 
 def step_of(node: Node) -> Step:
-    """The step of an executed node."""
+    """Return the step of an executed node."""
     return Step(node.reply, node.action, node.obs, node.reward, node.done, node.disaster)
 
 
 def leaves(tree: Tree) -> list[Node]:
-    """Executed terminal nodes: the ends of the tree's trajectories."""
+    """Return the executed terminal nodes, where the tree's trajectories end."""
     return [node for node in nodes(tree) if node.is_terminal and node.executed and node is not tree.root]

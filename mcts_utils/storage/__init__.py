@@ -1,1 +1,1 @@
-"""Files that stages write and read: atomic JSON and JSONL, where results lie, manifests."""
+"""Files that the stages read and write: atomic JSON and JSONL, paths of results, manifests."""

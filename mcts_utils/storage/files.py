@@ -1,4 +1,7 @@
-"""Read and write JSON, JSONL and bytes: atomically, with one-line errors that name the file."""
+"""Read and write JSON, JSONL and bytes. Writes are atomic; errors are one line that names the file.
+
+It knows no paths of results (layout.py) and no fields (formats/).
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,32 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import msgspec
+
+from mcts_utils.storage.formats.base import parsed
 from mcts_utils.types import InputError
+
+T = TypeVar("T")
 
 
 def write_json(path: str | Path, obj: Any) -> None:
-    """Write compact JSON atomically."""
-    _write(Path(path), [json.dumps(obj, ensure_ascii=False, separators=(",", ":"), allow_nan=False), "\n"])
+    """Write an object of plain types or definitions (formats/) as compact JSON, atomically.
+
+    Raises:
+        ValueError: NaN or infinity in it.
+    """
+    _write(Path(path), [_dumps(obj, (",", ":")), "\n"])
 
 
 def read_json(path: str | Path) -> Any:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
-        InputError: naming the file if it is missing, truncated or not JSON.
+        InputError: the file is missing, truncated or not JSON.
     """
     try:
         return json.loads(_read(path))
@@ -30,77 +42,118 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: truncated or not JSON ({_brief(error)})") from error
 
 
-def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write one JSON object a line, atomically, and return the number of rows. Replaces what was there."""
+def read_as(path: str | Path, definition: type[T]) -> T:
+    """Return the content of a JSON file as an instance of a definition (formats/).
+
+    Raises:
+        InputError: as `read_json` does, or a field is missing or has another type; the message names it.
+    """
+    return parsed(read_json(path), definition, str(path))
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
+    """Write one JSON object a line, atomically, and return the number of rows. An existing file is replaced.
+
+    A row is a mapping or an instance of a definition.
+
+    Raises:
+        ValueError: NaN or infinity in a row.
+    """
     count = 0
 
     def lines() -> Iterator[str]:
         nonlocal count
         for row in rows:
             count += 1
-            yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+            yield _dumps(row) + "\n"
 
     _write(Path(path), lines())
     return count
 
 
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; empty lines are skipped.
+def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number from 1, row) of a JSONL file, without empty lines and with one line in memory at a time.
 
     Raises:
-        InputError: naming the file and the row (from 1) that is not a JSON object.
+        InputError: the file cannot be read, or a row is not a JSON object; the message names both.
     """
-    rows = []
-    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
-    for number, line in enumerate(_read(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{path} row {number}: not JSON ({_brief(error)})") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path} row {number}: not a JSON object: {line.strip()[:60]!r}")
-        rows.append(row)
-    return rows
+    number = 0
+    try:
+        # By bytes: U+2028 and other line separators may stand inside a JSON string.
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                row = json.loads(line.decode("utf-8"))
+                if not isinstance(row, dict):
+                    raise InputError(f"{path} row {number}: not a JSON object: {str(row)[:60]!r}")
+                yield number, row
+    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} row {number}: not JSON ({_brief(error)})") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
 
 
-class RowSpool:
-    """Rows on disk until all are there: given in any order of their trees, read back in order. One thread."""
+def iter_jsonl_as(path: str | Path, definition: type[T]) -> Iterator[T]:
+    """Yield the rows of a JSONL file as instances of a definition.
 
-    def __init__(self, folder: str | Path) -> None:
-        """`folder` is made if needed; the file has no name there, so nothing is left behind."""
+    Raises:
+        InputError: as `iter_jsonl` does, or a field of a row is missing or has another type; the message names both.
+    """
+    for number, row in iter_jsonl(path):
+        yield parsed(row, definition, f"{path} row {number}")
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file; raise InputError as `iter_jsonl` does."""
+    return [row for _, row in iter_jsonl(path)]
+
+
+class RowSpool(Generic[T]):
+    """Keep rows on disk until all are there: added tree by tree in any order, read in order of the trees' indices.
+
+    For one thread.
+    """
+
+    def __init__(self, folder: str | Path, definition: type[T]) -> None:
+        """Open an unnamed temporary file in `folder`, which is created if needed; nothing remains of it."""
+        self._definition = definition
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)
-        self._places: dict[int, tuple[int, int]] = {}  # index of the tree -> (offset, bytes)
+        self._extents: dict[int, tuple[int, int]] = {}  # index of the tree -> (offset, size) in bytes
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._extents)
 
     def __contains__(self, index: int) -> bool:
-        return index in self._places
+        return index in self._extents
 
-    def add(self, index: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the rows of one tree."""
-        data = json.dumps(rows).encode()  # ASCII, so that half a character survives
+    def add(self, index: int, rows: Sequence[T]) -> None:
+        """Add the rows of one tree."""
+        data = json.dumps(rows, default=msgspec.to_builtins).encode()  # ASCII: a lone surrogate survives
         self._file.seek(0, os.SEEK_END)
-        self._places[index] = (self._file.tell(), len(data))
+        self._extents[index] = (self._file.tell(), len(data))
         self._file.write(data)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows, by index of their trees; one tree's at a time is in memory."""
-        for index in sorted(self._places):
-            offset, size = self._places[index]
+    def rows(self) -> Iterator[T]:
+        """Yield all rows by index of their trees, with one tree's rows in memory at a time."""
+        for index in sorted(self._extents):
+            offset, size = self._extents[index]
             self._file.seek(offset)
-            yield from json.loads(self._file.read(size))
+            for row in json.loads(self._file.read(size)):
+                yield parsed(row, self._definition)
 
     def close(self) -> None:
-        """Give the space back."""
+        """Free the disk space."""
         self._file.close()
 
 
 def sha256_file(path: str | Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Return the hex digest of a file's bytes.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,12 +170,18 @@ def _read(path: str | Path) -> str:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
+def _dumps(obj: Any, separators: tuple[str, str] | None = None) -> str:
+    return json.dumps(
+        obj, ensure_ascii=False, allow_nan=False, separators=separators, default=msgspec.to_builtins
+    )
+
+
 def _brief(error: Exception) -> str:
-    return str(error) if isinstance(error, json.JSONDecodeError) else "nested too deep"
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)[:80]
 
 
 def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
-    """Temp file in the same folder, fsync, os.replace: a reader never sees half a file."""
+    """Write a file atomically (temporary file, fsync, os.replace), so that a reader never sees a part of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -139,5 +198,5 @@ def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
 
 
 def _write(path: Path, parts: Iterable[str]) -> None:
-    """UTF-8; a lone surrogate in a model's reply becomes its JSON escape instead of an error."""
+    """Write UTF-8 text; a lone surrogate, as a model's reply may hold, becomes its JSON escape."""
     write_bytes(path, (part.encode("utf-8", "backslashreplace") for part in parts))

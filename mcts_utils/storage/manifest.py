@@ -1,8 +1,4 @@
-"""File names, atomic JSON and JSONL, sha256, manifests.
-
-One function names each file for writer, reader and resume alike. It knows nothing of trees or records: it takes and
-gives plain dicts.
-"""
+"""Write and read a stage's manifest (formats/manifest.py). It knows no trees or records: it takes plain dicts."""
 
 from __future__ import annotations
 
@@ -13,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.storage.files import sha256_file, write_json
+from mcts_utils.storage.files import read_as, sha256_file, write_json
+from mcts_utils.storage.formats.manifest import FileEntry, Manifest
 
-MANIFEST_VERSION = 1
 SAMPLED_BYTES = 1 << 20  # read at each end of a weight file for its fingerprint
 SECRETS = ("openai_api_key", "api_key")
 
 
 def fingerprint(model_dir: str) -> str:
-    """A hash that changes with a local model's files: names, sizes and both ends of each; empty for an endpoint.
+    """Return a hash of a local model's files (names, sizes, both ends of each); "" for an endpoint.
 
-    Training moves every weight, so the ends tell two checkpoints apart without reading gigabytes.
+    Training changes every weight, so the ends tell two checkpoints apart without reading gigabytes.
     """
     if not model_dir:
         return ""
@@ -41,7 +37,7 @@ def fingerprint(model_dir: str) -> str:
 
 
 def code_revision() -> str:
-    """`git describe` of this checkout, or "unknown" outside of one."""
+    """Return `git describe` of this checkout, or "unknown" outside of one."""
     command = ["git", "describe", "--always", "--dirty", "--tags"]
     try:
         done = subprocess.run(
@@ -62,26 +58,36 @@ def write_manifest(
     tokens: Mapping[str, Any],
     seconds: float,
 ) -> None:
-    """Record what a stage did. Called last: a manifest means that its outputs are complete.
+    """Write a stage's manifest. Call it last: a manifest says that its outputs are complete.
 
-    Files are named relative to the manifest's folder, so that a result can be moved as a whole.
+    Files are named relative to the manifest's folder, so that a result can be moved as a whole. The API key is left out
+    of `settings`.
+
+    Raises:
+        InputError: an input or output cannot be read.
     """
     folder = Path(path).parent
 
-    def listed(files: Sequence[str | Path]) -> list[dict[str, str]]:
-        return [{"path": os.path.relpath(file, folder), "sha256": sha256_file(file)} for file in files]
+    def listed(files: Sequence[str | Path]) -> list[FileEntry]:
+        return [FileEntry(path=os.path.relpath(file, folder), sha256=sha256_file(file)) for file in files]
 
-    write_json(
-        path,
-        {
-            "version": MANIFEST_VERSION,
-            "stage": stage,
-            "code_revision": code_revision(),
-            "settings": {name: value for name, value in settings.items() if name.lower() not in SECRETS},
-            "inputs": listed(inputs),
-            "outputs": listed(outputs),
-            "counts": dict(counts),
-            "tokens": dict(tokens),
-            "seconds": round(seconds, 3),
-        },
+    manifest = Manifest(
+        stage=stage,
+        code_revision=code_revision(),
+        settings={name: value for name, value in settings.items() if name.lower() not in SECRETS},
+        inputs=listed(inputs),
+        outputs=listed(outputs),
+        counts=dict(counts),
+        tokens=dict(tokens),
+        seconds=round(seconds, 3),
     )
+    write_json(path, manifest)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Return the manifest of a file.
+
+    Raises:
+        InputError: the file cannot be read, or is no manifest.
+    """
+    return read_as(path, Manifest)

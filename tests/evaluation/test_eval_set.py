@@ -1,4 +1,4 @@
-"""Frozen panels: what is written, and what is refused."""
+"""Eval sets on disk: what is written and read again, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pytest
 from mcts_utils.evaluation.eval_set import (
     EpisodeStart,
     cut_failures,
-    hash_of,
     load_eval_set,
-    sampled,
+    repeat_starts,
     save_eval_set,
+    starts_hash,
 )
-from mcts_utils.types import InputError, Step
+from mcts_utils.types import InputError, Step, Task
+from tests.helpers.run_files import finished_episode
 
 STARTS = [EpisodeStart(3, (), "textcraft:a"), EpisodeStart(5, (), "textcraft:b")]
 CUT = [EpisodeStart(3, (Step("Action: x", "x", "o", 0.0),), "textcraft:a")]
@@ -67,19 +68,18 @@ def test_a_panel_of_prefixes_from_before_panels_had_a_mode_is_read(tmp_path):
 
 
 def test_the_name_of_a_panel_is_its_goals_and_prefixes_in_any_order():
-    assert hash_of(STARTS) == hash_of(STARTS[::-1])
-    assert len({hash_of(STARTS), hash_of(STARTS[:1]), hash_of(CUT)}) == 3
+    assert starts_hash(STARTS) == starts_hash(STARTS[::-1])
+    assert len({starts_hash(STARTS), starts_hash(STARTS[:1]), starts_hash(CUT)}) == 3
 
 
 def test_every_start_is_played_as_often_as_asked():
-    assert [(s.index, s.sample) for s in sampled(STARTS, 2)] == [(3, 0), (3, 1), (5, 0), (5, 1)]
+    assert [(s.index, s.sample) for s in repeat_starts(STARTS, 2)] == [(3, 0), (3, 1), (5, 0), (5, 1)]
 
 
 def test_one_failed_sample_of_a_task_is_cut():
-    steps = [{"reply": f"Action: {i}", "action": str(i), "observation": "o", "reward": 0.0} for i in range(9)]
-    episodes = [
-        {"task": {"index": 1, "id": "t"}, "steps": steps, "reward": reward} for reward in (1.0, 0.0, 0.0)
-    ]
+    steps = [Step(f"Action: {i}", str(i), "o", 0.0) for i in range(9)]
+    task = Task("textcraft", 1, "t", "")
+    episodes = [finished_episode(task, steps, reward) for reward in (1.0, 0.0, 0.0)]
     starts, left_out = cut_failures(episodes, 0)
     assert len(starts) == 1
     assert (left_out["not_failed"], left_out["same_task"]) == (1, 1)

@@ -45,7 +45,7 @@ def test_without_episodes_nothing_is_claimed():
 
 def test_shares_count_over_all_actions_of_all_episodes():
     def step(action: str, observation: str, executed: str = "") -> Step:
-        return Step("", action, observation, 0.0, executed=executed)
+        return Step("", action, observation, 0.0, grounded_action=executed)
 
     found = metrics.behaviour(
         [[step("a", "no"), step("b", "yes", "B"), step("b", "yes")], [step("c", "no", "C")]],
@@ -183,7 +183,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_success(tasks):
         drawn = [[any(r == 1 for r in subset) for subset in combinations(task, k)] for task in tasks]
         expected = sum(sum(hits) / len(hits) for hits in drawn) / len(tasks)
         assert metrics.pass_at_k(tasks, k).mean == pytest.approx(expected)
-    solved = metrics.solved(tasks).mean
+    solved = metrics.mean_success(tasks).mean
     assert metrics.pass_at_k(tasks, 1).mean == pytest.approx(solved)
     assert solved - 1e-9 <= metrics.pass_at_k(tasks, 2).mean <= metrics.pass_at_k(tasks, 3).mean + 1e-9
     assert metrics.pass_at_k(tasks, 3).mean == pytest.approx(
@@ -193,8 +193,8 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_success(tasks):
 
 
 def test_samples_of_a_task_do_not_narrow_the_interval():
-    once = metrics.solved([[1.0], [0.0]] * 20).ci95
-    again = metrics.solved([[1.0] * 50, [0.0] * 50] * 20).ci95
+    once = metrics.mean_success([[1.0], [0.0]] * 20).ci95
+    again = metrics.mean_success([[1.0] * 50, [0.0] * 50] * 20).ci95
     assert again == pytest.approx(once, abs=0.02)
 
 
@@ -204,12 +204,12 @@ def test_the_order_of_episodes_changes_nothing(tasks, rng):
     def numbers(order: list[int]) -> list:
         mixed = [rng.sample(tasks[i], 3) for i in order]
         flat = [(r, i) for i, task in zip(order, mixed, strict=True) for r in task]
-        walks = [steps("aab" * int(3 * r) + "c", "b") for r, _ in flat]
+        runs = [steps("aab" * int(3 * r) + "c", "b") for r, _ in flat]
         return [
-            metrics.solved(mixed),
+            metrics.mean_success(mixed),
             metrics.mean_at_k(mixed),
             metrics.pass_at_k(mixed, 2),
-            metrics.behaviour(walks, lambda step: step.observation != "ok", [i for _, i in flat]),
+            metrics.behaviour(runs, lambda step: step.observation != "ok", [i for _, i in flat]),
         ]
 
     order = list(range(len(tasks)))
@@ -231,23 +231,23 @@ def test_shares_of_actions_are_drawn_by_task():
 
 
 def test_the_first_error_counts_its_own_action():
-    walk = steps("abxcx", "x")
-    assert metrics.first(walk, lambda step: step.observation != "ok") == 3
-    assert metrics.first(walk[:2], lambda step: step.observation != "ok") is None
+    taken = steps("abxcx", "x")
+    assert metrics.actions_until(taken, lambda step: step.observation != "ok") == 3
+    assert metrics.actions_until(taken[:2], lambda step: step.observation != "ok") is None
 
 
 def test_power_is_that_of_a_paired_t_test():
     # Normal approximation: (1.960 + 0.842) * sd / sqrt(n)
-    assert metrics.power(198, 0.5) == pytest.approx(2.802 * 0.5 / 198**0.5, rel=0.01)
-    assert metrics.power(2000, 0.4) == pytest.approx(2.802 * 0.4 / 2000**0.5, rel=0.002)
-    assert metrics.power(2, 0.5) is None
-    assert metrics.power(50, 0.0) is None
+    assert metrics.detectable_difference(198, 0.5) == pytest.approx(2.802 * 0.5 / 198**0.5, rel=0.01)
+    assert metrics.detectable_difference(2000, 0.4) == pytest.approx(2.802 * 0.4 / 2000**0.5, rel=0.002)
+    assert metrics.detectable_difference(2, 0.5) is None
+    assert metrics.detectable_difference(50, 0.0) is None
 
 
 def test_power_finds_such_a_difference_four_times_in_five():
     n, sd = 40, 0.5
     rng = random.Random(1)
-    shift = metrics.power(n, sd)
+    shift = metrics.detectable_difference(n, sd)
     found = 0
     for _ in range(600):
         gaps = [rng.gauss(shift, sd) for _ in range(n)]

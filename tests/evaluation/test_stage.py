@@ -6,17 +6,20 @@ import json
 import re
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import eval as stage
+from mcts_utils.envs import task_set
 from mcts_utils.evaluation import eval_set
 from mcts_utils.prompts import reply_text
 from mcts_utils.servers.textcraft.planner import Planner
 from mcts_utils.servers.textcraft.world import Session, load_world
 from mcts_utils.storage.manifest import fingerprint
-from mcts_utils.types import Actor, ActorError, Message, Sample
+from mcts_utils.types import Actor, ActorError, Message, Sample, Step, Task
+from tests.helpers.run_files import finished_episode
 
 WORLD = load_world()
 TEST_IDS = WORLD.split()["test"]
@@ -129,7 +132,7 @@ def test_scores_every_task_and_says_how(run, capsys):
     assert summary["repeated_sequences"]["1"] >= 6 * 29 / 12
     assert summary["protocol"]["temperature"] == 0
     assert {temperature for _, temperature, _ in player.asked} == {0.0}
-    record = load(folder() / f"search_results_{EASY[0]}.json")
+    record = load(folder() / f"episode_{EASY[0]}.json")
     assert (record["status"], record["reward"], record["end"], record["prompt"]) == (
         "done",
         1.0,
@@ -139,7 +142,7 @@ def test_scores_every_task_and_says_how(run, capsys):
     assert record["steps"][-1]["done"]
     assert record["task"]["index"] == EASY[0]
     manifest = load(folder() / "manifest.json")
-    assert {"summary.json", f"search_results_{EASY[0]}.json"} <= {out["path"] for out in manifest["outputs"]}
+    assert {"summary.json", f"episode_{EASY[0]}.json"} <= {out["path"] for out in manifest["outputs"]}
     assert summary["tokens"] == manifest["tokens"] == {"calls": len(player.asked)}
     assert "success rate 0.500" in capsys.readouterr().out
 
@@ -164,7 +167,7 @@ def test_interrupted_run_goes_on(run, capsys):
     assert run(player, "--task_ids", IDS) == 130
     assert "run the same command again" in capsys.readouterr().err
     assert player.closed
-    finished = {load(path)["task"]["index"] for path in folder().glob("search_results_*.json")}
+    finished = {load(path)["task"]["index"] for path in folder().glob("episode_*.json")}
     assert not (folder() / "summary.json").exists()
     assert len(finished) < len(EASY)
     rest = Player()
@@ -254,10 +257,10 @@ def test_a_missing_model_name_is_named(run, capsys):
 
 def test_a_truncated_result_is_named(run, capsys):
     assert run(Player(), "--task_ids", "0-2") == 0
-    broken = folder() / "search_results_1.json"
+    broken = folder() / "episode_1.json"
     broken.write_text(broken.read_text()[:40])
     assert run(Player(), "--task_ids", "0-2") == 2
-    assert "search_results_1.json" in capsys.readouterr().err
+    assert "episode_1.json" in capsys.readouterr().err
 
 
 def test_revision_starts_from_cut_failures(run, monkeypatch):
@@ -272,7 +275,7 @@ def test_revision_starts_from_cut_failures(run, monkeypatch):
     for row in rows:
         taken = [turns for goal, _, turns in good.asked if WORLD.goals.index(goal) == row["index"]]
         assert min(taken) == len(row["steps"]) >= 1  # the first question comes after the whole prefix
-        record = load(folder("good", "_revise") / f"search_results_{row['index']}.json")
+        record = load(folder("good", "_revise") / f"episode_{row['index']}.json")
         assert record["steps"][: len(row["steps"])] == row["steps"]
         assert record["prefix_steps"] == len(row["steps"])
     # Another model gets the very same prefixes from the file, without the run that they came from.
@@ -289,7 +292,7 @@ def test_ids_of_one_kind_of_server_are_not_played_on_another(run, capsys, monkey
     assert run(Player(half), "--task_ids", IDS, "--max_steps", "9") == 0
     revise = ["--mode", "revise", "--from", str(folder()), "--seed", "3", "--max_steps", "3"]
     assert run(Player(), *revise, "--panel", "panel.json", model="good") == 0
-    monkeypatch.setattr(stage, "server_about", lambda url: {"kind": "agentgym", "extensions": []})
+    monkeypatch.setattr(task_set, "server_about", lambda url: {"kind": "agentgym", "extensions": []})
     capsys.readouterr()
     assert run(Player(), *revise, model="other") == 2
     assert "--from" in (said := capsys.readouterr().err) and "this one is agentgym" in said
@@ -300,18 +303,17 @@ def test_ids_of_one_kind_of_server_are_not_played_on_another(run, capsys, monkey
 
 
 def test_cuts_depend_on_the_seed_and_leave_something_to_change():
-    steps = [
-        {"reply": f"Action: {i}", "action": str(i), "observation": "o", "reward": 0.0} for i in range(40)
-    ]
-    task = {"index": 1, "id": "t", "env": "textcraft", "opening": ""}
-    lost = {"task": task, "steps": steps, "reward": 0.0}
+    steps = [Step(f"Action: {i}", str(i), "o", 0.0) for i in range(40)]
+    task = Task("textcraft", 1, "t", "")
+    lost = finished_episode(task, steps, 0.0)
     cuts = {seed: len(eval_set.cut_failures([lost], seed)[0][0].prefix) for seed in range(30)}
     assert len(set(cuts.values())) > 10
     assert all(1 <= cut <= 40 for cut in cuts.values())
-    fatal = {**lost, "steps": [*steps[:1], {**steps[1], "disaster": True}]}
+    fatal = finished_episode(task, [steps[0], replace(steps[1], disaster=True)], 0.0)
     for seed in range(9):
         assert len(eval_set.cut_failures([fatal], seed)[0][0].prefix) == 1
-    starts, left_out = eval_set.cut_failures([{**lost, "reward": 0.1}, {**lost, "steps": []}], 0)
+    others = [finished_episode(task, steps, 0.1), finished_episode(task, [], 0.0)]
+    starts, left_out = eval_set.cut_failures(others, 0)
     assert (starts, left_out) == ([], {"not_failed": 1, "too_short": 1})
 
 
@@ -360,13 +362,13 @@ class Sampler(Player):
 def test_several_samples_a_task(run, capsys):
     few = ["--task_ids", "0-2", "--max_steps", "12", "--seed", "4"]
     assert run(Sampler(), *few, "--temperature", "1") == 0
-    before = {path.name: path.read_bytes() for path in folder().glob("search_results_*")}
+    before = {path.name: path.read_bytes() for path in folder().glob("episode_*")}
     player = Sampler()
     assert run(player, *few, "--temperature", "1", "--samples", "3") == 0
     # The first sample of each is the run of before, and the others draw with seeds of their own.
     assert {name: (folder() / name).read_bytes() for name in before} == before
     assert [len(set(seeds)) for seeds in player.seeds.values()] == [2, 2, 2]
-    assert (folder() / "search_results_1_s2.json").exists()
+    assert (folder() / "episode_1_s2.json").exists()
     summary = load(folder() / "summary.json")
     assert (summary["n"], summary["episodes"], summary["samples"]) == (3, 9, 3)
     assert set(summary["pass_at_k"]) == {"1", "2", "3"}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import eval as stage
 from mcts_utils.envs.specs import env_spec
@@ -15,12 +16,18 @@ from mcts_utils.evaluation import summary as evaluation_summary
 from mcts_utils.evaluation.protocol import differences
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import write_json
-from mcts_utils.storage.layout import episode_name
+from mcts_utils.storage.formats.base import parsed, plain
+from mcts_utils.storage.formats.episode import EvalProtocol, parse_episode
+from mcts_utils.storage.formats.summary import Summary
+from mcts_utils.storage.layout import episode_path
 from mcts_utils.types import Actor, Message, Sample
 
 WORLD = load_world()
 OPENINGS = [WORLD.opening(goal) for goal in WORLD.goals]
-PROTOCOL = {"task": "textcraft", "mode": "main", "temperature": 0.0, "max_steps": 20, "goals": "k"}
+PROTOCOL = {
+    **{"task": "textcraft", "mode": "main", "temperature": 0.0, "max_steps": 20, "prompt": "full"},
+    **{"max_token_length": 256, "seed": None, "goals": "k"},
+}
 WAIT = {"reply": "Thought: I erred.\nAction: wait", "action": "wait", "observation": "ok.", "reward": 0.0}
 
 
@@ -48,19 +55,27 @@ def episode(index: int, reward: float, steps: Sequence[dict] = (), sample: int =
         "end": "done" if reward == 1 else "max_steps",
         "prefix_steps": prefix,
         "prefix_exact": True,
-        "settings": {**PROTOCOL, "prefix": ""},
+        "prompt": "full",
+        "settings": {**PROTOCOL, "model": "m", "weights": "", "prefix": ""},
         **({"sample": sample} if sample else {}),
     }
+
+
+def summarise(
+    records: Sequence[dict], protocol: dict[str, object], model: dict[str, str], samples: int = 1
+) -> dict:
+    """The summary of episode files."""
+    episodes = [parse_episode(record) for record in records]
+    found = evaluation_summary.summarise(episodes, parsed(protocol, EvalProtocol), model, samples)
+    return json.loads(json.dumps(plain(found)))
 
 
 def write_run(folder: Path, episodes: Sequence[dict], samples: int = 1, **protocol: object) -> Path:
     """A run's folder as eval.py leaves it."""
     for record in episodes:
-        write_json(folder / episode_name(record["task"]["index"], record.get("sample", 0)), record)
+        write_json(episode_path(folder, record["task"]["index"], record.get("sample", 0)), record)
     how = {**PROTOCOL, **protocol}
-    write_json(
-        folder / "summary.json", evaluation_summary.summarise(episodes, how, {"model_name": "m"}, samples)
-    )
+    write_json(folder / "summary.json", summarise(episodes, how, {"model_name": "m"}, samples))
     return folder
 
 
@@ -107,7 +122,7 @@ def test_a_summary_breaks_its_scores_down(capsys):
     shallow = [i for i, goal in enumerate(WORLD.goals) if WORLD.depth[goal] == 1][:4]
     deep = [i for i, goal in enumerate(WORLD.goals) if WORLD.depth[goal] == 3][:6]
     records = [episode(i, 1.0) for i in shallow] + [episode(i, float(i == deep[0])) for i in deep]
-    summary = evaluation_summary.summarise(records, PROTOCOL, {})
+    summary = summarise(records, PROTOCOL, {})
     groups = summary["breakdown"]["depth"]
     assert {depth: (g["n"], round(g["success_rate"], 3)) for depth, g in groups.items()} == {
         "1": (4, 1.0),
@@ -116,7 +131,7 @@ def test_a_summary_breaks_its_scores_down(capsys):
     assert groups["3"]["ci95"]["success_rate"] == pytest.approx([0.0301, 0.5635], abs=1e-3)  # Wilson, 1 of 6
     assert summary["score"] == "success_rate"
     assert summary["ci95"]["steps"] == [1.0, 1.0]
-    said = evaluation_summary.describe(summary)
+    said = evaluation_summary.describe(parsed(summary, Summary))
     assert f"panel {summary['protocol']['panel'][:12]}" in said
     assert "3         6  0.167" in said
 
@@ -125,7 +140,7 @@ def test_several_samples_of_a_task(tmp_path):
     records = [
         episode(i, float(s < i), sample=s) for i in range(4) for s in range(3)
     ]  # 0, 1, 2, 3 of 3 solved
-    summary = evaluation_summary.summarise(records, PROTOCOL, {}, 3)
+    summary = summarise(records, PROTOCOL, {}, 3)
     assert (summary["n"], summary["episodes"], summary["success_rate"]) == (4, 12, 0.5)
     found = {k: row["mean"] for k, row in summary["pass_at_k"].items()}
     assert found == pytest.approx({"1": 0.5, "2": (0 + 2 / 3 + 1 + 1) / 4, "3": 0.75})
@@ -159,9 +174,10 @@ def test_compare_refuses_other_environments_samples_and_goals(tmp_path, capsys):
 
 
 def test_a_protocol_without_the_newer_fields_means_their_defaults():
-    old = {"task": "textcraft", "goals": "k"}
-    assert differences(old, {**old, "shots": 0, "examples": "", "samples": 1, "grounding": True}) == []
-    assert differences(old, {**old, "shots": 2}) == ["shots 0 -> 2"]
+    old = parsed(PROTOCOL, EvalProtocol)
+    now = {"shots": 0, "examples": "", "samples": 1, "grounding": True}
+    assert differences(old, parsed({**PROTOCOL, **now}, EvalProtocol)) == []
+    assert differences(old, replace(old, shots=2)) == ["shots 0 -> 2"]
 
 
 def test_several_runs_are_compared_in_pairs_and_adjusted(tmp_path, capsys):
@@ -206,7 +222,7 @@ def test_loops_and_revision_length_come_from_the_files_alone(tmp_path, capsys):
     assert stage.main(["loops", str(run)]) == 0
     found = load(run / "loops.json")
     assert (found["episodes"], found["failed"], found["judge"]) == (4, 3, {"by": "predicate"})
-    assert found["revision_length"]["mean"] == 3.0  # 2, and 4 behind a prefix
+    assert found["revision_length"]["mean"] == 3.0  # 2, and 4 after a prefix
     assert (found["revision_length"]["n"], found["error_found"]["mean"]) == (2, pytest.approx(2 / 3))
     assert (found["first_signal"]["mean"], found["signals"]["mean"]) == (3.0, 0.25)
     assert [found["repeated_sequences"][k]["mean"] for k in "123"] == [0.25, 0.5, 0.0]
@@ -245,7 +261,7 @@ def test_the_models_own_verdict_is_asked_once(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(loops, "make_actor", lambda settings: judge)
     assert stage.main(["loops", "--judge", "model", str(run)]) == 0
     found = load(run / "loops.json")
-    # 4th (a signal is no step to judge), 2nd behind the prefix, 2nd
+    # 4th (a signal is not judged), 2nd after the prefix, 2nd
     assert found["revision_length"] == {**found["revision_length"], "mean": pytest.approx(8 / 3), "n": 3}
     assert found["first_refused"]["mean"] == 3.0
     assert (found["judge"]["model"], found["error_found"]["mean"]) == ("judge", 1.0)

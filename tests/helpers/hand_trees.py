@@ -30,8 +30,8 @@ def replies(actions: Sequence[str]) -> list[str]:
     return [reply_text(f"step {i}", action) for i, action in enumerate(actions)]
 
 
-class Gardener:
-    """Plays actions on a real server and grows a tree of the paths."""
+class TreeMaker:
+    """Makes a tree of the paths that it plays on a real server."""
 
     def __init__(self, env: Environment, index: int = DOOR) -> None:
         task, _ = replay(env, index, [])
@@ -76,7 +76,7 @@ def noisy_paths(env: Environment, index: int, count: int, rng: random.Random, de
     world = load_world()
     goal = world.goals[index]
     planner = Planner(world, goal, world.commands(goal))
-    gardener = Gardener(env, index)
+    maker = TreeMaker(env, index)
     for _ in range(count):
         game, done = Session(world, goal), False
         actions: list[str] = []
@@ -86,8 +86,8 @@ def noisy_paths(env: Environment, index: int, count: int, rng: random.Random, de
             noise = [plan[-1], rng.choice(plan), "inventory", SURPLUS, "dance", *actions[-1:]]
             actions.append(rng.choice(noise) if rng.random() < clumsy else plan[0])
             done = game.step(actions[-1])[2]
-        gardener.play(actions)
-    return gardener.tree
+        maker.play(actions)
+    return maker.tree
 
 
 class Scripted(Actor):

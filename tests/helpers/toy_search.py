@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 
-from mcts_utils.search.mcts import Rules, search
+from mcts_utils.search.mcts import Rules, run_search
 from mcts_utils.search.tree import Tree, new_tree
 from mcts_utils.types import Step, Task
 
@@ -20,7 +20,7 @@ TASK = Task("textcraft", 5, "textcraft:toy", "Goal: craft a toy.")
 
 @dataclass
 class Toy:
-    """search.Simulator and search.Explorer in one; `asked` counts the turns drawn for expansions."""
+    """mcts.Simulator and mcts.Explorer in one; `asked` counts the turns drawn for expansions."""
 
     seed: int = 0
     chances: Mapping[str, float] = field(default_factory=lambda: {"a": 0.2, "b": 0.8, "c": 0.5})
@@ -42,7 +42,9 @@ class Toy:
         self.executed += 1
         return self._answer(path, reply)
 
-    def rollouts(self, path: Sequence[Step], k: int) -> list[tuple[Step, ...] | None]:
+    def rollouts(
+        self, path: Sequence[Step], k: int, max_steps: int | None = None
+    ) -> list[tuple[Step, ...] | None]:
         return [self._rollout(path, i) for i in range(k)]
 
     def counts(self) -> Mapping[str, int]:
@@ -68,9 +70,9 @@ class Toy:
 def toy_tree(
     toy: Toy, itera: int, rules: Rules | None = None, seed: int = 0, tree: Tree | None = None
 ) -> Tree:
-    """A search of the toy task, new or gone on with."""
+    """A search of the toy task, new or resumed."""
     tree = tree or new_tree(TASK, {"itera": itera}, "brief", seed)
-    for _ in search(tree, itera, rules or Rules(), lambda i: Random(f"{seed}:{i}"), toy):
+    for _ in run_search(tree, itera, rules or Rules(), lambda i: Random(f"{seed}:{i}"), toy):
         pass
     return tree
 

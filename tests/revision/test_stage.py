@@ -13,8 +13,9 @@ import pytest
 
 import path_collection
 from mcts_utils.config import Settings
-from mcts_utils.prompts import JUDGES, parse_verdict
-from mcts_utils.revision.builder import Options
+from mcts_utils.prompts import JUDGE_PROMPTS
+from mcts_utils.revision.judge import parse_verdict
+from mcts_utils.revision.options import Options
 from mcts_utils.revision.pairs import PairRule
 from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.search.tree import Node, Tree
@@ -31,8 +32,8 @@ from tests.helpers.hand_trees import (
     PLANKS,
     SHORT,
     STEM,
-    Gardener,
     Scripted,
+    TreeMaker,
     pool_at,
     strict_judge,
 )
@@ -42,28 +43,28 @@ DIRTY = (CRAFT, STEM, "inventory", PLANKS, "dance", PLANKS, CRAFT)
 
 
 @pytest.fixture(scope="module")
-def planted(textcraft_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_trees(textcraft_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three trees: two with pairs, one that was solved each time."""
     folder = tmp_path_factory.mktemp("trees")
     with pool_at(textcraft_url) as pool, pool.session() as env:
-        door = Gardener(env)
+        door = TreeMaker(env)
         for actions in (DIRTY, SHORT, BAD, (STEM, PLANKS, BUTTON, "dance")):
             door.play(actions)
         write_json(folder / f"search_results_{DOOR}.json", tree_to_dict(door.tree))
-        dye = Gardener(env, 5)
+        dye = TreeMaker(env, 5)
         dye.play(["craft 1 black dye using 1 ink sac", "get 1 ink sac", "craft 1 black dye using 1 ink sac"])
         dye.play(["dance", "inventory"])
         write_json(folder / "search_results_5.json", tree_to_dict(dye.tree))
-        planks = Gardener(env, 0)
+        planks = TreeMaker(env, 0)
         planks.play(["get 1 acacia log", "craft 4 acacia planks using 1 acacia log"])
         write_json(folder / "search_results_0.json", tree_to_dict(planks.tree))
     return folder
 
 
 @pytest.fixture
-def trees(planted: Path, tmp_path: Path) -> Path:
+def trees(made_trees: Path, tmp_path: Path) -> Path:
     """A copy of the folder that the test may damage."""
-    shutil.copytree(planted, tmp_path / "in")
+    shutil.copytree(made_trees, tmp_path / "in")
     return tmp_path / "in"
 
 
@@ -239,7 +240,7 @@ def test_the_models_own_verdicts_become_rows_that_stage_3_takes(
         ]
         label, reason = parse_verdict(talk.messages[-1].content) or ("", "")
         assert label == row["lineage"]["label"]
-        assert talk.messages[0].content == JUDGES["brief"]
+        assert talk.messages[0].content == JUDGE_PROMPTS["brief"]
         assert reason
     assert manifest_of("verdicts")["counts"]["written"] == len(rows)
     assert stage(data_type="verdicts", max_per_task=1) == 0
@@ -296,7 +297,7 @@ def test_a_tree_of_another_goal_than_the_servers_is_a_failure_of_that_tree(
         ({"input_dir": "."}, "--input_dir has no search_results_<idx>.json: '.'"),
         ({"env_server_base": "http://127.0.0.1:9"}, "env_server_base http://127.0.0.1:9"),
         ({"max_per_task": 0}, "--max_per_task must be at least 1: 0"),
-        ({"alpha": 1.5}, "--alpha must be between 0 and 1: 1.5"),
+        ({"alpha": 1.5}, "ALPHA must be between 0 and 1: 1.5"),
         ({"env_server_base": ""}, "ENV_SERVER_BASE is not set"),
         ({"verify": "missing.jsonl"}, "missing.jsonl"),
     ],
@@ -340,6 +341,9 @@ def test_verify_reports_a_row_that_does_not_replay(
     path.write_text('{"kind": "good"}\n')
     assert stage(verify=path) == 2
     assert "textcraft_good.jsonl row 1: a field is missing" in capsys.readouterr().err
+    path.write_text("")
+    assert stage(verify=path) == 2
+    assert "textcraft_good.jsonl: no row to verify" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_the_verdicts_and_the_next_run_asks_for_the_others_only(
@@ -374,11 +378,11 @@ def test_ctrl_c_keeps_the_verdicts_and_the_next_run_asks_for_the_others_only(
     answered = sum(len(read_json(path)["verdicts"]) for path in kept if path.exists())
     assert answered > 0
     second = Scripted(strict_judge)
-    conversion = convert(second)
-    counts = conversion.run(lambda: second, lambda: make_environment("textcraft", textcraft_url))
+    again = convert(second)
+    counts = again.run(lambda: second, lambda: make_environment("textcraft", textcraft_url))
     whole = sum(len(read_json(path)["verdicts"]) for path in kept)
-    assert len(second.asked) == counts["verdicts"]["requests"] == whole - answered
-    assert counts["written"] == 3
+    assert len(second.asked) == counts.verdicts["requests"] == whole - answered
+    assert counts.written == 3
 
 
 # Reference-shaped trees
@@ -411,15 +415,15 @@ def test_reference_trees_give_revisions_too(
     for path in trees.iterdir():
         path.unlink()
     with pool_at(textcraft_url) as pool, pool.session() as env:
-        gardener = Gardener(env)
-        gardener.play(SHORT)
-        gardener.play(BAD)
-        write_json(trees / f"search_results_{DOOR}.json", nested(gardener.tree.root, gardener.tree))
+        maker = TreeMaker(env)
+        maker.play(SHORT)
+        maker.play(BAD)
+        write_json(trees / f"search_results_{DOOR}.json", nested(maker.tree.root, maker.tree))
     assert stage(data_type="good") == 0
     assert len(rows_of("good")) == 1
     assert stage() == 0
     (row,) = rows_of()
     assert row["messages"][6]["content"].endswith("Action: wait")
-    # The reference tells no depth limit from a real end: behind the last step of a bad path nothing can follow.
+    # The reference tells no depth limit from a real end: nothing can follow the last step of a bad path.
     assert stage(data_type="direct") == 0
     assert manifest_of("direct")["counts"]["dropped"] == {"bad_ended": 1}

@@ -21,7 +21,7 @@ from mcts_utils.config import settings_from_env
 from mcts_utils.envs import make_environment
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.rollouts.counters import Counters
-from mcts_utils.search.mcts import Rules, search
+from mcts_utils.search.mcts import Rules, run_search
 from mcts_utils.search.simulator import TaskSimulator
 from mcts_utils.search.tree import new_tree
 from mcts_utils.search.tree_io import tree_to_dict
@@ -44,7 +44,7 @@ def golden(base_url: str) -> dict[str, Any]:
         tree = new_tree(task, {"itera": ITERA}, settings.prompt, settings.seed)
         with ThreadPoolExecutor(3) as threads:
             simulator = TaskSimulator(task, settings, NoisyPlayer(0.5), pool, threads, Counters())
-            for _ in search(tree, ITERA, rules, Random, simulator):
+            for _ in run_search(tree, ITERA, rules, Random, simulator):
                 pass
     return tree_to_dict(tree)
 

@@ -46,14 +46,14 @@ RULES = Rules(n_rollout=3, max_depth=4)
 
 
 class Script:
-    """baselines.Simulator and Explorer in one: each rollout is the next entry, cut at `most`.
+    """What the baselines use of mcts.Simulator and mcts.Explorer: each rollout is the next entry, cut at `max_steps`.
 
     An entry is a word whose letters are actions; "!" ends the episode with reward 1, "." with 0. None diverges.
     """
 
     def __init__(self, *entries: str | None) -> None:
         self.entries = list(entries)
-        self.asked: list[tuple[str, int, int]] = []  # (actions before, rollouts, most)
+        self.asked: list[tuple[str, int, int]] = []  # (actions before, rollouts, max_steps)
         self._spent = 0
 
     @contextmanager
@@ -62,21 +62,21 @@ class Script:
         yield self
 
     def rollouts(
-        self, path: Sequence[Step], k: int, most: int | None = None
+        self, path: Sequence[Step], k: int, max_steps: int | None = None
     ) -> list[tuple[Step, ...] | None]:
-        assert most is not None
-        self.asked.append(("".join("~" if is_signal_step(s) else s.action for s in path), k, most))
-        return [self._rollout(self.entries.pop(0), most) for _ in range(k)]
+        assert max_steps is not None
+        self.asked.append(("".join("~" if is_signal_step(s) else s.action for s in path), k, max_steps))
+        return [self._rollout(self.entries.pop(0), max_steps) for _ in range(k)]
 
     def counts(self) -> Mapping[str, int]:
         return {"calls": self._spent, "completions": self._spent}
 
-    def _rollout(self, word: str | None, most: int) -> tuple[Step, ...] | None:
+    def _rollout(self, word: str | None, max_steps: int) -> tuple[Step, ...] | None:
         if word is None:
             return None
         letters = word.rstrip("!.")
         end = word[len(letters) :]
-        taken = letters[:most]
+        taken = letters[:max_steps]
         self._spent += len(taken)
         steps = [Step(f"Action: {action}", action, f"did {action}", 0.0) for action in taken]
         if end and taken == letters:
@@ -98,7 +98,7 @@ def words(tree: Tree) -> list[str]:
 def test_best_of_n_starts_as_many_at_once_as_are_surely_paid_for():
     script = Script("ab!", "ab!", "ac.", "abcd", "ad.", "abcd", "xy")
     tree = grown(best_of_n, 17, script)
-    assert [(k, most) for _, k, most in script.asked] == [(3, 4), (2, 4), (1, 4), (1, 1)]
+    assert [(k, max_steps) for _, k, max_steps in script.asked] == [(3, 4), (2, 4), (1, 4), (1, 1)]
     assert tree.stats["completions"] == 17
     assert tree.stats["rollouts"] == tree.root.visits == 6
 

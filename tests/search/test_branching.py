@@ -17,7 +17,7 @@ from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.prompts import reply_text
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.episode import replay
-from mcts_utils.search.mcts import Rules, search
+from mcts_utils.search.mcts import Rules, run_search
 from mcts_utils.search.simulator import TaskSimulator
 from mcts_utils.search.tree import Tree, new_tree, nodes
 from mcts_utils.search.tree_io import tree_from_dict, tree_to_dict
@@ -116,14 +116,14 @@ def searched(
     server: Server, itera: int = 5, tree: Tree | None = None, actor: Wanderer | None = None
 ) -> tuple[Tree, dict[str, int]]:
     """A tree of the maze, and the run's counts."""
-    settings, meter = Settings(prompt="brief", max_depth=12), Counters()
+    settings, counters = Settings(prompt="brief", max_depth=12), Counters()
     tree = tree or new_tree(TASK)
     with closing(SessionPool(server.session)) as pool, ThreadPoolExecutor(8) as threads:
-        simulator = TaskSimulator(TASK, settings, actor or Wanderer(), pool, threads, meter)
+        simulator = TaskSimulator(TASK, settings, actor or Wanderer(), pool, threads, counters)
         simulator.preload(tree)
-        for _ in search(tree, itera, Rules(n_rollout=8, max_depth=12), Random, simulator):
+        for _ in run_search(tree, itera, Rules(n_rollout=8, max_depth=12), Random, simulator):
             pass
-    return tree, meter.counts()
+    return tree, counters.counts()
 
 
 def executed(tree: Tree) -> int:
@@ -226,14 +226,14 @@ def test_a_replay_is_one_request_where_the_server_offers_it():
 
 
 def test_on_the_bundled_server_a_new_node_costs_at_most_1_2_steps(textcraft_url):
-    settings, meter = Settings(prompt="brief", n_rollout=6, max_depth=10), Counters()
+    settings, counters = Settings(prompt="brief", n_rollout=6, max_depth=10), Counters()
     with closing(SessionPool(lambda: make_environment("textcraft", textcraft_url))) as pool:
         with pool.session() as env:
             tree = new_tree(env.reset(240))
         with ThreadPoolExecutor(6) as threads:
-            simulator = TaskSimulator(tree.task, settings, NoisyPlayer(0.5), pool, threads, meter)
-            for _ in search(tree, 4, Rules(n_rollout=6, max_depth=10), Random, simulator):
+            simulator = TaskSimulator(tree.task, settings, NoisyPlayer(0.5), pool, threads, counters)
+            for _ in run_search(tree, 4, Rules(n_rollout=6, max_depth=10), Random, simulator):
                 pass
     # The steps of copies that catch up depend on the threads' timing, so the benchmark counts them, not a test.
-    assert meter.counts()["env_steps"] <= 1.2 * executed(tree)
+    assert counters.counts()["env_steps"] <= 1.2 * executed(tree)
     assert executed(tree) > 40

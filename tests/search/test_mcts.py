@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcts_utils.search.mcts import Rules
-from mcts_utils.search.tree import leaves, new_tree, nodes, uct
+from mcts_utils.search.mcts import Rules, uct
+from mcts_utils.search.tree import leaves, new_tree, nodes
 from mcts_utils.search.tree_io import tree_from_dict, tree_to_dict
 from mcts_utils.types import Step
 from tests.helpers.toy_search import TASK, Toy, toy_tree
@@ -133,7 +133,7 @@ def test_a_full_context_ends_the_node_and_not_the_search():
         def sample(self, path, n):
             return [] if len(path) == 1 else super().sample(path, n)
 
-        def rollouts(self, path, k):
+        def rollouts(self, path, k, max_steps=None):
             return [()] * k if len(path) == 1 else super().rollouts(path, k)
 
     tree = toy_tree(Full(), 2)
@@ -143,7 +143,7 @@ def test_a_full_context_ends_the_node_and_not_the_search():
 
 def test_rollouts_that_did_not_replay_are_left_out():
     class Flaky(Toy):
-        def rollouts(self, path, k):
+        def rollouts(self, path, k, max_steps=None):
             return [None if i % 2 else trail for i, trail in enumerate(super().rollouts(path, k))]
 
     tree = toy_tree(Flaky(), 3)

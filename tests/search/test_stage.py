@@ -19,11 +19,11 @@ import pytest
 
 import mcts_collection
 from mcts_utils.config import settings_from_env
-from mcts_utils.envs import make_environment
+from mcts_utils.envs import make_environment, task_set
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.executors.threads import run_tasks
 from mcts_utils.rollouts.counters import Counters
-from mcts_utils.search.mcts import Rules, search
+from mcts_utils.search.mcts import Rules, run_search
 from mcts_utils.search.simulator import TaskSimulator
 from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.tree import leaves, new_tree, nodes
@@ -224,13 +224,9 @@ def test_a_failed_task_is_data_and_is_tried_again(run, tmp_path, chat):
     chat.policy = lambda messages, rng: (
         "Action: \ud800" if f"craft {goal}." in messages[1]["content"] else answer(messages, rng, 0.2)
     )
-    broken = EnvFailing(goal)
-    original = mcts_collection.make_environment
-    mcts_collection.make_environment = broken.wrap(original)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_set, "make_environment", EnvFailing(goal).wrap(make_environment))
         code, out, _ = run("--task_ids", listed(IDS), WORKERS="1")
-    finally:
-        mcts_collection.make_environment = original
     assert code == 1
     assert out.startswith("3 trees (1 failed)")
     failed = trees_of(tmp_path)[f"search_results_{IDS[1]}.json"]
@@ -330,7 +326,7 @@ def test_uct_decides_and_prefers_the_better_child_on_textcraft(textcraft_url):
             tree = new_tree(env.reset(index))
         simulator = TaskSimulator(tree.task, settings, NoisyPlayer(0.5), pool, threads, Counters())
         shares = {}
-        for number in search(tree, 32, rules, Random, simulator):
+        for number in run_search(tree, 32, rules, Random, simulator):
             shares[number + 1] = tree.stats["selections_uct"] / max(1, tree.stats["selections"])
     assert shares[8] >= 1 / 3
     assert shares[32] >= 2 / 3
@@ -453,15 +449,15 @@ def test_the_file_of_a_failed_tree_keeps_its_finished_iterations(tmp_path):
     settings = settings_from_env({"MODEL_NAME": "m", "ITERA": "6", "N_ROLLOUT": "2"})
     whole = SearchStage(settings, [1], tmp_path / "whole")
     whole.run(NoisyCorridorActor, Corridor)
-    collection = SearchStage(settings, [1], tmp_path / "cut")
+    stage = SearchStage(settings, [1], tmp_path / "cut")
     dying = Dying(limit=read_json(whole.path(1))["stats"]["calls"] // 2)
     with pytest.raises(Exception, match="the endpoint is gone"):
-        collection.run(lambda: dying, Corridor)
-    failed = read_json(collection.path(1))
+        stage.run(lambda: dying, Corridor)
+    failed = read_json(stage.path(1))
     assert (failed["status"], failed["error"]) == ("failed", "ActorError: the endpoint is gone")
     assert 0 < failed["stats"]["iterations"] < 6
     SearchStage(settings, [1], tmp_path / "cut").run(NoisyCorridorActor, Corridor)
-    assert collection.path(1).read_bytes() == whole.path(1).read_bytes()
+    assert stage.path(1).read_bytes() == whole.path(1).read_bytes()
     assert tree_to_dict(load_tree(json.loads(whole.path(1).read_text())))["status"] == "done"
 
 

@@ -22,7 +22,34 @@ plain = st.recursive(
 
 def test_names_are_the_documented_ones():
     assert str(layout.tree_path("out", "textcraft", "m", 7)) == "out/textcraft/m/search_results_7.json"
-    assert str(layout.test_path("t", "textcraft", "m", "sft", 7)) == "t/textcraft/m_sft/search_results_7.json"
+    folder = layout.run_folder("t", "textcraft", "m", "sft")
+    assert str(layout.episode_path(folder, 7)) == "t/textcraft/m_sft/episode_7.json"
+    assert str(layout.episode_path(folder, 7, 2)) == "t/textcraft/m_sft/episode_7_s2.json"
+    assert str(layout.verdicts_path("out", 7)) == "out/verdicts/verdicts_7.json"
+    assert str(layout.verdicts_path("out", 7, 1, "org/m")) == "out/verdicts/org_m/verdicts_7_s1.json"
+
+
+@pytest.mark.parametrize("name", ["verdicts_7.json", "episode_7.json", "episode_7_s2.json"])
+def test_files_under_their_earlier_names_are_found(tmp_path, name):
+    path = tmp_path / name
+    earlier = tmp_path / ("search_results_" + name.split("_", 1)[1])
+    assert layout.existing(path) == path
+    earlier.touch()
+    assert layout.existing(path) == earlier
+    path.touch()
+    assert layout.existing(path) == path
+
+
+def test_of_two_verdict_files_of_a_tree_the_later_name_counts(tmp_path):
+    for name in ("search_results_3.json", "search_results_5.json", "verdicts_5.json", "verdicts_10.json"):
+        (tmp_path / name).touch()
+    found = layout.verdict_files(tmp_path, "--verdicts")
+    assert [(index, path.name) for index, path in found.items()] == [
+        (3, "search_results_3.json"),
+        (5, "verdicts_5.json"),
+        (10, "verdicts_10.json"),
+    ]
+    assert list(layout.tree_files(tmp_path, "--trees")) == [3, 5]
 
 
 @pytest.mark.parametrize("name", ["org/model:7b", "../../etc", "a b"])

@@ -1,21 +1,21 @@
-"""Numbers about evaluation episodes: scores, what the agent did, runs compared. Pure; statistics are the libraries'."""
+"""Metrics of evaluation episodes: scores, behaviour, paired comparisons. Pure; statistics come from libraries."""
 
 from mcts_utils.evaluation.metrics.behaviour import (
     LOOP_LENGTHS,
+    actions_until,
     behaviour,
-    first,
     immediate_repeats,
-    loops,
     per_task,
     repeated_sequences,
+    repeats_by_length,
 )
 from mcts_utils.evaluation.metrics.paired import (
     compare_runs,
-    differences,
+    detectable_difference,
     holm,
     mcnemar,
+    paired_differences,
     paired_over_seeds,
-    power,
     sign_flip,
 )
 from mcts_utils.evaluation.metrics.scores import (
@@ -27,35 +27,35 @@ from mcts_utils.evaluation.metrics.scores import (
     is_success,
     mean_at_k,
     mean_reward,
+    mean_success,
     pass_at_k,
-    solved,
     success_rate,
 )
 
 __all__ = [
-    "CONFIDENCE",
-    "Estimate",
-    "LOOP_LENGTHS",
-    "RESAMPLES",
+    "actions_until",
     "behaviour",
     "bootstrap_mean",
     "bootstrap_ratio",
     "compare_runs",
-    "differences",
-    "first",
+    "CONFIDENCE",
+    "detectable_difference",
+    "Estimate",
     "holm",
     "immediate_repeats",
     "is_success",
-    "loops",
+    "LOOP_LENGTHS",
     "mcnemar",
     "mean_at_k",
     "mean_reward",
+    "mean_success",
+    "paired_differences",
     "paired_over_seeds",
     "pass_at_k",
     "per_task",
-    "power",
     "repeated_sequences",
+    "repeats_by_length",
+    "RESAMPLES",
     "sign_flip",
-    "solved",
     "success_rate",
 ]

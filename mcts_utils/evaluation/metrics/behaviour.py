@@ -1,7 +1,7 @@
-"""What an agent did, from its actions: repeated sequences (Figure 4), refused actions, the first error (Figure 5).
+"""Behaviour of an agent: repeated sequences (Figure 4), refused actions, the position of an error (Figure 5). Pure.
 
-Pure: it reads no files and knows no environment; what counts as a refused action or an error is an argument. Every
-interval resamples tasks.
+It reads no files and knows no environment: the test for a refused action or an error is an argument. Every interval
+resamples tasks.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 from mcts_utils.evaluation.metrics.scores import Estimate, bootstrap_ratio
 from mcts_utils.types import Step
 
-LOOP_LENGTHS = (1, 2, 3, 4, 5)  # Figure 4: how long the repeated action sequences are
+LOOP_LENGTHS = (1, 2, 3, 4, 5)  # of the repeated action sequences, in actions (Figure 4)
 
 
 def immediate_repeats(actions: Sequence[str]) -> int:
-    """How many actions are the same as the one before."""
+    """Return the number of actions that equal the action before them."""
     return sum(a == b for a, b in zip(actions, actions[1:], strict=False))
 
 
 def repeated_sequences(actions: Sequence[str], length: int) -> int:
-    """How often a sequence of `length` actions is taken again right after itself (Figure 4).
+    """Return the number of times that a sequence of `length` actions is repeated right after itself (Figure 4).
 
-    Occurrences do not overlap, and a sequence that is itself a loop of something shorter counts there only:
+    Occurrences do not overlap. A sequence that is itself a loop of a shorter one counts only for the shorter length:
     `a a a a` is three repeats of length 1 and none of length 2; `a b a b a b` two repeats of length 2.
     """
     count = at = 0
@@ -40,14 +40,14 @@ def repeated_sequences(actions: Sequence[str], length: int) -> int:
 
 
 def _is_loop(block: list[str]) -> bool:
-    """True for a whole number of copies of something shorter."""
+    """Return True if the block is a shorter block repeated a whole number of times."""
     size = len(block)
     return any(size % k == 0 and block == block[:k] * (size // k) for k in range(1, size))
 
 
-def first(steps: Sequence[Step], is_it: Callable[[Step], bool]) -> int | None:
-    """Number of actions up to and including the first that `is_it`; None without one (Figure 5)."""
-    return next((number for number, step in enumerate(steps, start=1) if is_it(step)), None)
+def actions_until(steps: Sequence[Step], predicate: Callable[[Step], bool]) -> int | None:
+    """Return the number of actions up to and including the first that satisfies `predicate`, or None (Figure 5)."""
+    return next((number for number, step in enumerate(steps, start=1) if predicate(step)), None)
 
 
 def per_task(
@@ -56,12 +56,13 @@ def per_task(
     tasks: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """sum(parts) / sum(wholes) over episodes, drawn by task.
+    """Return sum(parts) / sum(wholes) over episodes, with a bootstrap interval over tasks.
 
     Args:
-        parts: one number an episode.
-        wholes: what it is a part of; 1 each if left out, so that the result is a mean.
-        tasks: which episodes are samples of one task; each episode its own if left out.
+        parts: one number per episode.
+        wholes: the total that each number is a part of; 1 each if left out, so that the result is a mean.
+        tasks: the task of each episode; if left out, every episode is a task of its own.
+        seed: of the bootstrap.
     """
     wholes = [1.0] * len(parts) if wholes is None else wholes
     sums: dict[Hashable, list[list[float]]] = {}
@@ -71,10 +72,12 @@ def per_task(
     return bootstrap_ratio([part for part, _ in both], [whole for _, whole in both], seed)
 
 
-def loops(actions: Sequence[Sequence[str]], tasks: Sequence[Hashable] | None = None) -> dict[str, Estimate]:
-    """Repeated sequences an episode, by their length (Figure 4)."""
+def repeats_by_length(
+    actions: Sequence[Sequence[str]], tasks: Sequence[Hashable] | None = None
+) -> dict[str, Estimate]:
+    """Return sequence length -> mean number of repeats per episode (Figure 4)."""
     counts = {k: [float(repeated_sequences(taken, k)) for taken in actions] for k in LOOP_LENGTHS}
-    return {str(k): per_task(found, tasks=tasks) for k, found in counts.items()}
+    return {str(k): per_task(numbers, tasks=tasks) for k, numbers in counts.items()}
 
 
 def behaviour(
@@ -82,26 +85,26 @@ def behaviour(
     refused: Callable[[Step], bool],
     tasks: Sequence[Hashable] | None = None,
 ) -> dict[str, Any]:
-    """What the agent did: steps, refused actions, repeats; plain numbers for a summary, intervals under "ci95".
+    """Return the number of steps and the shares of refused, grounded and repeated actions, for a summary.
+
+    Means are plain numbers; their intervals are under "ci95".
 
     Args:
-        episodes: the steps that the agent took itself (a replayed prefix left out).
-        refused: tells a step that the environment refused.
-        tasks: see `per_task`.
+        episodes: the steps that the agent took itself, without a replayed prefix.
+        refused: returns True for a step that the environment refused.
+        tasks: the task of each episode; if left out, every episode is a task of its own.
     """
     actions = [[step.action for step in steps] for steps in episodes]
     lengths = [float(len(taken)) for taken in actions]
     found = {
         "steps": per_task(lengths, tasks=tasks),
-        "invalid_action_share": per_task([float(sum(map(refused, e))) for e in episodes], lengths, tasks),
-        "grounded_action_share": per_task(
-            [float(sum(bool(step.executed) for step in e)) for e in episodes], lengths, tasks
-        ),
+        "invalid_action_share": _share(episodes, refused, tasks),
+        "grounded_action_share": _share(episodes, lambda step: bool(step.grounded_action), tasks),
         "repeated_action_share": per_task(
             [float(immediate_repeats(taken)) for taken in actions], [max(0.0, n - 1) for n in lengths], tasks
         ),
     }
-    repeats = loops(actions, tasks)
+    repeats = repeats_by_length(actions, tasks)
     steps = {
         "mean": found["steps"].mean,
         "median": float(np.median(lengths)) if lengths else None,
@@ -116,3 +119,11 @@ def behaviour(
             "repeated_sequences": {k: estimate.ci95 for k, estimate in repeats.items()},
         },
     }
+
+
+def _share(
+    episodes: Sequence[Sequence[Step]], predicate: Callable[[Step], bool], tasks: Sequence[Hashable] | None
+) -> Estimate:
+    """Return the share of steps that satisfy the predicate."""
+    hits = [float(sum(map(predicate, steps))) for steps in episodes]
+    return per_task(hits, [float(len(steps)) for steps in episodes], tasks)

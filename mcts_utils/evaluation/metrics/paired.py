@@ -1,7 +1,7 @@
-"""Runs over the same tasks, compared: the difference, what n tasks can settle, wins and losses, tests. Pure.
+"""Paired comparison of runs over the same tasks: difference, power, wins and losses, tests. Pure.
 
-Tasks are what is drawn, so they are what every interval resamples; samples and seeds of one task are averaged first.
-Tests and power are scipy's and statsmodels'; the latter takes a second to import, so that is done where it is used.
+Tasks are the independent units, so every interval resamples tasks; samples and seeds of a task are averaged first.
+Tests and power come from scipy and statsmodels; statsmodels takes a second to import and is imported where it is used.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from mcts_utils.evaluation.metrics.scores import CONFIDENCE, RESAMPLES, bootstra
 POWER = 0.8
 SAME = 1e-9  # rewards are sums of fractions: a smaller difference is a tie
 
-Rewards = Mapping[
-    str, float | Sequence[float]
-]  # task key -> final reward, or the rewards of the task's samples
+# Task key -> final reward, or the rewards of the task's samples.
+Rewards = Mapping[str, float | Sequence[float]]
 
 
 def compare_runs(before: Rewards, after: Rewards, seed: int = 0) -> dict[str, Any]:
-    """Two runs over the same tasks, paired by task; several samples of a task count as their mean.
+    """Compare two runs over the same tasks, paired by task; several samples of a task count as their mean.
 
     Returns:
-        mean_reward and success_rate of both; the keys of `differences`, on rewards; success_difference and its ci95;
-        p of a sign-flip test on the rewards. With one sample a task: gained/lost successes and McNemar's exact
-        p-value on them; None with several, which are not independent.
+        mean_reward and success_rate of both runs; the keys of `paired_differences`, on rewards; success_difference and
+        its ci95; permutation_p, the p-value of a sign-flip test on the rewards; gained, lost and mcnemar_p, the
+        successes gained and lost with McNemar's exact p-value: None if a task has several samples, as these are not
+        independent.
 
     Raises:
-        ValueError: when the tasks differ.
+        ValueError: the tasks differ.
     """
-    _same_tasks([before, after])
+    _check_same_tasks([before, after])
     keys = sorted(before)
-    drawn = [[_samples(run[key]) for key in keys] for run in (before, after)]
-    rewards = [[_mean(task) for task in run] for run in drawn]
-    solved = [[_mean([float(is_success(r)) for r in task]) for task in run] for run in drawn]
+    samples = [[_samples(run[key]) for key in keys] for run in (before, after)]
+    rewards = [[_mean(task) for task in run] for run in samples]
+    solved = [[_mean([float(is_success(r)) for r in task]) for task in run] for run in samples]
     low, success, high = _interval(_gaps(*solved), seed)
     found: dict[str, Any] = {
         "mean_reward": [_mean(run) if run else None for run in rewards],
         "success_rate": [_mean(run) if run else None for run in solved],
-        **differences(*rewards, seed=seed),
+        **paired_differences(*rewards, seed=seed),
         "success_difference": success,
         "success_difference_ci95": None if low is None else [low, high],
         "permutation_p": sign_flip(_gaps(*rewards), seed),
         **{"gained": None, "lost": None, "mcnemar_p": None},
     }
-    if all(len(task) == 1 for run in drawn for task in run):
+    if all(len(task) == 1 for run in samples for task in run):
         gained = sum(b > a for a, b in zip(*solved, strict=True))
         lost = sum(a > b for a, b in zip(*solved, strict=True))
         found |= {"gained": gained, "lost": lost, "mcnemar_p": mcnemar(gained, lost)}
@@ -58,45 +58,45 @@ def compare_runs(before: Rewards, after: Rewards, seed: int = 0) -> dict[str, An
 def paired_over_seeds(
     before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]], seed: int = 0
 ) -> dict[str, Any]:
-    """Two arms, each trained with several seeds and played on the same goals: mean over seeds, paired over goals.
+    """Compare two arms, each trained with several seeds and evaluated on the same goals.
 
-    The interval is about other goals with these very models: with few seeds it does not tell how another training run
-    would come out; `by_seed` shows how far the seeds lie apart.
+    Rewards are averaged over seeds and paired over goals. The interval is about other goals with these trained models;
+    it does not cover other training runs. `by_seed` shows how much the seeds differ.
 
     Args:
-        before, after: one mapping goal -> reward a seed; an arm that no seed changes (the untrained model) may have
-            one where the other has more.
-        seed: draws the bootstrap.
+        before, after: one mapping goal -> reward per seed; an arm that does not depend on the seed (the untrained
+            model) may have one mapping.
+        seed: of the bootstrap.
 
     Returns:
-        The keys of `differences`; seeds (of the arm with more); by_seed: a difference per seed where both arms have as
-        many, or one of them only one; else None.
+        The keys of `paired_differences`; seeds, the number of seeds of the arm with more; by_seed, a difference per
+        seed, or None if the arms have different numbers of seeds and neither has one.
 
     Raises:
-        ValueError: when an arm is empty or the goals differ.
+        ValueError: an arm is empty or the goals differ.
     """
     if not before or not after:
         raise ValueError("an arm without seeds")
-    _same_tasks([*before, *after])
+    _check_same_tasks([*before, *after])
     goals = sorted(before[0])
     one, two = ([_mean([run[goal] for run in arm]) for goal in goals] for arm in (before, after))
     seeds = max(len(before), len(after))
     pairs = [(before[i % len(before)], after[i % len(after)]) for i in range(seeds)]
     by_seed = [_mean([b[goal] - a[goal] for goal in goals]) for a, b in pairs] if goals else None
-    alike = len(before) == len(after) or 1 in (len(before), len(after))
+    matched = len(before) == len(after) or 1 in (len(before), len(after))
     return {
-        **differences(one, two, seed=seed),
+        **paired_differences(one, two, seed=seed),
         "seeds": seeds,
-        "by_seed": by_seed if alike else None,
+        "by_seed": by_seed if matched else None,
     }
 
 
-def differences(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
-    """Values of the same tasks in the same order, paired.
+def paired_differences(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
+    """Compare values of the same tasks, in the same order.
 
     Returns:
-        n; difference = mean(after - before) and difference_ci95, its bootstrap interval over tasks; sd of the single
-        differences; detectable: see `power`; wins, losses, ties.
+        n; difference = mean(after - before); difference_ci95, its bootstrap interval over tasks; sd of the differences;
+        detectable (see `detectable_difference`); wins, losses, ties.
     """
     gaps = _gaps(before, after)
     low, mean, high = _interval(gaps, seed)
@@ -106,32 +106,35 @@ def differences(before: Sequence[float], after: Sequence[float], *, seed: int = 
         "difference": mean,
         "difference_ci95": None if low is None else [low, high],
         "sd": sd,
-        "detectable": power(len(gaps), sd) if sd is not None else None,
+        "detectable": detectable_difference(len(gaps), sd) if sd is not None else None,
         "wins": sum(gap > 0 for gap in gaps),
         "losses": sum(gap < 0 for gap in gaps),
         "ties": sum(gap == 0 for gap in gaps),
     }
 
 
-def power(n: int, sd: float, share: float = POWER, alpha: float = 1 - CONFIDENCE) -> float | None:
-    """The smallest true difference that a paired two-sided t-test over n tasks finds with the given power.
+def detectable_difference(
+    n: int, sd: float, power: float = POWER, alpha: float = 1 - CONFIDENCE
+) -> float | None:
+    """Return the smallest true difference that a paired two-sided t-test over n tasks finds with the given power.
 
     Args:
-        sd: standard deviation of the paired differences, as observed, in units of the difference.
-        share: the power.
+        sd: observed standard deviation of the paired differences, in units of the difference.
+        power: probability of finding the difference, in (0, 1).
+        alpha: significance level, in (0, 1).
 
     Returns:
-        In units of `sd`; None where n < 3 or the runs never differed, so that nothing is known of the spread.
+        The difference in the units of `sd`; None if n < 3 or sd is 0, as the spread is not known then.
     """
     if n < 3 or not sd > 0:
         return None
     from statsmodels.stats.power import TTestPower
 
-    return sd * float(TTestPower().solve_power(nobs=n, alpha=alpha, power=share, alternative="two-sided"))
+    return sd * float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="two-sided"))
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """McNemar's exact p-value of tasks that only the second and only the first run solved; 1.0 without any."""
+    """Return McNemar's exact p-value for tasks that only the second or only the first run solved; 1.0 without any."""
     if not gained + lost:
         return 1.0
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
@@ -140,7 +143,7 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def sign_flip(gaps: Sequence[float], seed: int = 0) -> float | None:
-    """Two-sided p-value of the mean paired difference: how often signs drawn at random give one as large."""
+    """Return the two-sided p-value of the mean paired difference under random signs; None for fewer than two tasks."""
     if len(gaps) < 2:
         return None
     found = stats.permutation_test(
@@ -155,7 +158,7 @@ def sign_flip(gaps: Sequence[float], seed: int = 0) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several comparisons, adjusted after Holm."""
+    """Return the p-values of several comparisons, adjusted by Holm's method."""
     if not p_values:
         return []
     from statsmodels.stats.multitest import multipletests
@@ -163,7 +166,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
 
 
-def _same_tasks(runs: Sequence[Mapping[str, Any]]) -> None:
+def _check_same_tasks(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Check that the runs have the same tasks; raise ValueError if not."""
     for run in runs[1:]:
         if run.keys() != runs[0].keys():
             raise ValueError(f"{len(run.keys() ^ runs[0].keys())} tasks are in one of the runs only")
@@ -174,15 +178,16 @@ def _samples(rewards: float | Sequence[float]) -> list[float]:
 
 
 def _gaps(before: Sequence[float], after: Sequence[float]) -> list[float]:
+    """Return the paired differences; those within rounding of 0 become 0."""
     gaps = [b - a for a, b in zip(before, after, strict=True)]
     return [gap if abs(gap) > SAME else 0.0 for gap in gaps]
 
 
 def _interval(gaps: Sequence[float], seed: int) -> tuple[float | None, float | None, float | None]:
-    """(low, mean, high) of the mean; the gaps the other way round give the same, the other way round."""
-    turned = [-gap for gap in gaps]
-    if sorted(turned) > sorted(gaps):
-        low, mean, high = _interval(turned, seed)
+    """Return (low, mean, high) of the mean; for negated gaps the result is the exact negative."""
+    negated = [-gap for gap in gaps]
+    if sorted(negated) > sorted(gaps):
+        low, mean, high = _interval(negated, seed)
         return tuple(None if x is None else -x for x in (high, mean, low))  # type: ignore[return-value]
     found = bootstrap_mean(gaps, seed)
     low, high = found.ci95 or (None, None)

@@ -1,75 +1,59 @@
 """Scores of evaluation episodes with 95 % intervals: success, reward, pass@k, shares of actions. Pure.
 
-It reads no files and knows no environment. Intervals are scipy's (the one exception to the rule that pure modules
-import no vendor package): Wilson's for shares of tasks, else the bootstrap over tasks. Values are sorted before
-anything is drawn, so that the order of episodes changes nothing.
+It reads no files and knows no environment. Intervals are computed with scipy: Wilson's interval for shares of tasks,
+else a bootstrap over tasks. Values are sorted before resampling, so that the order of episodes changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import comb
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from mcts_utils.storage.formats.summary import Estimate
+
 CONFIDENCE = 0.95
-RESAMPLES = 9999  # of each bootstrap
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over `n` tasks (or episodes) with its 95 % interval; without any the mean is None."""
-
-    mean: float | None
-    n: int
-    ci95: tuple[float, float] | None  # None where n is too small to say anything
-
-    def row(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {"mean": self.mean, "n": self.n, "ci95": list(self.ci95) if self.ci95 else None}
-
-
-NOTHING = Estimate(None, 0, None)
+RESAMPLES = 9999  # per bootstrap
+NO_DATA = Estimate(None, 0, None)
 
 
 def is_success(reward: float) -> bool:
-    """Success is the full reward (Section 2.1: r in [0, 1]); rewards are sums of fractions, so up to rounding."""
+    """Return True for the full reward, 1 (Section 2.1: r in [0, 1]), up to rounding: rewards are sums of fractions."""
     return reward >= 1 - 1e-9
 
 
 def success_rate(rewards: Sequence[float]) -> Estimate:
-    """Share of episodes with reward 1, Wilson's interval."""
+    """Return the share of episodes with reward 1, with Wilson's interval."""
     n, wins = len(rewards), sum(is_success(r) for r in rewards)
     if not n:
-        return NOTHING
+        return NO_DATA
     interval = stats.binomtest(wins, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(wins / n, n, (float(interval.low), float(interval.high)))
 
 
 def mean_reward(rewards: Sequence[float], seed: int = 0) -> Estimate:
-    """Mean final reward. All rewards 0 or 1: a share, so Wilson's interval; else a bootstrap interval."""
+    """Return the mean final reward; with Wilson's interval if all rewards are 0 or 1, else a bootstrap interval."""
     if all(r == 0 or is_success(r) for r in rewards):
         return success_rate(rewards)
     return bootstrap_mean(rewards, seed)
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Estimate:
-    """Mean and its percentile bootstrap interval (none below two values)."""
+    """Return the mean with its percentile bootstrap interval (None for fewer than two values)."""
     return bootstrap_ratio(values, [1.0] * len(values), seed)
 
 
 def bootstrap_ratio(parts: Sequence[float], wholes: Sequence[float], seed: int = 0) -> Estimate:
-    """sum(parts) / sum(wholes), such as refused actions over actions, with its percentile bootstrap interval.
+    """Return sum(parts) / sum(wholes), such as refused actions over actions, with its percentile bootstrap interval.
 
-    What is drawn are tasks, each with its part and its whole, so actions of one task may hang together as they like.
-    Tasks whose whole is 0 say nothing and are left out.
+    The bootstrap resamples tasks, each with its part and its whole, so that actions of a task may depend on each other.
+    Tasks whose whole is 0 are left out.
     """
     rows = sorted((float(p), float(w)) for p, w in zip(parts, wholes, strict=True) if w > 0)
     if not rows:
-        return NOTHING
+        return NO_DATA
     part, whole = (np.asarray(column) for column in zip(*rows, strict=True))
     mean = float(part.sum() / whole.sum())
     if len(rows) < 2:
@@ -88,25 +72,28 @@ def bootstrap_ratio(parts: Sequence[float], wholes: Sequence[float], seed: int =
     return Estimate(mean, len(rows), (min(float(found.low), mean), max(float(found.high), mean)))
 
 
-def solved(tasks: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
-    """Mean over tasks of the share of a task's samples with reward 1.
+def mean_success(tasks: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
+    """Return the mean over tasks of the share of a task's samples with reward 1.
+
+    With one sample per task this is `success_rate`. Samples of one task are not independent, so the interval is over
+    tasks.
 
     Args:
-        tasks: the final rewards of each task's samples, at least one; samples of one task are not independent, so the
-            interval resamples tasks. With one sample a task it is `success_rate`.
+        tasks: the final rewards of each task's samples, at least one per task.
+        seed: of the bootstrap.
     """
     return mean_reward([sum(map(is_success, samples)) / len(samples) for samples in tasks], seed)
 
 
 def mean_at_k(tasks: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
-    """Mean over tasks of the mean reward of a task's samples; see `solved`."""
+    """Return the mean over tasks of the mean reward of a task's samples; arguments as for `mean_success`."""
     return mean_reward([sum(sorted(samples)) / len(samples) for samples in tasks], seed)
 
 
 def pass_at_k(tasks: Sequence[Sequence[float]], k: int, seed: int = 0) -> Estimate:
-    """Share of tasks that k samples solve at least once: 1 - C(n-c, k) / C(n, k) a task (Chen et al. 2021, Eq. 1).
+    """Return the mean over tasks of pass@k = 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, Eq. 1).
 
-    A task with n samples and c successes; those with fewer than k samples are left out.
+    n is the number of a task's samples, c that of its successes. Tasks with fewer than k samples are left out.
     """
     values = []
     for samples in tasks:

@@ -1,0 +1,54 @@
+"""Counts of a run of stage 1: those of one tree, their sums for the manifest, and the line that is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from mcts_utils.search.baselines import SEARCH
+from mcts_utils.search.tree import STATS, Tree, leaves
+
+TOKEN_COUNTS = ("calls", "completions", "prompt_tokens", "completion_tokens")
+TreeTotals = dict[str, float]  # what a finished tree adds to the run's counts
+
+
+def tree_totals(tree: Tree) -> TreeTotals:
+    """Return the tree's counts, the number of its leaves and the sum of their rewards."""
+    ends = leaves(tree)
+    return {**tree.stats, "leaves": len(ends), "reward_sum": sum(leaf.reward for leaf in ends)}
+
+
+def run_totals(
+    trees: Collection[TreeTotals], failed: int, held_out: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the manifest's counts over the finished trees, and the actor's calls and tokens apart from them."""
+    total = {name: sum(tree[name] for tree in trees) for name in (*STATS, "leaves", "reward_sum")}
+    tokens = {name: total.pop(name) for name in TOKEN_COUNTS}
+    reward_sum = total.pop("reward_sum")
+    counts = {
+        "trees": len(trees),
+        "failed": failed,
+        "held_out": held_out,
+        **total,
+        "selections_uct_share": _ratio(total["selections_uct"], total["selections"]),
+        "mean_leaf_reward": _ratio(reward_sum, total["leaves"]),
+    }
+    return counts, tokens
+
+
+def describe(totals: Mapping[str, Any], folder: Path) -> str:
+    """Return the run's summary in one line."""
+    if totals["strategy"] == SEARCH:
+        what = f"UCT decided {totals['selections_uct_share'] or 0:.0%} of {totals.get('selections', 0)} selections"
+    else:
+        spent = totals["tokens"]["completions"]
+        what = f"{totals['strategy']}: {spent} completions, {totals.get('rollouts', 0)} rollouts"
+    return (
+        f"{totals['trees']} trees ({totals['failed']} failed), {totals.get('nodes', 0)} nodes, {what}, "
+        f"mean leaf reward {totals['mean_leaf_reward'] or 0:.3f}, {totals['seconds']:.1f} s: {folder}"
+    )
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None

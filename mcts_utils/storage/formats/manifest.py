@@ -1,0 +1,54 @@
+"""The manifest of a stage's run, and the counts of stage 2 in it. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, UnsetType
+
+from mcts_utils.storage.formats.base import Fields, Sha256, about
+
+VERSION = 1
+
+
+class FileEntry(Fields, frozen=True, kw_only=True):
+    """A file that was read or written."""
+
+    path: Annotated[str, about("relative to the manifest's folder, so that a result can be moved as a whole")]
+    sha256: Annotated[Sha256, about("its hash")]
+
+
+class Manifest(Fields, frozen=True, kw_only=True):
+    """A run of a stage; its outputs are complete."""
+
+    version: Annotated[int, about("1")] = VERSION
+    stage: Annotated[str, about("see above")]
+    code_revision: Annotated[str, about("`git describe` of the checkout, or `unknown`")] = "unknown"
+    settings: Annotated[dict[str, Any], about("all settings and flags, never a key")] = {}
+    inputs: Annotated[list[FileEntry], about("`{path, sha256}`")] = []
+    outputs: Annotated[list[FileEntry], about("`{path, sha256}`")] = []
+    counts: Annotated[dict[str, Any], about("see below")] = {}
+    tokens: Annotated[dict[str, Any], about("see below")] = {}
+    seconds: Annotated[float, about("of this run")] = 0.0
+
+
+class RevisionCounts(Fields, frozen=True, kw_only=True):
+    """Counts of a run of stage 2."""
+
+    trees: Annotated[int, about("trees that worked")] = 0
+    trees_partial: Annotated[int, about("of these, unfinished ones")] = 0
+    trees_failed: Annotated[int, about("trees that failed")] = 0
+    failures: Annotated[list[str], about("a line for each of them")] = []
+    paths: Annotated[int | UnsetType, about("paths of the trees")] = UNSET
+    good_paths: Annotated[int | UnsetType, about("good, optimal: good paths")] = UNSET
+    pairs: Annotated[int | UnsetType, about("of the other types: pairs, equal to `written` + dropped")] = (
+        UNSET
+    )
+    written: Annotated[int, about("rows")]
+    replayed: Annotated[int, about("of these, executed ones")] = 0
+    tasks_written: Annotated[int, about("tasks that have a row")] = 0
+    dropped: Annotated[dict[str, int], about("[reason](revision.md) → number")] = {}
+    verdicts: Annotated[dict[str, int], about("`good`, `bad`, `uncertain`, `unparsed`, `requests`")] = {}
+    repairs_tried: Annotated[int, about("paths that the actor was to continue (`--repair 1`)")] = 0
+    replays: Annotated[int, about("distinct paths that were executed")] = 0
+    env_steps: Annotated[int, about("steps of the environment")] = 0

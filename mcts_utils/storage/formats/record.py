@@ -1,0 +1,165 @@
+"""The rows of stage 2: revision records, and the rows of `--data_type verdicts`. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, UnsetType
+
+from mcts_utils.storage.formats.base import Fields, Label, Prompt, Sha256, about
+from mcts_utils.types import Message, Role, Step
+
+
+class Turn(Fields, frozen=True, kw_only=True):
+    """One turn of a conversation (types.Message)."""
+
+    role: Annotated[Role, about("`system`, `user` or `assistant`")]
+    content: Annotated[str, about("the text")]
+    loss: Annotated[bool, about("the turn is trained")]
+
+    @classmethod
+    def of(cls, message: Message) -> Turn:
+        """Return the turn of a message."""
+        return cls(role=message.role, content=message.content, loss=message.loss)
+
+
+class LogStep(Fields, frozen=True, kw_only=True):
+    """A step of a path as the tree has it."""
+
+    action: Annotated[str, about("what was sent to the environment")]
+    observation: Annotated[str, about("the answer")]
+    reward: Annotated[float, about("score of the episode after the step")]
+
+    @classmethod
+    def of(cls, step: Step) -> LogStep:
+        """Return what the log has of a step."""
+        return cls(action=step.action, observation=step.observation, reward=step.reward)
+
+
+class RowTask(Fields, frozen=True, kw_only=True):
+    """The task of a row."""
+
+    env: Annotated[str, about("environment")]
+    index: Annotated[int, about("the server's index")]
+    id: Annotated[str, about("from the task's content")]
+
+
+class NodeVerdict(Fields, frozen=True, kw_only=True):
+    """A verdict on one step of the bad path."""
+
+    node: Annotated[int, about("id of the node")]
+    label: Annotated[Label, about("`good`, `bad` or `uncertain`")]
+    reason: Annotated[str, about("what the judge gave")]
+
+
+class Rewards(Fields, frozen=True, kw_only=True):
+    """Final rewards, in [0, 1]."""
+
+    good: Annotated[float, about("of the good path")]
+    record: Annotated[float, about("of the executed record")]
+    bad: Annotated[float | UnsetType, about("of the bad path (pairs)")] = UNSET
+    rejected: Annotated[float | UnsetType, about("of the executed bad path (preference)")] = UNSET
+
+
+class Replay(Fields, frozen=True, kw_only=True):
+    """What the execution of a record gave."""
+
+    exact: Annotated[Literal[True] | None, about("true; null if it was not executed")]
+    env_steps: Annotated[int, about("steps that were executed; 0 if none")]
+    final_observation: Annotated[str, about("the answer to the last step, which no message holds")]
+    final_observation_rejected: Annotated[
+        str | UnsetType, about("the same of the rejected conversation (preference)")
+    ] = UNSET
+
+
+class Lineage(Fields, frozen=True, kw_only=True):
+    """Where a record comes from. Pairs are the records with a bad path: revision, direct and preference."""
+
+    tree: Annotated[str, about("the tree's file")]
+    tree_sha256: Annotated[Sha256, about("its hash")]
+    task: Annotated[RowTask, about("`env`, `index`, `id`")]
+    good_leaf: Annotated[int, about("node id of the good path's end")]
+    rewards: Annotated[Rewards, about("`good`, `record`; of pairs also `bad`; of preference also `rejected`")]
+    prompt: Annotated[Prompt, about("`full` or `brief`")]
+    prompt_sha256: Annotated[Sha256, about("hash of the agent's and the judge's system texts")]
+    seed: Annotated[int, about("`SEED`")]
+    replay: Annotated[Replay, about("see below")]
+    fork: Annotated[int | UnsetType, about("pairs: last node that both paths pass")] = UNSET
+    fork_step: Annotated[int | UnsetType, about("pairs: the number of steps that they share")] = UNSET
+    bad_leaf: Annotated[int | UnsetType, about("pairs: node id of the bad path's end")] = UNSET
+    cut: Annotated[
+        int | Literal["none"] | UnsetType,
+        about(
+            "revision, direct: node of the last bad step that is kept; `none` where no bad step was found and the cut "
+            "is the end of the path (`direct`: always the node of the last step)"
+        ),
+    ] = UNSET
+    cut_step: Annotated[
+        int | UnsetType, about("revision, direct: its place among the bad path's steps, from 0")
+    ] = UNSET
+    verdicts: Annotated[
+        list[NodeVerdict] | UnsetType,
+        about("revision, direct: `{node, label, reason}`, in the order of the path"),
+    ] = UNSET
+    kept: Annotated[
+        list[int] | UnsetType,
+        about("good, optimal: places of the steps of the tree's path that are left, from 0"),
+    ] = UNSET
+
+
+class RecordRow(Fields, frozen=True, kw_only=True):
+    """A record. A preference row has `prompt`, `chosen` and `rejected` in place of `messages`."""
+
+    kind: Annotated[str, about("`revision` (of `centric`), `good`, `direct`, `optimal` or `preference`")]
+    task_num: Annotated[int, about("the server's index")]
+    task_description: Annotated[str, about("the opening")]
+    prompt: Annotated[list[Turn] | UnsetType, about("preference: the shared beginning up to the fork")] = (
+        UNSET
+    )
+    chosen: Annotated[list[Turn] | UnsetType, about("preference: the good way on")] = UNSET
+    rejected: Annotated[list[Turn] | UnsetType, about("preference: the bad way on, without loss")] = UNSET
+    messages: Annotated[
+        list[Turn] | UnsetType,
+        about("`{role, content, loss}`, from the system turn to the last assistant turn"),
+    ] = UNSET
+    revise: Annotated[str, about("the revision signal's turn (`revision`, `direct`); empty otherwise")] = ""
+    revise_feedback: Annotated[str, about("the reason of the verdict at the cut")] = ""
+    high_log: Annotated[
+        list[LogStep], about("the good path as the tree has it: `{action, observation, reward}`")
+    ]
+    low_log: Annotated[list[LogStep], about("the bad path as the tree has it")]
+    revise_log: Annotated[
+        list[Turn] | UnsetType, about("the same as `messages`; only with `--reference_fields 1`")
+    ] = UNSET
+    lineage: Annotated[Lineage, about("where the row comes from, see below")]
+
+    def __post_init__(self) -> None:
+        if self.messages is UNSET and UNSET in (self.prompt, self.chosen, self.rejected):
+            raise ValueError("neither `messages` nor `prompt`, `chosen` and `rejected`")
+
+    @property
+    def conversations(self) -> list[list[Turn]]:
+        """Return the conversations: one, or the chosen and the rejected one."""
+        if self.messages is not UNSET:
+            return [self.messages]
+        return [[*(self.prompt or []), *(side or [])] for side in (self.chosen, self.rejected)]
+
+
+class VerdictLineage(Fields, frozen=True, kw_only=True):
+    """Where a verdict row comes from."""
+
+    tree: Annotated[str, about("the tree's file")]
+    tree_sha256: Annotated[Sha256, about("its hash")]
+    task: Annotated[RowTask, about("`env`, `index`, `id`")]
+    node: Annotated[int, about("the step's node")]
+    label: Annotated[Label, about("the verdict on it")]
+
+
+class VerdictRow(Fields, frozen=True, kw_only=True):
+    """A verdict as a training row."""
+
+    kind: Annotated[Literal["verdict"], about("`verdict`")] = "verdict"
+    task_num: Annotated[int, about("the server's index")]
+    task_description: Annotated[str, about("the opening")]
+    messages: Annotated[list[Turn], about("the judge's question, and the answer with loss on it")]
+    lineage: Annotated[VerdictLineage, about("where the row comes from, see below")]
