@@ -1,11 +1,20 @@
-"""What a person sees of a long run: a bar on a terminal, elsewhere (a log) one line every ten seconds."""
+"""What a person sees of a command: its progress, its errors as one line, its exit code.
+
+Progress is a bar on a terminal, elsewhere (a log) one line every ten seconds.
+"""
 
 from __future__ import annotations
 
+import argparse
+import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
 
 from tqdm import tqdm
+
+from mcts_utils.types import ActorError, EnvError, InputError
 
 LINE_SECONDS = 10.0
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
@@ -42,3 +51,34 @@ class Progress(tqdm):
             self.disable = True
             self._decr_instances(self)
         super().close()
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, if it parses within `run_command`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def run_command(name: str, work: Callable[[], int | None], if_interrupted: str = "interrupted") -> int:
+    """Do the work of a command, in the main thread, and return its exit code. SIGTERM ends it as Ctrl-C does.
+
+    Returns:
+        what `work` returns (None: 0); 2 after bad input, or if a server, a model or a file cannot be used, with one
+        line on standard error; 130 after Ctrl-C, with the line `if_interrupted`.
+    """
+    earlier = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return work() or 0
+    except (InputError, EnvError, ActorError, OSError) as error:
+        code, line = 2, " ".join(str(error).split())
+    except KeyboardInterrupt:
+        code, line = 130, if_interrupted
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    print(f"{name}: {line}", file=sys.stderr)
+    return code
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

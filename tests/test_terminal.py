@@ -11,6 +11,11 @@ import sys
 import termios
 from pathlib import Path
 
+import pytest
+
+from mcts_utils.terminal import Parser, run_command
+from mcts_utils.types import InputError
+
 ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 from mcts_utils.terminal import Progress
@@ -47,3 +52,27 @@ def test_a_terminal_gets_a_bar():
         pass  # the other end is closed
     os.close(ours)
     assert b"\rsearch: 100%" in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("ITERA must be\nat least 1: 0"), 2, "tool: ITERA must be at least 1: 0\n"),
+        (FileNotFoundError(2, "No such file or directory", "x.json"), 2, "tool: [Errno 2] No such file"),
+        (KeyboardInterrupt(), 130, "tool: stopped\n"),
+        (None, 0, ""),
+    ],
+)
+def test_a_command_ends_with_one_line_and_an_exit_code(error, code, line, capsys):
+    def work() -> None:
+        if error:
+            raise error
+
+    assert run_command("tool", work, "stopped") == code
+    said = capsys.readouterr().err
+    assert said.startswith(line) and said.count("\n") == bool(line)
+
+
+def test_a_parsers_errors_are_one_line_too(capsys):
+    assert run_command("tool", lambda: len(vars(Parser().parse_args(["--x"])))) == 2
+    assert capsys.readouterr().err == "tool: unrecognized arguments: --x\n"

@@ -16,10 +16,10 @@ from pathlib import Path
 from mcts_utils.bench import scenarios
 from mcts_utils.bench.scenarios import EndpointLoad, SearchSize
 from mcts_utils.bench.table import Figures, summary, table
-from mcts_utils.executors.threads import sigterm_as_interrupt
 from mcts_utils.storage.files import write_json
 from mcts_utils.storage.manifest import code_revision
-from mcts_utils.types import ActorError, EnvError, InputError
+from mcts_utils.terminal import run_command
+from mcts_utils.types import InputError
 
 PARTS = ("slots_16", "slots_64", "auto", "revision", "public", "descent", "serial", "serial_reference")
 SERIAL_ITERA = 4  # iterations of the reference's setting
@@ -101,16 +101,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit code."""
-    sigterm_as_interrupt()
-    try:
-        run(parse_args(argv))
-    except (InputError, EnvError, ActorError, OSError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bench: stopped", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("bench", lambda: run(parse_args(argv)), "stopped")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mcts_utils.tables import NONE, text_row
+
 Figures = dict[str, Any]
 # Summary field -> (part, figure).
 FIELDS = {
@@ -56,15 +58,17 @@ def _ratio(part: float | None, whole: float | None, digits: int) -> float | None
 
 def table(found: dict[str, Figures], fields: Figures) -> str:
     """Return the summary with its targets, then all figures by part."""
-    lines = [f"{'figure':28}{'measured':>12}   target"]
+    row = text_row(28, 12)
+    lines = [row("figure", ["measured"]) + "   target"]
     for name in (*FIELDS, "bytes_vs_reference", "peak_rss_mb", "speedup_vs_serial", "speedup_vs_reference"):
-        lines.append(f"{name:28}{_shown(fields[name]):>12}   {TARGETS.get(name, '')}".rstrip())
-    lines += ["", f"{'by part':28}" + "".join(f"{name:>18}" for name in found)]
-    for row in ROWS:
-        if any(row in figures for figures in found.values()):
-            lines.append(f"{row:28}" + "".join(f"{_shown(f.get(row)):>18}" for f in found.values()))
+        lines.append(f"{row(name, [_shown(fields[name])])}   {TARGETS.get(name, '')}".rstrip())
+    row = text_row(28, 18)
+    lines += ["", row("by part", found)]
+    for name in ROWS:
+        if any(name in figures for figures in found.values()):
+            lines.append(row(name, [_shown(figures.get(name)) for figures in found.values()]))
     return "\n".join(lines)
 
 
 def _shown(value: Any) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,1 +1,1 @@
-"""What people look at: tables of a whole round."""
+"""Tables and figures over finished runs. Reports read files; they run no stage."""

@@ -23,10 +23,12 @@ from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.evaluation import metrics
 from mcts_utils.executors.threads import run_tasks
-from mcts_utils.prompts import judge_messages, parse_verdict
+from mcts_utils.prompts import judge_messages
+from mcts_utils.revision.judge import parse_verdict
 from mcts_utils.rollouts.episode import run_episode
 from mcts_utils.servers.textcraft.world import Session, World, load_world
 from mcts_utils.storage.files import write_json
+from mcts_utils.tables import percent
 from mcts_utils.terminal import Progress
 from mcts_utils.tiny_actor import make
 from mcts_utils.tiny_actor.demonstrations import ScriptedPlayer, oracle_verdict, refused
@@ -152,11 +154,6 @@ def measure(folder: Path, with_judge: bool) -> dict[str, Any]:
     return measured
 
 
-def percent(value: float | None) -> str:
-    """Return a share as a percentage, or "-"."""
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
 def render_card(base: dict[str, Any], model: dict[str, Any], config: dict[str, Any], parameters: int) -> str:
     """Return the model card, from measured numbers and the constants of make.py."""
     before, after, judge = base["skill"], model["skill"], model["judge"]
@@ -193,8 +190,7 @@ def render_card(base: dict[str, Any], model: dict[str, Any], config: dict[str, A
 
 def success_text(skill: dict[str, Any]) -> str:
     """Return a success rate with its interval and n."""
-    low, high = skill["ci95"]
-    return f"{percent(skill['success_rate'])} ({100 * low:.1f} to {100 * high:.1f}, n = {skill['n']})"
+    return percent(skill["success_rate"], skill["ci95"]).removesuffix(")") + f", n = {skill['n']})"
 
 
 def main() -> int:

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.storage import files
+from mcts_utils.terminal import Parser, run_command
 from mcts_utils.training import corpus, dataset
 from mcts_utils.training.dataset import Conversation
-from mcts_utils.training.job import Parser
 from mcts_utils.types import InputError, Message
 
 SHAREGPT = {"user": "human", "assistant": "gpt"}
@@ -106,16 +105,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--output", required=True)
-    try:
-        args = parser.parse_args(argv)
-        found = list(conversations(args.data))
-        if not found:
-            raise InputError(f"--data {' '.join(args.data)}: no row")
-        rows, advice = export(found, args.format)
-        files.write_jsonl(args.output, rows)
-    except InputError as error:
-        print(f"export.py: {error}", file=sys.stderr)
-        return 2
+    return run_command("export.py", lambda: write_export(parser.parse_args(argv)))
+
+
+def write_export(args: argparse.Namespace) -> None:
+    """Write the file and print what is in it; raise InputError if there is no row or a row cannot be read."""
+    found = list(conversations(args.data))
+    if not found:
+        raise InputError(f"--data {' '.join(args.data)}: no row")
+    rows, advice = export(found, args.format)
+    files.write_jsonl(args.output, rows)
     kinds = ", ".join(f"{count} {kind}" for kind, count in dataset.count_kinds(found).items())
     turns = sum(conversation.trained_turns for conversation in found)
     print(
@@ -123,8 +122,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if args.format == "llamafactory":
         print(f"dataset_info.json: {json.dumps(dataset_info(Path(args.output)))}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,10 +9,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mcts_utils.storage import files as storage_files
 from mcts_utils.storage import manifest as storage_manifest
+from mcts_utils.terminal import Parser
 from mcts_utils.training import checkpoint
 from mcts_utils.training.corpus import Corpus, DataMix
 from mcts_utils.training.lr_schedule import Schedule
@@ -64,13 +65,6 @@ class TrainingJob:
             "template": storage_files.sha256_file(TEMPLATE),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that raises InputError, so that errors print as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
 
 
 def parse(description: str, argv: Sequence[str] | None) -> tuple[TrainingJob, bool]:

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.storage import files
+from mcts_utils.terminal import Parser, run_command
 from mcts_utils.training import checkpoint, corpus, dataset, launcher, loss_mask
 from mcts_utils.training.chat_format import encode
 from mcts_utils.training.corpus import Corpus, DataMix
-from mcts_utils.training.job import Parser, TrainingJob, write_inputs
+from mcts_utils.training.job import TrainingJob, write_inputs
 from mcts_utils.training.lr_schedule import Schedule
 from mcts_utils.training.row_filter import EncodedRow, RowFilter
 from mcts_utils.training.settings import CONFIGS, TrainSettings
@@ -152,19 +153,14 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     parser.add_argument("--model_dir", required=True)
     parser.add_argument("--config", choices=sorted(CONFIGS))
     parser.add_argument("--html", help="write a page in place of the terminal's colours")
-    try:
+
+    def work() -> None:
         args = parser.parse_args(argv)
         title, shown = preview(args, os.environ if environ is None else environ)
-    except InputError as error:
-        print(f"preview.py: {error}", file=sys.stderr)
-        return 2
-    if args.html:
-        Path(args.html).write_text(loss_mask.to_html(title, shown), encoding="utf-8")
-        print(f"preview.py: {title}: {'; '.join(item.caption for item in shown)}: {args.html}")
-    else:
-        sys.stdout.write(loss_mask.to_ansi(title, shown))
-    return 0
+        if args.html:
+            Path(args.html).write_text(loss_mask.to_html(title, shown), encoding="utf-8")
+            print(f"preview.py: {title}: {'; '.join(item.caption for item in shown)}: {args.html}")
+        else:
+            sys.stdout.write(loss_mask.to_ansi(title, shown))
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_command("preview.py", work)

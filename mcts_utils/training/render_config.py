@@ -1,6 +1,7 @@
 """Render TrainSettings as the text of an XTuner config, from the template base.py.in.
 
-    .venv/bin/python -m mcts_utils.training.render_config     writes the committed configs again
+    .venv/bin/python xtuner_config/render.py NAME     prints a config
+    .venv/bin/python xtuner_config/render.py          writes the committed ones again
 
 A rendered config needs nothing of this package: `xtuner train CONFIG` takes it once its model and data lines name
 existing files (for DPO, pairs in tokens as train.py writes them). In the template `@name@` stands for a value and
@@ -9,15 +10,29 @@ existing files (for DPO, pairs in tokens as train.py writes them). In the templa
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mcts_utils.training.settings import CONFIGS, WARMUP_RATIO, TrainSettings
+from mcts_utils.training.settings import (
+    CONFIGS,
+    LLAMA3_8B,
+    LLAMA3_8B_QLORA,
+    TINY_ACTOR,
+    WARMUP_RATIO,
+    TrainSettings,
+)
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "xtuner_config"
 TEMPLATE = CONFIG_FOLDER / "base.py.in"
+COMMITTED = (
+    TINY_ACTOR.name,
+    LLAMA3_8B.name,
+    LLAMA3_8B_QLORA.name,
+)  # to be read; the others render on request
 PLACEHOLDER = re.compile(r"@(\w+)@")
 SOURCE = re.compile(r" *@(\w+)#@")
 
@@ -106,8 +121,16 @@ def _source(text: str | None) -> str:
     return f"  # {text}" if text else ""
 
 
-if __name__ == "__main__":
-    for config in CONFIGS.values():
-        target = CONFIG_FOLDER / f"{config.name}.py"
-        target.write_text(render(config, config.model, "train.jsonl"), encoding="utf-8")
-        print(f"xtuner_config/{target.name}")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the config NAME, or write those of COMMITTED again and print their paths; return exit code 0."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name", nargs="?", metavar="NAME", choices=CONFIGS, help="the config to print")
+    args = parser.parse_args(argv)
+    for config in (CONFIGS[name] for name in ([args.name] if args.name else COMMITTED)):
+        text = render(config, config.model, "train.jsonl")
+        if args.name:
+            sys.stdout.write(text)
+        else:
+            (CONFIG_FOLDER / f"{config.name}.py").write_text(text, encoding="utf-8")
+            print(f"xtuner_config/{config.name}.py")
+    return 0

@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import httpx
+import requests
 from transformers import AutoTokenizer
 
+from mcts_utils.terminal import Parser, run_command
 from mcts_utils.training.chat_format import prompt_ids
-from mcts_utils.training.job import Parser
 from mcts_utils.training.settings import CONFIGS
 from mcts_utils.types import InputError, Message
 
@@ -65,15 +66,15 @@ def tokenized(base_url: str, messages: Sequence[Message]) -> list[int]:
         InputError: if the endpoint does not answer, or not with token ids.
     """
     root = base_url.rstrip("/").removesuffix("/v1")
-    body = {
+    body: Any = {
         "messages": [{"role": m.role, "content": m.content} for m in messages],
         "add_generation_prompt": True,
     }
     try:
-        answer = httpx.post(f"{root}/tokenize", json=body, timeout=TIMEOUT_SECONDS)
+        answer = requests.post(f"{root}/tokenize", json=body, timeout=TIMEOUT_SECONDS)
         answer.raise_for_status()
         return list(answer.json()["tokens"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise InputError(f"--base_url {base_url}: no answer to POST /tokenize ({error})") from error
 
 
@@ -82,17 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_dir", required=True)
     parser.add_argument("--base_url", required=True)
-    try:
+
+    def work() -> int:
         args = parser.parse_args(argv)
         found = differences(args.model_dir, args.base_url)
-    except InputError as error:
-        print(f"tokenizer_check.py: {error}", file=sys.stderr)
-        return 2
-    for line in found:
-        print(f"tokenizer_check.py: {line}", file=sys.stderr)
-    if not found:
-        print(f"tokenizer_check.py: {len(PROBES)} conversations get the tokens that are trained, id by id")
-    return 1 if found else 0
+        for line in found:
+            print(f"tokenizer_check.py: {line}", file=sys.stderr)
+        if not found:
+            print(
+                f"tokenizer_check.py: {len(PROBES)} conversations get the tokens that are trained, id by id"
+            )
+        return 1 if found else 0
+
+    return run_command("tokenizer_check.py", work)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,16 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from transformers import AutoTokenizer
 
 from mcts_utils.storage import files, manifest
+from mcts_utils.terminal import run_command
 from mcts_utils.training import checkpoint, corpus, launcher, lora_merge, preflight
 from mcts_utils.training.job import (
     TrainingJob,
@@ -252,26 +252,15 @@ def finish(
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Run stage 3; return the exit code. SIGTERM is handled like Ctrl-C, so that the trainer ends too."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        job, prepare = parse(__doc__ or "", argv)
-        print(f"train.py: {run_job(job, prepare, os.environ if environ is None else environ)}")
-        return 0
-    except InputError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    except TrainingFailed as error:
-        print(f"{error}\ntrain.py: training failed", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("train.py: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
+    """Run stage 3; return the exit code."""
 
+    def work() -> int:
+        try:
+            job, prepare = parse(__doc__ or "", argv)
+            print(f"train.py: {run_job(job, prepare, os.environ if environ is None else environ)}")
+            return 0
+        except TrainingFailed as error:
+            print(f"{error}\ntrain.py: training failed", file=sys.stderr)
+            return 1
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_command("train.py", work, "interrupted; the same command continues from the last checkpoint")

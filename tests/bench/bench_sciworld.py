@@ -11,12 +11,12 @@ import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+from tests.helpers.http_client import HttpClient
 
 FIRST_GAMES = (0, 30, 60, 120, 660, 1396, 1416, 1436, 2936, 3236, 4136, 4168, 4240, 4365, 4615)
 
 
-def play(client: httpx.Client, number: int, index: int, actions: list[str]) -> tuple[int, float]:
+def play(client: HttpClient, number: int, index: int, actions: list[str]) -> tuple[int, float]:
     """Steps taken and the seconds that they took."""
     client.post("/reset", json={"id": number, "data_idx": index})
     began = time.perf_counter()
@@ -29,7 +29,7 @@ def play(client: httpx.Client, number: int, index: int, actions: list[str]) -> t
 
 
 def round_of(
-    clients: list[httpx.Client], numbers: list[int], games: list[tuple[int, list[str]]], pool
+    clients: list[HttpClient], numbers: list[int], games: list[tuple[int, list[str]]], pool
 ) -> tuple:
     """Steps, and seconds of wall time, of all sessions together on one server."""
     steps, wall = 0, 0.0
@@ -50,14 +50,10 @@ def main() -> None:
     options = parser.parse_args()
     urls = {"ours": options.ours, "other": options.other}
     clients = {
-        name: [httpx.Client(base_url=url, timeout=300, trust_env=False) for _ in range(options.sessions)]
-        for name, url in urls.items()
+        name: [HttpClient(url, timeout=300) for _ in range(options.sessions)] for name, url in urls.items()
     }
     first = clients["ours"][0]
-    games = [
-        (i, first.get("/gold", params={"data_idx": i}).raise_for_status().json()["actions"])
-        for i in FIRST_GAMES
-    ]
+    games = [(i, first.get("/gold", params={"data_idx": i}).json()["actions"]) for i in FIRST_GAMES]
     numbers = {name: [c.post("/create").json()["id"] for c in some] for name, some in clients.items()}
     totals = {name: [0, 0.0] for name in urls}
     with ThreadPoolExecutor(options.sessions) as pool:

@@ -46,6 +46,7 @@ def small(tmp_path_factory):
     return folder / "b", done.stdout
 
 
+@pytest.mark.slow
 def test_every_figure_is_in_the_summary(small):
     folder, _ = small
     found = read_json(folder / "summary.json")
@@ -60,6 +61,7 @@ def test_every_figure_is_in_the_summary(small):
     assert found["settings"]["tasks"] == 2
 
 
+@pytest.mark.slow
 def test_the_figures_agree_with_each_other(small):
     parts = read_json(small[0] / "summary.json")["parts"]
     assert parts["slots_16"]["answers"] == parts["slots_16"]["calls"]
@@ -70,6 +72,7 @@ def test_the_figures_agree_with_each_other(small):
     assert parts["slots_16"]["bytes_per_node"] < parts["slots_16"]["reference_bytes_per_node"] / 5
 
 
+@pytest.mark.slow
 def test_the_table_shows_them(small):
     folder, printed = small
     found = read_json(folder / "summary.json")

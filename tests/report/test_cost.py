@@ -14,17 +14,18 @@ from mcts_utils.report.cost.model import (
     Rates,
     TaskSample,
     TokenUsage,
+    compact_number,
     estimate,
     evaluation_line,
     iteration_line,
-    short,
     table,
     training_line,
 )
-from mcts_utils.report.cost.report import spread
+from mcts_utils.report.cost.report import evenly_spaced
 from mcts_utils.report.cost.sample import read_search
 from mcts_utils.search.tree import new_tree
 from mcts_utils.search.tree_io import tree_to_dict
+from mcts_utils.storage.manifest import write_manifest
 from mcts_utils.types import Task
 
 RATES = Rates(
@@ -104,12 +105,12 @@ def test_the_whole_run_is_the_sum_of_its_parts():
     ],
 )
 def test_three_digits(value, text):
-    assert short(value) == text
+    assert compact_number(value) == text
 
 
 def test_some_ids_evenly():
-    assert spread(list(range(10)), 2) == [0, 5]
-    assert spread([3, 1], 5) == [3, 1]
+    assert evenly_spaced(list(range(10)), 2) == [0, 5]
+    assert evenly_spaced([3, 1], 5) == [3, 1]
 
 
 def test_a_node_is_new_to_a_prefix_cache_once_and_only_if_something_was_asked_behind_it(tmp_path: Path):
@@ -121,7 +122,7 @@ def test_a_node_is_new_to_a_prefix_cache_once_and_only_if_something_was_asked_be
     folder = tmp_path / "mcts_result/textcraft/x"
     folder.mkdir(parents=True)
     (folder / "search_results_7.json").write_text(json.dumps(tree_to_dict(tree)), encoding="utf-8")
-    (folder / "manifest.json").write_text('{"tokens": {"completion_tokens": 8}}', encoding="utf-8")
+    write_manifest(folder / "manifest.json", "search", {}, [], [], {}, {"completion_tokens": 8}, 1.0)
     new, per_token = read_search(tmp_path, "textcraft")
     assert per_token == 16 / 8  # four replies of four characters were drawn
     assert new == (10 + 4 + 2) / 2
@@ -130,5 +131,5 @@ def test_a_node_is_new_to_a_prefix_cache_once_and_only_if_something_was_asked_be
 def test_the_arithmetic_is_pure():
     tree = ast.parse((Path(__file__).parents[2] / "mcts_utils/report/cost/model.py").read_text())
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names == {"__future__", "collections.abc", "dataclasses"}
+    assert names == {"__future__", "collections.abc", "dataclasses", "mcts_utils.tables"}
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]

@@ -6,18 +6,19 @@ import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path as File
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from mcts_utils.prompts import WAIT_ACTION, WAIT_OBSERVATION, reply_text
-from mcts_utils.report.data.report import main, record_files, stream, tallied
-from mcts_utils.report.data.row_stats import Tally, facts, spread
+from mcts_utils.report.data.report import main, record_files, tally_file
+from mcts_utils.report.data.row_stats import Tally, distribution, row_facts
 from mcts_utils.revision.pairs import Pair, Trajectory
 from mcts_utils.revision.record import Record, Source, to_row
-from mcts_utils.storage.files import read_json, write_json, write_jsonl
+from mcts_utils.storage.files import iter_jsonl, read_json, write_json, write_jsonl
+from mcts_utils.storage.formats.record import RecordRow
 from mcts_utils.types import InputError, Step, Task
 
 SOURCE = Source("search_results_3.json", "0" * 64, "brief", 0)
@@ -44,7 +45,7 @@ def row_of(
     bad: Sequence[str] = (),
     good: Sequence[str] = ("get 1 a", "craft"),
     index: int = 3,
-) -> dict[str, Any]:
+) -> RecordRow:
     """A row as stage 2 writes it."""
     task = Task("textcraft", index, f"textcraft:{index}", "Goal: craft a.")
     whole = path_of(steps_of([*shared, *good]))
@@ -62,7 +63,7 @@ def row_of(
 
 
 def test_what_is_counted_of_a_revision():
-    found = facts(row_of("revision", ["get 1 a"], ["bad x", "bad y"], ["get 1 b", "bad z", "craft"]))
+    found = row_facts(row_of("revision", ["get 1 a"], ["bad x", "bad y"], ["get 1 b", "bad z", "craft"]))
     assert (found.cut_depth, found.shared_prefix, found.bad_prefix, found.good_tail) == (3, 1, 2, 3)
     assert (found.turns, found.acted, found.refused) == (7, 6, 3)
     assert (found.trained, found.trained_refused) == (2, 0)  # the refused step of the tail carries no loss
@@ -72,17 +73,16 @@ def test_what_is_counted_of_a_revision():
 
 def test_refused_actions_that_carry_loss_are_found():
     row = row_of("good", good=["bad x", "get 1 a", "bad end"])
-    for message in row["messages"]:
-        message["loss"] = message["role"] == "assistant"
-    found = facts(row)
+    turns = [structs.replace(turn, loss=turn.role == "assistant") for turn in row.messages or []]
+    found = row_facts(structs.replace(row, messages=turns))
     assert (found.trained, found.trained_refused) == (3, 2)  # the last one's answer is in the lineage alone
     assert (found.cut_depth, found.good_tail) == (None, None)
 
 
 def test_what_is_counted_of_a_preference():
-    found = facts(row_of("preference", ["get 1 a"], ["bad x"], ["get 1 b", "craft"]))
+    found = row_facts(row_of("preference", ["get 1 a"], ["bad x"], ["get 1 b", "craft"]))
     assert (found.turns, found.good_tail, found.trained) == (3, 2, 2)  # the chosen side
-    longer = facts(row_of("preference", ["get 1 a"], ["bad x", "bad x"], ["get 1 b", "craft"]))
+    longer = row_facts(row_of("preference", ["get 1 a"], ["bad x", "bad x"], ["get 1 b", "craft"]))
     assert longer.actions != found.actions and longer.characters > found.characters
 
 
@@ -92,17 +92,17 @@ COUNTS = st.integers(0, 4)
 @given(COUNTS, st.integers(1, 4), st.integers(1, 4))
 def test_lengths_add_up(shared: int, bad: int, good: int):
     row = row_of("revision", ["s"] * shared, ["b"] * bad, ["g"] * good)
-    found = facts(row)
+    found = row_facts(row)
     assert found.cut_depth == shared + bad == (found.shared_prefix or 0) + (found.bad_prefix or 0)
     assert found.turns == found.cut_depth + 1 + (found.good_tail or 0)
     assert found.trained <= found.acted == found.turns - 1
-    assert found.characters == sum(len(message["content"]) for message in row["messages"])
+    assert found.characters == sum(len(turn.content) for turn in row.messages or [])
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), max_size=12))
 def test_duplicates_are_of_the_same_task_or_of_another(rows: list[tuple[str, str]]):
     tally = Tally()
-    base = facts(row_of("good"))
+    base = row_facts(row_of("good"))
     for task, actions in rows:
         tally.add(replace(base, task=task, actions=actions.encode()))
     assert tally.rows == len(rows)
@@ -113,7 +113,7 @@ def test_duplicates_are_of_the_same_task_or_of_another(rows: list[tuple[str, str
 
 @given(st.lists(st.integers(0, 100), min_size=1))
 def test_a_spread_is_in_order(values: list[int]):
-    found = spread(values)
+    found = distribution(values)
     assert found is not None
     assert found["min"] <= found["q25"] <= found["median"] <= found["q75"] <= found["max"]
     assert found["min"] <= found["mean"] <= found["max"]
@@ -121,7 +121,7 @@ def test_a_spread_is_in_order(values: list[int]):
 
 
 def test_nothing_has_no_spread():
-    assert spread([]) is None
+    assert distribution([]) is None
     assert Tally().summary()["cut_depth"] is None
 
 
@@ -137,11 +137,22 @@ def written(folder: File, iteration: int, task: str = "textcraft") -> File:
         none = dict.fromkeys(verdicts, 0)
         counts = {"trees": 5, "written": 1, "dropped": dropped, "verdicts": verdicts if dropped else none}
         inputs = [{"path": "../trees/search_results_3.json", "sha256": ""}]
-        write_json(records / f"{task}_{kind}.manifest.json", {"counts": counts, "inputs": inputs})
-    write_json(run / "trees" / "manifest.json", {"counts": {"trees": 5, "failed": 1, "leaves": 20}})
+        write_json(
+            records / f"{task}_{kind}.manifest.json",
+            {"stage": "revision", "counts": counts, "inputs": inputs},
+        )
+    write_json(
+        run / "trees" / "manifest.json",
+        {"stage": "search", "counts": {"trees": 5, "failed": 1, "leaves": 20}},
+    )
     inputs = [{"path": f"../records/{task}_{kind}.jsonl", "sha256": ""} for kind in ("centric", "good")]
     tokens = {"revision": {"input": 600, "trained": 300}}
-    training = {"inputs": inputs, "tokens": tokens, "counts": {"rows": {"revision": 3, "good": 1}}}
+    training = {
+        "stage": "train",
+        "inputs": inputs,
+        "tokens": tokens,
+        "counts": {"rows": {"revision": 3, "good": 1}},
+    }
     write_json(run / "model" / "manifest.json", training)
     (run / "verified.txt").write_text("x.jsonl: rows 4, exact 3\n")
     return records
@@ -187,11 +198,12 @@ def test_records_without_a_manifest_are_counted(tmp_path: File, capsys: pytest.C
 
 def test_a_file_is_never_in_memory_as_a_whole(tmp_path: File):
     row = row_of("good")
-    row["messages"][1]["content"] = "x" * 10_000
+    system, opening, *others = row.messages or []
+    row = structs.replace(row, messages=[system, structs.replace(opening, content="x" * 10_000), *others])
     write_jsonl(tmp_path / "textcraft_good.jsonl", (row for _ in range(400)))
     tracemalloc.start()
     try:
-        assert tallied(tmp_path / "textcraft_good.jsonl").rows == 400
+        assert tally_file(tmp_path / "textcraft_good.jsonl").rows == 400
         assert tracemalloc.get_traced_memory()[1] < 1_000_000  # the file has four million bytes
     finally:
         tracemalloc.stop()
@@ -200,7 +212,7 @@ def test_a_file_is_never_in_memory_as_a_whole(tmp_path: File):
 def test_lines_are_split_at_newlines_alone(tmp_path: File):
     path = tmp_path / "x.jsonl"
     path.write_text('{"a": "\u2028\x85"}\n\n{"b": 1}\n', encoding="utf-8")
-    assert [number for number, _ in stream(path)] == [1, 3]
+    assert [number for number, _ in iter_jsonl(path)] == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from mcts_utils.evaluation.summary import summarise as score
@@ -20,11 +20,14 @@ from mcts_utils.report.experiment.plots import png
 from mcts_utils.report.experiment.report import main, summarise
 from mcts_utils.report.experiment.tables import document
 from mcts_utils.storage.files import read_json, write_json, write_jsonl
-from mcts_utils.types import Step
+from mcts_utils.storage.formats.base import plain
+from mcts_utils.storage.formats.episode import EpisodeFile
+from mcts_utils.storage.layout import episode_path
+from mcts_utils.types import Step, Task
+from tests.helpers.run_files import PROTOCOL, finished_episode
 
 ROOT = Path(__file__).resolve().parents[2]
 REFUSED = "Could not find stick"
-PROTOCOL: dict[str, Any] = {"task": "textcraft", "temperature": 0.0, "max_steps": 20, "seed": None}
 # What an episode does, as letters: one action each, capitals are refused. "+" at the end: the goal is reached.
 IDLE, LOOP, DIRECT, GOOD = "aBBB", "abab", "cD+", "cde+"
 
@@ -36,34 +39,25 @@ OPENINGS = (
 )
 
 
-def episode(index: int, play: str) -> dict[str, Any]:
-    """An episode file as stage 4 writes it, as far as a report reads it."""
+def episode(index: int, play: str) -> EpisodeFile:
+    """An episode file as stage 4 writes it."""
     reward = float(play.endswith("+"))
-    task = {"env": "textcraft", "index": index, "id": f"textcraft:{index}", "opening": OPENINGS[index % 2]}
+    task = Task("textcraft", index, f"textcraft:{index}", OPENINGS[index % 2])
     steps = [
         Step(f"Action: get {x}", f"get {x}", REFUSED if x.isupper() else f"Got {x}", 0.0)
         for x in play.rstrip("+")
     ]
-    return {
-        "status": "done",
-        "task": task,
-        "steps": [asdict(step) for step in steps],
-        "reward": reward,
-        "end": "done" if reward else "max_steps",
-        "prefix_steps": 0,
-        "prefix_exact": True,
-        "settings": {"prefix": ""},
-    }
+    return finished_episode(task, steps, reward)
 
 
 def evaluated(run: Path, name: str, plays: Sequence[str], mode: str = "main", first: int = 0) -> Path:
     """A finished evaluation of one model."""
     folder = run / "test_result/textcraft" / f"tiny_actor_{name}{'_revise' if mode == 'revise' else ''}"
-    records = [episode(first + i, play) for i, play in enumerate(plays)]
-    for record in records:
-        write_json(folder / f"search_results_{record['task']['index']}.json", record)
+    episodes = [episode(first + i, play) for i, play in enumerate(plays)]
+    for found in episodes:
+        write_json(episode_path(folder, found.task.index), found)
     cost = {"seconds": 10.0, "tokens": {"calls": 4, "prompt_tokens": 100, "completion_tokens": 20}}
-    write_json(folder / "summary.json", {**score(records, {**PROTOCOL, "mode": mode}, {}), **cost})
+    write_json(folder / "summary.json", {**plain(score(episodes, replace(PROTOCOL, mode=mode), {})), **cost})
     manifest(folder / "manifest.json", {})
     return folder
 
@@ -71,7 +65,14 @@ def evaluated(run: Path, name: str, plays: Sequence[str], mode: str = "main", fi
 def manifest(path: Path, counts: dict[str, Any], code: str = "abc1234", **more: Any) -> None:
     """A stage's manifest."""
     tokens = {"calls": 5, "prompt_tokens": 1000, "completion_tokens": 200}
-    found = {"code_revision": code, "settings": {}, "outputs": [], "counts": counts, "tokens": tokens}
+    found = {
+        "stage": "any",
+        "code_revision": code,
+        "settings": {},
+        "outputs": [],
+        "counts": counts,
+        "tokens": tokens,
+    }
     write_json(path, {**found, "seconds": 7.0, **more})
 
 
@@ -84,7 +85,7 @@ def made(run: Path, arm: str, seed: int, iteration: int, cuts: Sequence[int] = (
         folder / "records/textcraft_centric.manifest.json",
         {"pairs": 9, "written": len(rows), "dropped": {"duplicate": 3}},
         settings={"data_type": "centric"},
-        outputs=[{"path": "textcraft_centric.jsonl"}],
+        outputs=[{"path": "textcraft_centric.jsonl", "sha256": ""}],
     )
     manifest(
         folder / "model/manifest.json",
@@ -373,17 +374,18 @@ def test_two_code_revisions_are_both_named(run: Path) -> None:
     assert "not one revision" in document(summary, [])
 
 
-def test_the_readme_shows_the_tables_that_the_command_wrote() -> None:
-    results = (ROOT / "results/experiment.md").read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme[readme.index("## Experiments and results") : readme.index("## The whole run")]
-    tables = re.findall(r"^\*\*(.+)\*\*\n\n((?:\|.*\n)+)", shown, re.MULTILINE)
-    assert len(tables) > 5
-    for title, table in tables:
-        assert f"## {title}\n\n{table}" in results, title
-    for picture in re.findall(r"\]\((results/[^)]+)\)", shown):
-        assert (ROOT / picture).is_file(), picture
+def test_the_pages_show_what_the_command_wrote() -> None:
+    written = (ROOT / "results/experiment.md").read_text(encoding="utf-8")
     summary = read_json(ROOT / "results/summary.json")
+    assert document(summary, [path.name for path in (ROOT / "results").glob("*.png")]) == written
+    titles = re.findall(r"^## (.+)$", written, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    linked = re.findall(r"experiment\.md#([^)\s]+)\)", page)
+    assert len(linked) > 5
+    assert set(linked) <= anchors
+    for picture in re.findall(r"\]\(\.\./(results/[^)#]+)\)", page):
+        assert (ROOT / picture).is_file(), picture
     first = summary["arms"]["agent_r"]["iterations"][0]
     assert {"success_rate", "ci95", "recovery_rate", "repeats", "revision_length", "n"} <= first.keys()
     assert summary["command"] == "bash scripts/experiment.sh"

@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 from mcts_utils.config import settings_from_env
 from mcts_utils.report.judge import agreement
 from mcts_utils.report.judge.agreement import (
-    KINDS,
+    CUT_KINDS,
     TRUTHS,
     VERDICTS,
-    Item,
     JudgedPath,
-    Scored,
-    area,
-    cuts,
+    JudgedStep,
+    ValuedStep,
+    cut_scores,
     kappa,
     mean,
-    score,
+    roc_area,
+    step_scores,
 )
-from mcts_utils.report.judge.evidence import items_of, judged_paths, on_good_paths
-from mcts_utils.report.judge.oracles import Truth, ValueRule, by_plan, by_plans, by_value
-from mcts_utils.report.judge.report import TreeFolder, main, on_purpose
-from mcts_utils.report.judge.sampling import VerdictSampler, draw, question_about
+from mcts_utils.report.judge.evidence import judged_paths, judged_steps, on_good_paths
+from mcts_utils.report.judge.oracles import Truth, ValueRule, planner_truths, truth_of_plans, value_truths
+from mcts_utils.report.judge.report import TreeFolder, main, sampled_verdicts
+from mcts_utils.report.judge.sampling import VerdictSampler, draw_steps, question_about
 from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
 from mcts_utils.search.tree import Tree, backup, new_tree, nodes, path_nodes
 from mcts_utils.search.tree_io import tree_to_dict
@@ -81,7 +81,7 @@ def door(*paths: Sequence[str], index: int = DOOR) -> Tree:
 
 def labels(tree: Tree) -> list[str]:
     """What the planner says, along the tree's only path."""
-    found = by_plan(tree)
+    found = planner_truths(tree)
     return [found[node.id].reason for node in nodes(tree) if node.id in found]
 
 
@@ -104,19 +104,19 @@ def test_the_planner_says_nothing_where_the_world_is_another():
     tree = door(SHORT)
     node = tree.root.children[0].children[0]
     node.obs = "Crafted 9 minecraft:crimson_planks"
-    assert list(by_plan(tree)) == [tree.root.children[0].id]  # the step before it
+    assert list(planner_truths(tree)) == [tree.root.children[0].id]  # the step before it
     tree = door(SHORT)
     tree.task = Task(
         "textcraft", 0, "textcraft:0", "Crafting commands:\ncraft 1 a using 1 b\n\nGoal: craft a."
     )
-    assert by_plan(tree) == {}
+    assert planner_truths(tree) == {}
 
 
 def test_a_plan_that_is_lost_or_found():
     plan = ("stick", "bow")
-    assert by_plans(None, None, set()) is None
-    assert by_plans(plan, None, set()) == Truth("bad", "no plan")
-    assert by_plans(None, plan, set()) == Truth("good", "nearer")
+    assert truth_of_plans(None, None, set()) is None
+    assert truth_of_plans(plan, None, set()) == Truth("bad", "no plan")
+    assert truth_of_plans(None, plan, set()) == Truth("good", "nearer")
 
 
 @settings(max_examples=40)
@@ -135,7 +135,7 @@ def test_the_planners_own_steps_are_good_after_any_slips(index: int, rng: random
         actions.append(planner.plan(game.inventory)[0].command)
         done = game.step(actions[-1])[2]
     tree = door(actions, index=index)
-    found = by_plan(tree)
+    found = planner_truths(tree)
     along = [found[node.id].label for node in nodes(tree) if node.parent]
     assert len(along) == len(actions)
     assert set(along[own:]) <= {"good"}
@@ -159,7 +159,7 @@ def valued() -> Tree:
 
 def test_the_searchs_values():
     def said(rule: ValueRule) -> dict[int, str]:
-        return {node: truth.label for node, truth in by_value(valued(), rule).items()}
+        return {node: truth.label for node, truth in value_truths(valued(), rule).items()}
 
     assert said(ValueRule()) == {1: "neutral", 2: "bad", 3: "good"}
     assert said(ValueRule(min_visits=1)) == {1: "neutral", 2: "bad", 3: "good", 4: "bad"}
@@ -169,7 +169,9 @@ def test_the_searchs_values():
 
 GROUPS = st.sampled_from("abcd")
 ITEMS = st.lists(
-    st.builds(Item, GROUPS, st.sampled_from(VERDICTS), st.sampled_from(TRUTHS), st.just("r"), st.booleans()),
+    st.builds(
+        JudgedStep, GROUPS, st.sampled_from(VERDICTS), st.sampled_from(TRUTHS), st.just("r"), st.booleans()
+    ),
     min_size=1,
     max_size=30,
 )
@@ -177,8 +179,8 @@ ITEMS = st.lists(
 
 @settings(max_examples=25)
 @given(ITEMS, st.randoms(use_true_random=False))
-def test_the_shares_are_those_of_the_table(items: list[Item], rng: random.Random):
-    found = score(items)
+def test_the_shares_are_those_of_the_table(items: list[JudgedStep], rng: random.Random):
+    found = step_scores(items)
     table = found["confusion"]
     assert sum(sum(row.values()) for row in table.values()) == found["n"] == len(items)
     truly = sum(row["bad"] for row in table.values())
@@ -197,20 +199,20 @@ def test_the_shares_are_those_of_the_table(items: list[Item], rng: random.Random
                 assert -1e-9 <= low <= share["share"] + 1e-9 and share["share"] <= high + 1e-9 <= 1 + 1e-6
         assert (share["share"] is None) == (share["n"] == 0)
     shuffled = rng.sample(items, len(items))
-    assert score(shuffled)["confusion"] == table
-    assert score(shuffled)["kappa"]["kappa"] == pytest.approx(found["kappa"]["kappa"])
+    assert step_scores(shuffled)["confusion"] == table
+    assert step_scores(shuffled)["kappa"]["kappa"] == pytest.approx(found["kappa"]["kappa"])
 
 
 def test_kappa_of_a_judge_who_is_right_and_of_one_who_always_says_the_same():
-    right = [Item(g, v, t, "", True) for g in "ab" for v, t in (("bad", "bad"), ("good", "good"))]
+    right = [JudgedStep(g, v, t, "", True) for g in "ab" for v, t in (("bad", "bad"), ("good", "good"))]
     assert kappa(right)["kappa"] == pytest.approx(1)
-    always = [Item(g, "bad", t, "", True) for g in "ab" for t in ("bad", "good")]
+    always = [JudgedStep(g, "bad", t, "", True) for g in "ab" for t in ("bad", "good")]
     assert kappa(always)["kappa"] == pytest.approx(0)
-    assert kappa([Item("a", "bad", "bad", "", True)])["kappa"] is None
+    assert kappa([JudgedStep("a", "bad", "bad", "", True)])["kappa"] is None
 
 
 SCORES = st.lists(
-    st.builds(Scored, GROUPS, st.sampled_from(VERDICTS), st.integers(0, 4).map(float)),
+    st.builds(ValuedStep, GROUPS, st.sampled_from(VERDICTS), st.integers(0, 4).map(float)),
     min_size=1,
     max_size=30,
 )
@@ -218,8 +220,8 @@ SCORES = st.lists(
 
 @settings(max_examples=25)
 @given(SCORES)
-def test_the_area_counts_pairs(scored: list[Scored]):
-    found = area(scored)
+def test_the_area_counts_pairs(scored: list[ValuedStep]):
+    found = roc_area(scored)
     pairs = [
         (a.value < b.value) + (a.value == b.value) / 2
         for a in scored
@@ -230,19 +232,19 @@ def test_the_area_counts_pairs(scored: list[Scored]):
         assert found["area"] is None
         return
     assert found["area"] == pytest.approx(sum(pairs) / len(pairs))
-    stretched = [Scored(s.group, s.verdict, s.value**3 + 1) for s in scored]
-    assert area(stretched)["area"] == pytest.approx(found["area"])
-    turned = [Scored(s.group, s.verdict, -s.value) for s in scored]
-    assert area(turned)["area"] == pytest.approx(1 - found["area"])
+    stretched = [ValuedStep(s.group, s.verdict, s.value**3 + 1) for s in scored]
+    assert roc_area(stretched)["area"] == pytest.approx(found["area"])
+    turned = [ValuedStep(s.group, s.verdict, -s.value) for s in scored]
+    assert roc_area(turned)["area"] == pytest.approx(1 - found["area"])
 
 
 def test_the_areas_interval_is_about_tasks():
-    even = [Scored(str(i), "bad" if i % 2 else "good", float(i % 7)) for i in range(200)]
-    found = area(even)
+    even = [ValuedStep(str(i), "bad" if i % 2 else "good", float(i % 7)) for i in range(200)]
+    found = roc_area(even)
     low, high = found["ci95"]
     assert low < found["area"] < high and 0.05 < high - low < 0.25
     # The same verdicts ten times over are ten times as many, and no more certain: they are of the same tasks.
-    assert area(even * 10)["ci95"] == pytest.approx([low, high])
+    assert roc_area(even * 10)["ci95"] == pytest.approx([low, high])
     assert (
         mean([("a", 1.0), ("b", 0.0), ("c", 1.0)] * 50)["ci95"]
         == mean([("a", 1.0), ("b", 0.0), ("c", 1.0)])["ci95"]
@@ -258,8 +260,8 @@ def test_the_areas_interval_is_about_tasks():
     )
 )
 def test_every_path_is_cut_in_one_way(paths: list[JudgedPath]):
-    found = cuts(paths)
-    assert sum(found[kind]["hits"] for kind in KINDS) == found["n"] == len(paths)
+    found = cut_scores(paths)
+    assert sum(found[kind]["hits"] for kind in CUT_KINDS) == found["n"] == len(paths)
     gaps = [p.cut - p.error for p in paths if p.cut is not None and p.error is not None]
     assert found["distance"]["n"] == len(gaps)
     if gaps:
@@ -270,7 +272,7 @@ def test_every_path_is_cut_in_one_way(paths: list[JudgedPath]):
 
 def test_a_good_prefix_ends_at_the_first_error():
     tree = door([STEM, CRAFT, PLANKS, PLANKS])
-    items = items_of(tree, {node.id: "bad" for node in nodes(tree) if node.parent}, by_plan(tree))
+    items = judged_steps(tree, {node.id: "bad" for node in nodes(tree) if node.parent}, planner_truths(tree))
     assert [(item.truth, item.clean) for item in items] == [
         ("good", True),
         ("bad", True),
@@ -282,7 +284,7 @@ def test_a_good_prefix_ends_at_the_first_error():
 def test_where_a_path_is_cut():
     bad = [STEM, CRAFT, PLANKS, "dance"]
     tree = door(bad, SHORT)
-    truths = by_plan(tree)
+    truths = planner_truths(tree)
 
     leaf = next(node for node in nodes(tree) if node.action == "dance")
     path = [node.id for node in path_nodes(leaf)[1:]]
@@ -301,7 +303,7 @@ def test_where_a_path_is_cut():
     assert judged_paths(tree, {}, truths) == ([], 0)
 
 
-def forest(folder: Path) -> Path:
+def write_trees(folder: Path) -> Path:
     """Four trees on disk, each with a good and two bad paths."""
     bad = [[CRAFT, LOOK, SURPLUS], [STEM, BUTTON, SURPLUS]]
     for index in (DOOR, DOOR + 1, 3, 250):
@@ -317,7 +319,7 @@ def keep_verdicts(trees: Path, folder: Path) -> int:
     """A strict judge's verdicts on bad paths, as stage 2 keeps them; returns how many there are."""
     count = 0
     for key, tree in TreeFolder([trees], "textcraft").trees():
-        cache = VerdictCache(folder / "verdicts" / f"search_results_{key[1]}.json", "m", "brief")
+        cache = VerdictCache(folder / "verdicts" / f"verdicts_{key[1]}.json", "m", "brief")
         good = on_good_paths(tree)
         for node in nodes(tree):
             if node.parent and node.id not in good:
@@ -330,7 +332,7 @@ def keep_verdicts(trees: Path, folder: Path) -> int:
 
 
 def test_the_command_reads_what_stage_2_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    trees, output = forest(tmp_path / "trees"), tmp_path / "judge.json"
+    trees, output = write_trees(tmp_path / "trees"), tmp_path / "judge.json"
     count = keep_verdicts(trees, tmp_path / "records")
     path = next((tmp_path / "records" / "verdicts").iterdir())
     data = read_json(path)
@@ -356,7 +358,7 @@ def test_the_command_reads_what_stage_2_kept(tmp_path: Path, capsys: pytest.Capt
 
 def test_other_environments_have_no_planner(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write_json(tmp_path / "trees" / "search_results_0.json", tree_to_dict(valued()))
-    cache = VerdictCache(tmp_path / "verdicts" / "search_results_0.json", "m", "full")
+    cache = VerdictCache(tmp_path / "verdicts" / "verdicts_0.json", "m", "full")
     for node in list(nodes(valued()))[1:]:
         question = question_sha256(question_about(valued(), node, "full"))
         cache.put(node.id, question, Verdict("bad" if node.action == "b" else "good", "r", 1, True))
@@ -381,24 +383,24 @@ def test_other_environments_have_no_planner(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_the_drawing_is_halved_nested_and_repeatable(tmp_path: Path):
-    trees = TreeFolder([forest(tmp_path)], "textcraft")
+    trees = TreeFolder([write_trees(tmp_path)], "textcraft")
     passed = {key: on_good_paths(tree) for key, tree in trees.trees()}
 
     def drawn(count: int, seed: int) -> set[tuple[int, int]]:
-        chosen, counts = draw(trees.trees(), count, seed)
+        chosen, counts = draw_steps(trees.trees(), count, seed)
         found = {(key[1], node) for key, ids in chosen.items() for node in ids}
         good = sum(node in passed[key] for key, ids in chosen.items() for node in ids)
         assert (good, len(found) - good) == (counts["on_good_paths"], counts["on_bad_paths_only"])
         return found
 
-    assert len(drawn(8, 0)) == 8 and draw(trees.trees(), 8, 0)[1]["on_good_paths"] == 4
+    assert len(drawn(8, 0)) == 8 and draw_steps(trees.trees(), 8, 0)[1]["on_good_paths"] == 4
     assert drawn(6, 0) < drawn(8, 0) == drawn(8, 0) != drawn(8, 1)
     everything = drawn(1000, 0)
     assert len(everything) == sum(1 for _, tree in trees.trees() for node in nodes(tree) if node.parent)
 
 
 def test_verdicts_on_purpose_are_kept(tmp_path: Path):
-    trees = TreeFolder([forest(tmp_path / "trees")], "textcraft")
+    trees = TreeFolder([write_trees(tmp_path / "trees")], "textcraft")
     told = settings_from_env({"MODEL_NAME": "m", "PROMPT": "brief", "CONCURRENCY": "2"})
     answered = 0
 
@@ -410,12 +412,12 @@ def test_verdicts_on_purpose_are_kept(tmp_path: Path):
         return strict_judge(messages, temperature, seed)
 
     with pytest.raises(ActorError):
-        on_purpose(
+        sampled_verdicts(
             trees, VerdictSampler(told, tmp_path / "asked", lambda _: Scripted(dying)), 12, ValueRule(), 0
         )
     actor = Scripted(strict_judge)
     again = VerdictSampler(told, tmp_path / "asked", lambda _: actor)
-    found = on_purpose(trees, again, 12, ValueRule(), 0)
+    found = sampled_verdicts(trees, again, 12, ValueRule(), 0)
     assert 12 - 5 <= len(actor.asked) < 12
     assert found["requests"] == len(actor.asked)
     assert found["verdicts"]["in_all"] == 12
@@ -426,7 +428,7 @@ def test_verdicts_on_purpose_are_kept(tmp_path: Path):
     def nobody(_: object) -> Scripted:
         raise AssertionError("everything is known")
 
-    third = on_purpose(trees, VerdictSampler(told, tmp_path / "asked", nobody), 12, ValueRule(), 0)
+    third = sampled_verdicts(trees, VerdictSampler(told, tmp_path / "asked", nobody), 12, ValueRule(), 0)
     assert {**third, "requests": 0} == {**found, "requests": 0}
     json.dumps(third, allow_nan=False)
 
@@ -437,7 +439,7 @@ def test_bad_input_is_one_line(
     for name in ("MODEL_DIR", "MODEL_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    trees = forest(tmp_path / "trees")
+    trees = write_trees(tmp_path / "trees")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "search_results_1.json").write_text('{"format"')
     (tmp_path / "none" / "verdicts").mkdir(parents=True)

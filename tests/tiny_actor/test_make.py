@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.tiny_actor import demonstrations as demo
 from mcts_utils.tiny_actor import make
 from mcts_utils.tiny_actor.training import encode
+from tests.helpers import quick_actor
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "tiny_actor"
@@ -120,24 +120,23 @@ def test_the_committed_model_is_small_and_is_what_its_card_says() -> None:
     assert card["base"]["skill"]["success_rate"] > solved + 0.15
 
 
-def test_making_it_again_from_a_seed_gives_a_model_that_loads(tmp_path: Path) -> None:
-    def run(*arguments: str) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mcts_utils.tiny_actor.make",
-            *arguments,
-            "--processes",
-            "1",
-            "--seed",
-            "3",
-        ]
-        subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=300)
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The command in this process; what it trains with are processes of their own."""
+    monkeypatch.setattr(sys, "argv", ["make", *arguments])
+    monkeypatch.setattr(make, "worker", quick_actor.worker)
+    return make.main()
 
-    run("base", "--output", str(tmp_path / "base"), "--tokens", "3000")
-    run("habits", "--base", str(tmp_path / "base"), "--output", str(tmp_path / "model"), "--tokens", "3000")
-    base, model = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("base", "model"))
-    assert any(not a.equal(b) for a, b in zip(base.parameters(), model.parameters(), strict=True))
+
+@pytest.mark.slow
+def test_making_it_again_from_a_seed_gives_a_model_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, model = str(tmp_path / "base"), str(tmp_path / "model")
+    small = ("--tokens", "3000", "--processes", "1", "--seed", "3")
+    assert run(monkeypatch, "base", "--output", base, *small) == 0
+    assert run(monkeypatch, "habits", "--base", base, "--output", model, *small) == 0
+    before, after = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("base", "model"))
+    assert any(not a.equal(b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
     assert json.loads((tmp_path / "model" / "config.json").read_text())["agent_r_prompt"] == "brief"
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     asked = [{"role": "user", "content": "x"}]
@@ -145,10 +144,9 @@ def test_making_it_again_from_a_seed_gives_a_model_that_loads(tmp_path: Path) ->
     assert text == "<|begin|><|user|>x<|end|><|assistant|>"
 
 
-def test_habits_without_a_base_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mcts_utils.tiny_actor.make", "habits", "--base", str(tmp_path / "none")]
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path / "m")], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines() == [f"--base: no model in {tmp_path / 'none'}"]
+def test_habits_without_a_base_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--base", str(tmp_path / "none"), "--output", str(tmp_path / "m"))
+    assert run(monkeypatch, "habits", *where) == 2
+    assert capsys.readouterr().err == f"--base: no model in {tmp_path / 'none'}\n"

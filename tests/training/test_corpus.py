@@ -24,12 +24,7 @@ from mcts_utils.training.dataset import (
 from mcts_utils.training.row_filter import DROP, RowFilter
 from mcts_utils.training.settings import TINY_ACTOR
 from mcts_utils.types import InputError, Message
-from tests.helpers.training_models import preference, record, stage3, tiny_model
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
+from tests.helpers.training_models import preference, record, stage3
 
 
 @pytest.fixture(scope="module")

@@ -24,15 +24,11 @@ from mcts_utils.storage import files
 from mcts_utils.training import checkpoint, launcher, lora_merge, train
 from mcts_utils.training.launcher import TrainingFailed
 from mcts_utils.training.lr_schedule import plan_schedule
-from mcts_utils.training.render_config import render
+from mcts_utils.training.render_config import COMMITTED, render
+from mcts_utils.training.render_config import main as render_main
 from mcts_utils.training.settings import CONFIGS, LLAMA3_8B, TINY_ACTOR
 from mcts_utils.types import InputError
-from tests.helpers.training_models import ROOT, stage3, tiny_model, write_records
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
+from tests.helpers.training_models import ROOT, stage3, write_records
 
 
 @pytest.fixture
@@ -74,6 +70,7 @@ def test_a_failed_training_exits_1_and_leaves_no_model(tiny, records, tmp_path, 
     assert all(word in printed for word in words) and not output.exists()
 
 
+@pytest.mark.slow
 def test_interrupted_it_ends_the_trainer_and_leaves_no_model(tiny, records, tmp_path):
     output, mark = tmp_path / "model", tmp_path / "child"
     os.mkfifo(mark)
@@ -228,16 +225,24 @@ def test_rows_that_cannot_be_trained_are_counted(tiny, records, tmp_path, capsys
 # --- configs and schedule
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+def config_text(name: str) -> str:
+    return render(CONFIGS[name], CONFIGS[name].model, "train.jsonl")
+
+
+@pytest.mark.parametrize("name", COMMITTED)
 def test_the_committed_configs_are_rendered(name):
-    committed = (ROOT / "xtuner_config" / f"{name}.py").read_text(encoding="utf-8")
-    assert committed == render(CONFIGS[name], CONFIGS[name].model, "train.jsonl")
+    assert (ROOT / "xtuner_config" / f"{name}.py").read_text(encoding="utf-8") == config_text(name)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_prints_on_request(name, capsys):
+    assert render_main([name]) == 0
+    assert capsys.readouterr().out == config_text(name)
 
 
 def config_lines(name: str) -> list[str]:
     """The config's lines without the comments that say where a number comes from."""
-    text = (ROOT / "xtuner_config" / f"{name}.py").read_text(encoding="utf-8")
-    return [line.split("  # ")[0] for line in text.splitlines()]
+    return [line.split("  # ")[0] for line in config_text(name).splitlines()]
 
 
 def differing(one: str, other: str) -> list[str]:
@@ -286,7 +291,7 @@ def test_dpo_changes_the_loss_the_data_and_its_numbers():
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_every_number_names_its_source(name):
-    text = (ROOT / "xtuner_config" / f"{name}.py").read_text(encoding="utf-8")
+    text = config_text(name)
     for number in ("max_length", "max_epochs", "batch_size", "accumulative_counts", "lr", "warmup_ratio"):
         assert re.search(rf"^{number} = \S+  # \w", text, re.MULTILINE), number
     settings = replace(CONFIGS[name], lr=1.0, sources={"lr": "the command line"})

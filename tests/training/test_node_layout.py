@@ -25,14 +25,9 @@ from mcts_utils.training.settings import (
     TINY_ACTOR,
 )
 from mcts_utils.types import InputError
-from tests.helpers.training_models import stage3, tiny_model, write_records
+from tests.helpers.training_models import stage3, write_records
 
 LLAMA_8B = ModelSize(weights=8_030_261_248, linear=32 * 102_400, layers=32, hidden=4096, vocabulary=128_256)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
 import pytest
 
 from mcts_utils.storage import files
 from mcts_utils.training import loss_mask, preview
 from mcts_utils.training.chat_format import IGNORED
-from tests.helpers.training_models import ROOT, preference, record, tiny_model
-
-TRAINER = Path(os.environ.get("XTUNER_PYTHON") or ROOT / ".venv-xtuner" / "bin" / "python")
-needs_trainer = pytest.mark.skipif(not TRAINER.is_file(), reason="no trainer: run bash scripts/setup.sh")
+from tests.helpers.training_models import preference, record
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@needs_trainer
+@pytest.mark.trainer
 def test_the_trained_turns_of_a_row_are_marked(tiny, tmp_path, capsys):
     row = record(1, "revision", "webshop")
     row["messages"][1]["content"] = "<script>\x1b[31m red & bad"

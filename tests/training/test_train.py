@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcts_utils.storage import files
 from mcts_utils.training import launcher
+from mcts_utils.training.render_config import render
 from mcts_utils.training.settings import (
     CONFIGS,
     LLAMA3_8B,
@@ -27,35 +27,23 @@ from mcts_utils.training.settings import (
     TINY_DPO,
     TINY_LORA,
 )
+from tests.helpers.ports import reserved_ports
+from tests.helpers.trainer import TRAINER
 from tests.helpers.training_models import (
     ROOT,
-    llama_model,
     preference,
     record,
     sentence,
     stage3,
-    tiny_model,
     write_records,
 )
 
-TRAINER = Path(os.environ.get("XTUNER_PYTHON") or ROOT / ".venv-xtuner" / "bin" / "python")
 SFT = [LLAMA3_8B.name, TINY_ACTOR.name]  # the LoRA configs take the same rows
-needs_trainer = pytest.mark.skipif(not TRAINER.is_file(), reason="no trainer: run bash scripts/setup.sh")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
 def records(tmp_path) -> Path:
     return write_records(tmp_path / "records.jsonl")
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory) -> Path:
-    return llama_model(tmp_path_factory.mktemp("llama"))
 
 
 # --- what is trained is what the actor sees
@@ -82,8 +70,7 @@ for folder in sys.argv[3:]:
     with torch.no_grad():
         logits = model(torch.tensor([rows[0][0]["input_ids"]])).logits[0, -1]
     json.dump({"rows": rows, "logits": logits.tolist()}, open("dump.json", "w"))
-names = [name for name in os.listdir(sys.argv[2]) if name.startswith(("tiny_actor", "llama3"))]
-found = {n[:-3]: Config.fromfile(os.path.join(sys.argv[2], n)).model.type.__name__ for n in names}
+found = {n[:-3]: Config.fromfile(os.path.join(sys.argv[2], n)).model.type.__name__ for n in os.listdir(sys.argv[2])}
 json.dump(found, sys.stdout)
 """
 
@@ -168,20 +155,24 @@ def dumps(tiny, llama, tmp_path_factory) -> dict[str, dict[str, Any]]:
         assert stage3(*where, "--config", name, "--accumulation", 1, "--epochs", 4, "--prepare") == 0
         folders[name] = inputs / f"{name}.partial" / "train"
     environ = launcher.trainer_environ(os.environ, gpus=0)
-    folder_of = ROOT / "mcts_utils" / "training", ROOT / "xtuner_config"
+    configs = inputs / "configs"
+    configs.mkdir()
+    for name, config in CONFIGS.items():
+        (configs / f"{name}.py").write_text(render(config, config.model, "train.jsonl"), encoding="utf-8")
+    folder_of = ROOT / "mcts_utils" / "training", configs
     command = [str(TRAINER), "-c", LOGITS, *map(str, folder_of), *map(str, folders.values())]
     done = subprocess.run(command, cwd=inputs, env=environ, check=True, capture_output=True, text=True)
     found = {name: files.read_json(folder / "dump.json") for name, folder in folders.items()}
     return found | {"configs": json.loads(done.stdout.splitlines()[-1])}
 
 
-@needs_trainer
+@pytest.mark.trainer
 def test_xtuner_loads_every_config(dumps):
     types = {name: "DPO" if "dpo" in name else "SupervisedFinetune" for name in CONFIGS}
     assert dumps["configs"] == types
 
 
-@needs_trainer
+@pytest.mark.trainer
 @pytest.mark.parametrize("name", [TINY_DPO.name, LLAMA3_8B_DPO.name])
 def test_a_preference_compares_the_turns_of_the_agent_alone(name, dumps, tiny, llama):
     tokenizer = AutoTokenizer.from_pretrained(llama if name == LLAMA3_8B_DPO.name else tiny)
@@ -194,7 +185,7 @@ def test_a_preference_compares_the_turns_of_the_agent_alone(name, dumps, tiny, l
     assert rows == []
 
 
-@needs_trainer
+@pytest.mark.trainer
 @pytest.mark.parametrize("name", SFT)
 def test_xtuner_trains_the_tokens_that_the_actor_sees(name, dumps, tiny, llama):
     rows, sources = dumps[name]["rows"], source_messages()
@@ -218,7 +209,7 @@ def test_xtuner_trains_the_tokens_that_the_actor_sees(name, dumps, tiny, llama):
         assert ids[: len(prompt)] == prompt  # the prompt at inference is a prefix of what was trained
 
 
-@needs_trainer
+@pytest.mark.trainer
 @pytest.mark.parametrize("name", SFT)
 def test_the_older_transformers_computes_the_same(name, dumps, tiny, llama):
     ours = AutoModelForCausalLM.from_pretrained(
@@ -242,7 +233,8 @@ def source_messages() -> list[list[dict[str, Any]]]:
 # --- XTuner trains for real
 
 
-@needs_trainer
+@pytest.mark.xdist_group("sft")
+@pytest.mark.trainer
 def test_tiny_actor_is_trained_converted_and_loaded(tiny, records, tmp_path, capsys):
     general, output = tmp_path / "general.json", tmp_path / "model"
     chats = [[("human", "get 2 oak"), ("gpt", sentence(random.Random(n), 6))] for n in range(30)]
@@ -323,26 +315,28 @@ def check_manifest(output: Path) -> None:
         assert files.sha256_file(output / file["path"]) == file["sha256"]
 
 
-@needs_trainer
+@pytest.mark.xdist_group("two_nodes")
+@pytest.mark.trainer
 def test_two_nodes_train_the_gpu_config_and_node_0_converts(llama, tmp_path):
     """Two "nodes" are two process groups of this machine; DeepSpeed ZeRO-2 divides its state among them."""
     data, output = tmp_path / "data.jsonl", tmp_path / "model"
     files.write_jsonl(data, [record(n) for n in range(32)])
     arguments = ["--data", data, "--model_dir", llama, "--output_dir", output, "--config", LLAMA3_8B.name]
     arguments += ["--epochs", 1, "--accumulation", 4, "--dtype", "bfloat16"]
-    several = {"NPROC_PER_NODE": "1", "NNODES": "2", "ADDR": "127.0.0.1", "PORT": str(free_port())}
+    several = {"NPROC_PER_NODE": "1", "NNODES": "2", "ADDR": "127.0.0.1", "PYTHON": sys.executable}
     command = ["bash", str(ROOT / "scripts" / "train.sh"), *map(str, arguments)]
-    nodes = [
-        subprocess.Popen(
-            command,
-            env=os.environ | several | {"NODE_RANK": rank, "PYTHON": sys.executable},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in ("1", "0")
-    ]
-    printed = [node.communicate(timeout=1200)[0] for node in nodes]
+    with reserved_ports(1) as port:
+        nodes = [
+            subprocess.Popen(
+                command,
+                env=os.environ | several | {"NODE_RANK": rank, "PORT": str(port)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in ("1", "0")
+        ]
+        printed = [node.communicate(timeout=1200)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], printed
     assert "node 1 has trained" in printed[0]
     assert "32 rows (32 good), 16 iterations" in printed[1] and "16 iterations are few" in printed[1]
@@ -356,14 +350,8 @@ def test_two_nodes_train_the_gpu_config_and_node_0_converts(llama, tmp_path):
     check_talk(output)
 
 
-def free_port() -> int:
-    """A port that was free a moment ago: torch's launcher wants its number beforehand."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@needs_trainer
+@pytest.mark.xdist_group("dpo")
+@pytest.mark.trainer
 def test_dpo_moves_the_model_from_the_rejected_to_the_chosen(tiny, tmp_path, capsys):
     data, output = tmp_path / "pairs.jsonl", tmp_path / "model"
     files.write_jsonl(data, [preference(n) for n in range(40)])
@@ -376,7 +364,8 @@ def test_dpo_moves_the_model_from_the_rejected_to_the_chosen(tiny, tmp_path, cap
     check_folder(tiny, output)
 
 
-@needs_trainer
+@pytest.mark.xdist_group("lora")
+@pytest.mark.trainer
 def test_lora_is_trained_and_merged(tiny, records, tmp_path, capsys):
     output = tmp_path / "model"
     arguments = ["--data", records, "--model_dir", tiny, "--output_dir", output, "--config", TINY_LORA.name]
@@ -396,7 +385,7 @@ def test_lora_is_trained_and_merged(tiny, records, tmp_path, capsys):
 
 
 @pytest.mark.skipif("SLOW_TESTS" not in os.environ, reason="40 s: SLOW_TESTS=1 runs it")
-@needs_trainer
+@pytest.mark.trainer
 def test_qlora_trains_in_four_bits(llama, records, tmp_path, capsys):
     output = tmp_path / "model"
     arguments = ["--data", records, "--model_dir", llama, "--output_dir", output]

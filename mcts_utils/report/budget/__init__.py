@@ -1,1 +1,1 @@
-"""Search and baselines that spent the same number of completions, compared."""
+"""Compare search strategies that spent the same number of completions."""

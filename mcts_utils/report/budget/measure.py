@@ -1,6 +1,6 @@
-"""What the trees of one folder cost and hold, task by task: calls, solved action sequences, pairs by Eq. 4.
+"""Cost and yield of the trees of one folder, by task: calls, solved action sequences, pairs by Eq. 4.
 
-It reads finished trees of stage 1, whatever strategy made them, and compares nothing: budget.py does.
+It reads finished trees of stage 1, made by any strategy. It compares nothing (report.py does).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from mcts_utils.evaluation.metrics import is_success
-from mcts_utils.revision.pairs import PairRule, candidates, paths, useful_steps
+from mcts_utils.revision.pairs import PairRule, candidate_pairs, paths, useful_steps
 from mcts_utils.search.baselines import SEARCH
 from mcts_utils.search.tree import Tree
 from mcts_utils.search.tree_io import finished_tree
@@ -19,45 +19,47 @@ from mcts_utils.storage.layout import tree_files
 from mcts_utils.types import InputError
 
 COSTS = ("calls", "completions", "prompt_tokens", "completion_tokens", "env_steps", "rollouts")
-ALIKE = ("model_name", "weights", "temp", "max_depth", "max_token_length", "grounding", "goals")
+SAME_SETTINGS = ("model_name", "weights", "temp", "max_depth", "max_token_length", "grounding", "goals")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One tree: what it cost and what it holds."""
+    """Cost and yield of one tree."""
 
-    costs: Mapping[str, int]  # by COSTS
+    costs: Mapping[str, int]  # name in COSTS -> count
     best: float  # reward of the best path, in [0, 1]; 0 without paths
-    lengths: tuple[int, ...]  # steps, but refused ones and looks, of each distinct solved action sequence
-    pairs: int  # of distinct action sequences, that satisfy Eq. 4 and fork before the bad one's end
+    lengths: tuple[
+        int, ...
+    ]  # of each distinct solved action sequence, in steps without refused ones and looks
+    pairs: int  # of distinct action sequences that satisfy Eq. 4 and fork before the bad one ends
 
     @property
     def solved(self) -> float:
-        """1 if a path has the full reward."""
+        """Return 1 if a path has the full reward, else 0."""
         return float(is_success(self.best))
 
     @property
     def solved_paths(self) -> float:
-        """Distinct action sequences that solve the task."""
+        """Return the number of distinct action sequences that solve the task."""
         return float(len(self.lengths))
 
 
 @dataclass(frozen=True)
-class Folder:
-    """One strategy's trees."""
+class StrategyTrees:
+    """The trees of one strategy."""
 
     path: str
     strategy: str
-    how: Mapping[str, Any]  # settings that should be those of the others
-    outcomes: Mapping[str, Outcome]  # by task
+    settings: Mapping[str, Any]  # those that should be the same for all strategies
+    outcomes: Mapping[str, Outcome]  # task -> its tree's outcome
 
 
-def outcome(tree: Tree, rule: PairRule) -> Outcome:
-    """What one tree cost and holds."""
+def tree_outcome(tree: Tree, rule: PairRule) -> Outcome:
+    """Return the cost and yield of one tree."""
     found = paths(tree)
     solved = {path.actions: path for path in found if is_success(path.reward)}
     good = [path for path in found if rule.good(path.reward)]
-    pairs, _ = candidates(good, found, rule, tree.task.env, Random(0))
+    pairs, _ = candidate_pairs(good, found, rule, tree.task.env, Random(0))
     return Outcome(
         {name: tree.stats[name] for name in COSTS},
         max((path.reward for path in found), default=0.0),
@@ -66,38 +68,35 @@ def outcome(tree: Tree, rule: PairRule) -> Outcome:
     )
 
 
-def read_folder(path: str, rule: PairRule) -> Folder:
-    """The trees of one folder.
+def read_folder(path: str, rule: PairRule) -> StrategyTrees:
+    """Read the trees of one folder.
 
     Raises:
-        InputError: none there, one that is not finished, or trees of several strategies or settings.
+        InputError: there is none, one is not finished, or they were made by several strategies or settings.
     """
     outcomes: dict[str, Outcome] = {}
     first: dict[str, Any] | None = None
     for file in tree_files(path, "DIR").values():
         tree = finished_tree(file)
-        named = {name: tree.settings.get(name) for name in ALIKE}
-        how = {
+        settings = {
             "strategy": tree.settings.get("strategy", SEARCH),
-            **named,
+            **{name: tree.settings.get(name) for name in SAME_SETTINGS},
             "prompt": tree.prompt,
             "seed": tree.seed,
         }
-        first = how if first is None else first
-        if changed := [name for name in how if how[name] != first[name]]:
-            raise InputError(
-                f"{file} has {changed[0].upper()}={how[changed[0]]!r}, not {first[changed[0]]!r}"
-            )
-        outcomes[f"{tree.task.env} {tree.task.index} {tree.task.id}"] = outcome(tree, rule)
+        first = settings if first is None else first
+        if changed := next((name for name in settings if settings[name] != first[name]), None):
+            raise InputError(f"{file} has {changed.upper()}={settings[changed]!r}, not {first[changed]!r}")
+        outcomes[f"{tree.task.env} {tree.task.index} {tree.task.id}"] = tree_outcome(tree, rule)
     assert first is not None
-    return Folder(path, first.pop("strategy"), first, outcomes)
+    return StrategyTrees(path, first.pop("strategy"), first, outcomes)
 
 
-def same_tasks(folders: Sequence[Folder]) -> None:
-    """Raises InputError naming the first folder with other tasks than the first one."""
+def check_same_tasks(folders: Sequence[StrategyTrees]) -> None:
+    """Check that all folders have the same tasks; raise InputError naming the first that differs."""
     wanted = folders[0].outcomes.keys()
     for folder in folders[1:]:
-        if other := wanted ^ folder.outcomes.keys():
+        if odd := wanted ^ folder.outcomes.keys():
             raise InputError(
-                f"{folder.path} and {folders[0].path} differ in {len(other)} tasks, such as {sorted(other)[0]}"
+                f"{folder.path} and {folders[0].path} differ in {len(odd)} tasks, such as {sorted(odd)[0]}"
             )

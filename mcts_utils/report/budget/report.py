@@ -1,44 +1,44 @@
-"""What strategies make of the same number of model calls: folders of stage 1 side by side, paired over their tasks.
+"""Search strategies with the same number of model calls: folders of stage 1 compared, paired over their tasks.
 
     python -m mcts_utils.report.budget mcts_result/textcraft/NAME best_of_n/textcraft/NAME [--output budget.json]
 
-The first folder is what the others are compared with. It reads finished trees (mcts_collection.py --strategy) and runs
-nothing. Environment steps are those that a tree recorded: where the server copies sessions, ways back cost none.
+The other folders are compared with the first. It reads finished trees (mcts_collection.py --strategy) and runs no
+search. Environment steps are those that a tree recorded: if the server copies sessions, returning to a node costs none.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.config import Settings
 from mcts_utils.evaluation.metrics import bootstrap_mean, compare_runs, success_rate
-from mcts_utils.report.budget.measure import COSTS, Folder, Outcome, read_folder, same_tasks
-from mcts_utils.report.common import percent
+from mcts_utils.report.budget.measure import COSTS, Outcome, StrategyTrees, check_same_tasks, read_folder
 from mcts_utils.revision.pairs import PairRule
 from mcts_utils.storage.files import write_json
+from mcts_utils.tables import Show, number, percent, text_row
+from mcts_utils.terminal import Parser, run_command
 from mcts_utils.types import InputError
 
 GAINS = ("solved", "solved_paths", "pairs")  # compared task by task
-SHOWN = 24  # characters of a setting
+SHOWN = 24  # characters of a setting's value
 
 
-def summary_of(folder: Folder) -> dict[str, Any]:
-    """The numbers of one strategy."""
-    found = list(folder.outcomes.values())
-    solved = success_rate([one.solved for one in found])
-    best = bootstrap_mean([one.best for one in found])
-    lengths = [length for one in found for length in one.lengths]
-    n = len(found)
+def strategy_summary(folder: StrategyTrees) -> dict[str, Any]:
+    """Return the numbers of one strategy."""
+    outcomes = list(folder.outcomes.values())
+    solved = success_rate([one.solved for one in outcomes])
+    best = bootstrap_mean([one.best for one in outcomes])
+    lengths = [length for one in outcomes for length in one.lengths]
+    n = len(outcomes)
     return {
         "folder": folder.path,
         "strategy": folder.strategy,
         "tasks": n,
-        **{name: sum(one.costs[name] for one in found) for name in COSTS},
-        "solved_tasks": sum(one.solved for one in found),
+        **{name: sum(one.costs[name] for one in outcomes) for name in COSTS},
+        "solved_tasks": sum(one.solved for one in outcomes),
         "solved_share": solved.mean,
         "solved_ci95": solved.ci95,
         "best_reward": best.mean,
@@ -46,14 +46,14 @@ def summary_of(folder: Folder) -> dict[str, Any]:
         "solved_paths": len(lengths),
         "solved_paths_per_task": len(lengths) / n,
         "steps_per_solved_path": sum(lengths) / len(lengths) if lengths else None,
-        "pairs": sum(one.pairs for one in found),
-        "pairs_per_task": sum(one.pairs for one in found) / n,
-        "tasks_with_pairs": sum(one.pairs > 0 for one in found),
+        "pairs": sum(one.pairs for one in outcomes),
+        "pairs_per_task": sum(one.pairs for one in outcomes) / n,
+        "tasks_with_pairs": sum(one.pairs > 0 for one in outcomes),
     }
 
 
-def difference(one: Folder, other: Folder) -> dict[str, Any]:
-    """The other minus the one, task by task: what GAINS names, and how far the budgets are apart."""
+def difference(one: StrategyTrees, other: StrategyTrees) -> dict[str, Any]:
+    """Return `other` minus `one`, paired over tasks, for the measures of GAINS and for the completions spent."""
     tasks = sorted(one.outcomes)
 
     def gaps(value: Callable[[Outcome], float]) -> list[float]:
@@ -75,43 +75,45 @@ def difference(one: Folder, other: Folder) -> dict[str, Any]:
 
 
 def summarise(directories: Sequence[str], rule: PairRule) -> dict[str, Any]:
-    """Everything, by the strategies' names (numbered where several folders have the same).
+    """Return the numbers of all strategies and their differences, by name (numbered if several folders share one).
 
     Raises:
-        InputError: folders that cannot be compared.
+        InputError: the folders cannot be compared.
     """
     folders = [read_folder(path, rule) for path in directories]
-    same_tasks(folders)
-    kinds = [folder.strategy for folder in folders]
+    check_same_tasks(folders)
+    strategies = [folder.strategy for folder in folders]
     names = [
-        kind if kinds.count(kind) == 1 else f"{kind} {kinds[: i + 1].count(kind)}"
-        for i, kind in enumerate(kinds)
+        name if strategies.count(name) == 1 else f"{name} {strategies[: i + 1].count(name)}"
+        for i, name in enumerate(strategies)
     ]
-    values = {name: [folder.how[name] for folder in folders] for name in folders[0].how}
+    settings = {name: [folder.settings[name] for folder in folders] for name in folders[0].settings}
     return {
         "alpha": rule.alpha,
         "beta": rule.beta,
-        "strategies": {name: summary_of(folder) for name, folder in zip(names, folders, strict=True)},
+        "strategies": {name: strategy_summary(folder) for name, folder in zip(names, folders, strict=True)},
         "against": names[0],
         "differences": {
             name: difference(folders[0], folder) for name, folder in zip(names[1:], folders[1:], strict=True)
         },
-        # What old trees did not record is None, and says nothing.
-        "settings_that_differ": {name: all_ for name, all_ in values.items() if len(set(all_) - {None}) > 1},
+        # Old trees did not record every setting: None is unknown, not a difference.
+        "settings_that_differ": {
+            name: values for name, values in settings.items() if len(set(values) - {None}) > 1
+        },
     }
 
 
-def count(name: str) -> Callable[[Mapping[str, Any]], str]:
-    """Text of a whole number."""
+def count(name: str) -> Show:
+    """Return a function that formats a count."""
     return lambda found: f"{found[name]:,.0f}"
 
 
-def mean(name: str) -> Callable[[Mapping[str, Any]], str]:
-    """Text of a mean that may be missing."""
-    return lambda found: "-" if found[name] is None else f"{found[name]:.2f}"
+def mean(name: str) -> Show:
+    """Return a function that formats a mean, which may be missing."""
+    return lambda found: number(found[name])
 
 
-ROWS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+ROWS: tuple[tuple[str, Show], ...] = (
     ("tasks", count("tasks")),
     ("requests", count("calls")),
     ("completions", count("completions")),
@@ -129,23 +131,24 @@ ROWS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The summary for people: one column per strategy, then a line per comparison."""
+    """Return the summary as a table with one column per strategy, then the comparisons."""
     strategies = summary["strategies"]
-    lines = [f"{'':26}" + "".join(f"{name:>26}" for name in strategies)]
+    row = text_row(26, 26)
+    lines = [row("", strategies)]
+    lines += [row(name, map(show, strategies.values())) for name, show in ROWS]
     lines += [
-        f"{name:26}" + "".join(f"{show(one):>26}" for one in strategies.values()) for name, show in ROWS
+        difference_lines(name, summary["against"], found) for name, found in summary["differences"].items()
     ]
-    lines += [compared(name, summary["against"], found) for name, found in summary["differences"].items()]
     for name, values in summary["settings_that_differ"].items():
         shown = ", ".join(
-            f"{who} {str(value)[:SHOWN]}" for who, value in zip(strategies, values, strict=True)
+            f"{strategy} {str(value)[:SHOWN]}" for strategy, value in zip(strategies, values, strict=True)
         )
         lines.append(f"not the same everywhere: {name.upper()}: {shown}")
     return "\n".join(lines)
 
 
-def compared(name: str, against: str, found: Mapping[str, Any]) -> str:
-    """One comparison in four lines."""
+def difference_lines(name: str, against: str, found: Mapping[str, Any]) -> str:
+    """Return one comparison as four lines of text."""
     spent = found["completions"]
     changes = f"{found['gained']:.0f} gained, {found['lost']:.0f} lost, McNemar p = {found['mcnemar_p']:.3g}"
     return "\n".join(
@@ -158,30 +161,29 @@ def compared(name: str, against: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def _gap(found: Mapping[str, Any], times: int = 1, unit: str = "") -> str:
-    low, high = found["ci95"] or (found["difference"],) * 2
-    return f"{times * found['difference']:+.2f}{unit} ({times * low:+.2f} to {times * high:+.2f})"
+def _gap(found: Mapping[str, Any], factor: int = 1, unit: str = "") -> str:
+    """Return a difference with its interval, in a unit that is 1 / `factor` of the value's."""
+    return number(found["difference"], found["ci95"] or (found["difference"],) * 2, "+.2f", factor, unit)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    """Run the command and return its exit code."""
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of search_results_<idx>.json")
     parser.add_argument(
-        "--alpha", type=float, default=Settings.alpha, help="a good path's reward is above it"
+        "--alpha", type=float, default=Settings().alpha, help="a good path's reward is above it"
     )
-    parser.add_argument("--beta", type=float, default=Settings.beta, help="least gap between good and bad")
+    parser.add_argument("--beta", type=float, default=Settings().beta, help="least gap between good and bad")
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    args = parser.parse_args(argv)
-    try:
-        for name in ("alpha", "beta"):
-            if not 0 <= getattr(args, name) <= 1:
-                raise InputError(f"--{name} must be between 0 and 1: {getattr(args, name)}")
-        summary = summarise(args.folders, PairRule(args.alpha, args.beta))
-        print(table(summary))
-        if args.output:
-            write_json(args.output, summary)
-    except (InputError, OSError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("report", lambda: report(parser.parse_args(argv)))
+
+
+def report(args: argparse.Namespace) -> None:
+    """Check the flags, print the table and write the JSON file."""
+    for name in ("alpha", "beta"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise InputError(f"--{name} must be between 0 and 1: {getattr(args, name)}")
+    summary = summarise(args.folders, PairRule(args.alpha, args.beta))
+    print(table(summary))
+    if args.output:
+        write_json(args.output, summary)

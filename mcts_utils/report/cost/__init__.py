@@ -1,1 +1,1 @@
-"""What a whole run will cost, from a sample of tasks."""
+"""Estimate the cost of a whole run from a sample of tasks."""

@@ -1,23 +1,22 @@
-"""The estimate of a dry run of scripts/run_all.sh: scales the sample that it made, prints it.
+"""Cost estimate of a dry run of scripts/run_all.sh, scaled from the sample that it measured.
 
     python -m mcts_utils.report.cost pick webshop http://127.0.0.1:36001 train 2
     python -m mcts_utils.report.cost show SAMPLE_DIR --plan textcraft:374:100 --epochs 3 1 1 ...
 
-`pick` prints how many tasks a split or list holds, and some of them. The arithmetic is
-estimate.py's, the reading sample.py's.
+`pick` prints the number of tasks in a split or list, and the ids of some of them. `show` prints the estimate. The
+arithmetic is in model.py, the reading of files in sample.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mcts_utils.envs.task_ids import choose_ids
-from mcts_utils.report.cost.model import EnvCost, Rates, estimate, short, table
+from mcts_utils.report.cost.model import EnvCost, Rates, compact_number, estimate, table
 from mcts_utils.report.cost.sample import read_sample
-from mcts_utils.types import InputError
+from mcts_utils.terminal import Parser, run_command
 
 CAVEATS = (
     "All iterations take the sample's rates: a higher ALPHA leaves fewer rows, a better model acts in fewer steps.",
@@ -25,32 +24,35 @@ CAVEATS = (
 )
 
 
-def spread(ids: Sequence[int], count: int) -> list[int]:
-    """`count` of the ids, evenly spaced."""
+def evenly_spaced(ids: Sequence[int], count: int) -> list[int]:
+    """Return `count` of the ids, evenly spaced; all of them if there are fewer."""
     count = min(count, len(ids))
-    return [ids[place * len(ids) // count] for place in range(count)]
+    return [ids[i * len(ids) // count] for i in range(count)]
 
 
-def per_tree(plan: EnvCost) -> str:
-    """The measured sample in one line."""
-    s = plan.sample
-    a, b = s.search.times(1 / s.trees), s.revision.times(1 / s.trees)
-    e = s.evaluation.times(1 / s.episodes)
+def sample_text(plan: EnvCost) -> str:
+    """Return the measured sample in one line."""
+    sample = plan.sample
+    search, revision = (usage.times(1 / sample.trees) for usage in (sample.search, sample.revision))
+    episode = sample.evaluation.times(1 / sample.episodes)
+    prompts = search.new + search.cached
     text = (
-        f"{plan.task}: {s.trees} trees, each {a.calls:.0f} calls, {short(a.new + a.cached)} prompt tokens "
-        f"({a.new / max(1.0, a.new + a.cached):.0%} new), {short(a.replies)} reply tokens, {a.env_steps:.0f} steps; "
-        f"its revision {b.calls:.0f} calls, {b.env_steps:.0f} steps, {s.rows / s.trees:.1f} rows"
+        f"{plan.task}: {sample.trees} trees, each {search.calls:.0f} calls, {compact_number(prompts)} prompt tokens "
+        f"({search.new / max(1.0, prompts):.0%} new), {compact_number(search.replies)} reply tokens, "
+        f"{search.env_steps:.0f} steps; its revision {revision.calls:.0f} calls, {revision.env_steps:.0f} steps, "
+        f"{sample.rows / sample.trees:.1f} rows"
     )
-    if s.rows:
-        text += f" of {s.row_tokens / s.rows:.0f} tokens"
-    text += f"; an episode {e.calls:.0f} calls, {short(e.new + e.cached)} prompt tokens"
-    if s.steps_per_second:
-        text += f"; {s.steps_per_second:.0f} environment steps a second"
+    if sample.rows:
+        text += f" of {sample.row_tokens / sample.rows:.0f} tokens"
+    prompts = episode.new + episode.cached
+    text += f"; an episode {episode.calls:.0f} calls, {compact_number(prompts)} prompt tokens"
+    if sample.steps_per_second:
+        text += f"; {sample.steps_per_second:.0f} environment steps a second"
     return text + f". Planned: {plan.train_tasks} trees, {plan.test_tasks} test tasks"
 
 
-def show(args: argparse.Namespace) -> list[str]:
-    """The whole estimate as lines."""
+def estimate_lines(args: argparse.Namespace) -> list[str]:
+    """Return the whole estimate as lines of text."""
     rates = Rates(
         args.tokens_per_second,
         args.prefill_tokens_per_second,
@@ -66,22 +68,19 @@ def show(args: argparse.Namespace) -> list[str]:
         task, train, test = one.split(":")
         sample = read_sample(args.sample / task, task, args.scripted)
         plans.append(EnvCost(task, sample, int(train), int(test)))
-    lines = ["Measured:", *(f"  {per_tree(plan)}" for plan in plans), "", "Assumed (variables):"]
+    lines = ["Measured:", *(f"  {sample_text(plan)}" for plan in plans), "", "Assumed (variables):"]
     lines += [f"  {name}={value:g}, {unit}" for name, value, unit in assumptions(args)]
     lines += ["", *table(estimate(plans, args.epochs, rates, bool(args.base)))]
     lines += ["", *CAVEATS]
     empty = [plan.task for plan in plans if not plan.sample.rows]
     if empty:
-        lines += [
-            "",
-            f"No record came of the sample of {', '.join(empty)}: training there is not in the estimate",
-        ]
-        lines[-1] += "; a larger SAMPLE says more."
+        reason = f"No record came of the sample of {', '.join(empty)}: training there is not in the estimate"
+        lines += ["", f"{reason}; a larger SAMPLE says more."]
     return lines
 
 
 def assumptions(args: argparse.Namespace) -> list[tuple[str, float, str]]:
-    """(variable, value, unit)."""
+    """Return (variable, value, unit) of every assumption."""
     found = [
         ("TOKENS_PER_SECOND", args.tokens_per_second, "reply tokens of the whole endpoint, kept full"),
         ("PREFILL_TOKENS_PER_SECOND", args.prefill_tokens_per_second, "prompt tokens that it has not cached"),
@@ -97,16 +96,16 @@ def assumptions(args: argparse.Namespace) -> list[tuple[str, float, str]]:
 
 
 def positive(text: str) -> float:
-    """A number above 0, for argparse."""
+    """Parse a number above 0, for argparse; raise ValueError otherwise."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError
     return value
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of both commands."""
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     pick = commands.add_parser("pick", help="prints the number of tasks, and some of their ids")
     pick.add_argument("task")
@@ -125,14 +124,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, default in (("overhead_minutes", 0.0), ("general_tokens_per_row", 0.0)):
         add(f"--{name}", type=float, default=default)
     add("--eta", type=positive, default=1.0)
-    args = parser.parse_args(argv)
-    try:
-        if args.command == "pick":
-            ids = choose_ids(args.task, args.url, args.wanted)
-            print(len(ids), ",".join(map(str, spread(ids, args.count))))
-        else:
-            print("\n".join(show(args)))
-    except InputError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return parser
+
+
+def report(args: argparse.Namespace) -> None:
+    """Print some task ids, or the estimate."""
+    if args.command == "pick":
+        ids = choose_ids(args.task, args.url, args.wanted)
+        print(len(ids), ",".join(map(str, evenly_spaced(ids, args.count))))
+    else:
+        print("\n".join(estimate_lines(args)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command("report", lambda: report(command_line().parse_args(argv)))

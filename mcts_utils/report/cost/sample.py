@@ -1,43 +1,51 @@
-"""The sample of a dry run, read: what the stages took for some tasks of one environment. It runs nothing."""
+"""Read the sample of a dry run: the usage of all stages for some tasks of one environment. It runs no stage."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from mcts_utils.evaluation.results import episodes_of, summary_of
 from mcts_utils.report.common import only
 from mcts_utils.report.cost.model import TaskSample, TokenUsage
 from mcts_utils.search.tree import nodes
-from mcts_utils.search.tree_io import load_tree
-from mcts_utils.storage.files import read_json, read_jsonl
+from mcts_utils.search.tree_io import read_tree
+from mcts_utils.storage.files import iter_jsonl_as
+from mcts_utils.storage.formats.record import RecordRow
+from mcts_utils.storage.layout import tree_files
+from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.types import InputError
 
-CHARACTERS = 4.0  # per token, where no reply was counted
+CHARACTERS = 4.0  # per token, if no completion tokens were counted
 
 
 def read_sample(folder: Path, task: str, scripted: bool) -> TaskSample:
-    """What run_all.sh measured on one environment, in the stages' own layout.
+    """Return the usage that run_all.sh measured on one environment.
+
+    Args:
+        folder: folder of the environment, with the outputs of the stages.
+        scripted: no model was waited for, so that the environment's speed can be measured.
 
     Raises:
-        InputError: a stage's output is missing.
+        InputError: an output of a stage is missing.
     """
     search, per_token = read_search(folder, task)
-    manifest = read_json(only(folder, "mcts_result/*/*/manifest.json"))
-    run = manifest["tokens"]["this_run"]
-    steps = run["env_steps"] + run["replayed_steps"]
+    manifest = read_manifest(only(folder, "mcts_result/*/*/manifest.json"))
+    this_run = manifest.tokens["this_run"]
+    steps = this_run["env_steps"] + this_run["replayed_steps"]
     revision, rows, characters = TokenUsage(), 0, 0
     for kind in ("centric", "good"):
-        found = read_json(only(folder, f"records/*_{kind}.manifest.json"))
-        # What a judge's question shares with the last one is not known here: all of it counts as new.
-        revision += _usage(found["tokens"], found["counts"]["env_steps"])
-        for row in read_jsonl(only(folder, f"records/*_{kind}.jsonl")):
+        found = read_manifest(only(folder, f"records/*_{kind}.manifest.json"))
+        # The prefix that a judge's question shares with an earlier one is not known: all tokens count as new.
+        revision += _usage(found.tokens, found.counts["env_steps"])
+        for row in iter_jsonl_as(only(folder, f"records/*_{kind}.jsonl"), RecordRow):
             rows += 1
-            characters += sum(len(message["content"]) for message in row["messages"])
+            characters += sum(len(turn.content) for side in row.conversations for turn in side)
     episodes, evaluation = read_evaluation(folder, per_token)
-    seconds = manifest["seconds"] if scripted else 0.0
+    seconds = manifest.seconds if scripted else 0.0
     return TaskSample(
-        trees=manifest["counts"]["trees"],
-        search=_cached(search, manifest["tokens"], steps),
+        trees=manifest.counts["trees"],
+        search=_cached(search, manifest.tokens, steps),
         revision=revision,
         rows=rows,
         row_tokens=characters / per_token,
@@ -48,43 +56,45 @@ def read_sample(folder: Path, task: str, scripted: bool) -> TaskSample:
 
 
 def read_search(folder: Path, task: str) -> tuple[float, float]:
-    """(prompt tokens that were new, characters per token) of the sample's trees.
+    """Return (new prompt tokens, characters per token) of the sample's trees.
 
-    A prompt is the path to a node, so each node that was gone on from is new once, and then a cache has it.
+    A prompt is the path to a node, so the text of an expanded node is new once and cached afterwards.
     """
-    new = drawn = 0
-    tokens = read_json(only(folder, "mcts_result/*/*/manifest.json"))["tokens"]["completion_tokens"]
-    for path in folder.glob("mcts_result/*/*/search_results_*.json"):
-        tree = load_tree(read_json(path), task)
+    new = sampled = 0
+    manifest = only(folder, "mcts_result/*/*/manifest.json")
+    tokens = read_manifest(manifest).tokens["completion_tokens"]
+    for index, path in tree_files(manifest.parent, str(folder)).items():
+        tree = read_tree(path, task, index)
         new += len(tree.task.opening)
         for node in nodes(tree):
-            drawn += node.samples * len(node.reply)
+            sampled += node.samples * len(node.reply)
             new += len(node.reply) + len(node.obs) if node.children and node.parent else 0
-    per_token = drawn / tokens if tokens and drawn else CHARACTERS
+    per_token = sampled / tokens if tokens and sampled else CHARACTERS
     return new / per_token, per_token
 
 
 def read_evaluation(folder: Path, per_token: float) -> tuple[int, TokenUsage]:
-    """(episodes, what they took)."""
+    """Return (the number of episodes, their usage); raise InputError if none finished."""
     path = only(folder, "*_result/*/*/summary.json")
-    summary = read_json(path)
-    new = steps = 0
-    for record in (read_json(path.with_name(f"search_results_{i}.json")) for i in summary["indices"]):
-        steps += len(record["steps"])
-        new += len(record["task"]["opening"])
-        new += sum(len(step["reply"]) + len(step["observation"]) for step in record["steps"][:-1])
-    if not summary["n"]:
+    summary = summary_of(path.parent)
+    if not summary.n:
         raise InputError(f"{path}: no episode of the sample finished")
-    return summary["n"], _cached(new / per_token, summary["tokens"], steps)
+    new = steps = 0
+    for episode in episodes_of(path.parent):
+        steps += len(episode.steps)
+        new += len(episode.task.opening)
+        new += sum(len(step.reply) + len(step.observation) for step in episode.steps[:-1])
+    return summary.n, _cached(new / per_token, summary.tokens, steps)
 
 
 def _usage(tokens: dict[str, Any], steps: float) -> TokenUsage:
+    """Return the usage with all prompt tokens as new ones."""
     calls, prompts, replies = (tokens.get(n, 0) for n in ("calls", "prompt_tokens", "completion_tokens"))
     return TokenUsage(calls, prompts, 0.0, replies, steps)
 
 
 def _cached(new: float, tokens: dict[str, Any], steps: float) -> TokenUsage:
-    """The usage, its prompts split into new and cached."""
+    """Return the usage, with its prompt tokens split into new and cached ones."""
     found = _usage(tokens, steps)
     new = min(new, found.new)
     return TokenUsage(found.calls, new, found.new - new, found.replies, steps)

@@ -1,1 +1,1 @@
-"""The training data of a run: counts, lengths, depth of the cuts, drop reasons."""
+"""Describe the training data of a run: counts, lengths, depth of the cuts, drop reasons."""

@@ -1,6 +1,4 @@
-"""`python -m mcts_utils.report.data`: see report.py."""
-
-from __future__ import annotations
+"""Run `python -m mcts_utils.report.data`."""
 
 import sys
 

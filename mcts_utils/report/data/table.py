@@ -1,58 +1,52 @@
-"""The summary of report/data.py for people. It computes nothing."""
+"""The statistics of the training data as a text table. It computes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcts_utils.report.common import describe_reasons
-from mcts_utils.revision.builder import KINDS
+from mcts_utils.revision.options import KINDS
+from mcts_utils.tables import NONE, Show, describe_reasons, percent, shown, text_row
 
-Show = Callable[[Mapping[str, Any]], str]
-WIDTH = 28  # of a column
+ROW = text_row(30, 28)
 
 
-def described(found: Mapping[str, Any] | None, digits: int = 1) -> str:
-    """`2.4; 2 (1 to 3)`: mean; median (quartiles)."""
+def distribution_text(found: Mapping[str, Any] | None, digits: int = 1) -> str:
+    """Return mean; median (quartiles), such as `2.4; 2 (1 to 3)`."""
     if found is None:
-        return "-"
+        return NONE
     median, low, high = (f"{round(found[name], digits):g}" for name in ("median", "q25", "q75"))
     return f"{found['mean']:.{digits}f}; {median} ({low} to {high})"
 
 
-def percent(value: float | None) -> str:
-    """`46.0 %`."""
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def _plain(found: Mapping[str, Any] | None, name: str) -> str:
+def _value(found: Mapping[str, Any] | None, name: str) -> str:
     value = None if found is None else found.get(name)
-    return "-" if value is None else str(value)
+    return NONE if value is None else str(value)
 
 
 HEAD: tuple[tuple[str, Show], ...] = (
-    ("tasks searched (trees)", lambda c: _plain(c["searched"], "trees")),
-    ("searches that failed", lambda c: _plain(c["searched"], "failed")),
-    ("paths in the trees", lambda c: _plain(c["searched"], "leaves")),
+    ("tasks searched (trees)", lambda c: _value(c["searched"], "trees")),
+    ("searches that failed", lambda c: _value(c["searched"], "failed")),
+    ("paths in the trees", lambda c: _value(c["searched"], "leaves")),
     ("mean reward of a path", lambda c: percent((c["searched"] or {}).get("mean_leaf_reward"))),
     ("tasks with records", lambda c: str(c["tasks_with_records"])),
     ("records", lambda c: str(c["rows"])),
-    ("verdicts", lambda c: "-" if c["verdicts"] is None else _verdicts(c["verdicts"])),
+    ("verdicts", lambda c: NONE if c["verdicts"] is None else _verdicts(c["verdicts"])),
     ("executed once more: exact", lambda c: percent(c["replay_check"])),
 )
 OF_KIND: tuple[tuple[str, Show], ...] = (
     ("records", lambda k: str(k["rows"])),
     ("tasks", lambda k: str(k["tasks"])),
-    ("records per task", lambda k: described(k["rows_per_task"])),
-    ("depth of the cut, steps", lambda k: described(k["cut_depth"])),
-    ("shared prefix, steps", lambda k: described(k["shared_prefix"])),
-    ("bad prefix, steps", lambda k: described(k["bad_prefix"])),
-    ("good tail, steps", lambda k: described(k["good_tail"])),
-    ("turns", lambda k: described(k["turns"])),
-    ("characters", lambda k: described(k["characters"], 0)),
-    ("reward of the good path", lambda k: described(k["reward_good"], 2)),
-    ("reward of the bad path", lambda k: described(k["reward_bad"], 2)),
-    ("reward of the record", lambda k: described(k["reward_record"], 2)),
+    ("records per task", lambda k: distribution_text(k["rows_per_task"])),
+    ("depth of the cut, steps", lambda k: distribution_text(k["cut_depth"])),
+    ("shared prefix, steps", lambda k: distribution_text(k["shared_prefix"])),
+    ("bad prefix, steps", lambda k: distribution_text(k["bad_prefix"])),
+    ("good tail, steps", lambda k: distribution_text(k["good_tail"])),
+    ("turns", lambda k: distribution_text(k["turns"])),
+    ("characters", lambda k: distribution_text(k["characters"], 0)),
+    ("reward of the good path", lambda k: distribution_text(k["reward_good"], 2)),
+    ("reward of the bad path", lambda k: distribution_text(k["reward_bad"], 2)),
+    ("reward of the record", lambda k: distribution_text(k["reward_record"], 2)),
     ("refused, of trained actions", lambda k: percent(k["trained_refused_share"])),
     ("refused, of all actions", lambda k: percent(k["refused_share"])),
     ("same actions, same task", lambda k: str(k["duplicates_same_task"])),
@@ -67,10 +61,10 @@ def _verdicts(found: Mapping[str, int]) -> str:
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The summary for people: a column per iteration and environment. Rows that say nothing anywhere are left out."""
+    """Return the summary as a table with a column per iteration and environment; empty rows are left out."""
     columns = summary["columns"]
     lines = [f"[{n}] {c['folder']}, {c['task']}" for n, c in enumerate(columns, 1)]
-    lines += ["", f"{'':30}" + "".join(f"{f'[{n}]':>{WIDTH}}" for n in range(1, len(columns) + 1))]
+    lines += ["", ROW("", [f"[{n}]" for n in range(1, len(columns) + 1)])]
     lines += _rows(HEAD, columns)
     for kind in KINDS.values():
         found = [c["kinds"].get(kind) for c in columns]
@@ -85,16 +79,11 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def _rows(rows: Sequence[tuple[str, Show]], columns: Sequence[Mapping[str, Any] | None]) -> list[str]:
-    lines = []
-    for name, show in rows:
-        cells = ["-" if c is None else show(c) for c in columns]
-        if set(cells) - {"-"}:
-            lines.append(f"{name:30}" + "".join(f"{cell:>{WIDTH}}" for cell in cells))
-    return lines
+    return [ROW(*named) for named in shown(rows, columns)]
 
 
 def _token_rows(kind: str, columns: Sequence[Mapping[str, Any]]) -> list[str]:
     def show(name: str) -> Show:
-        return lambda c: f"{c['tokens'][kind][name]:.0f}" if kind in (c["tokens"] or {}) else "-"
+        return lambda c: f"{c['tokens'][kind][name]:.0f}" if kind in (c["tokens"] or {}) else NONE
 
     return _rows((("tokens, mean", show("input")), ("  of these trained", show("trained"))), columns)

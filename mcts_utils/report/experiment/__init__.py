@@ -1,1 +1,1 @@
-"""The experiment of scripts/experiment.sh in numbers, tables and figures."""
+"""Numbers, tables and figures of scripts/experiment.sh."""

@@ -1,4 +1,4 @@
-"""`python -m mcts_utils.report.experiment`: see report.py."""
+"""Run `python -m mcts_utils.report.experiment`."""
 
 import sys
 

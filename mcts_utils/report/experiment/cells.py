@@ -1,44 +1,46 @@
-"""Cells of the experiment: evaluated models, and by goal what their episodes did. It reads files and averages nothing.
+"""Cells of the experiment: evaluated models with their measures by goal. It reads files and averages no goals.
 
-A cell is an arm, a seed and an iteration; the base belongs to all arms. A cell counts only when all of its episodes are
-there, and all cells of a run start from the same goals under the same protocol.
+A cell is an arm, a seed and an iteration; the untrained model is the base of all arms. A cell counts only if all of its
+episodes are finished. All cells of a run have the same eval set and protocol.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.evaluation.metrics import LOOP_LENGTHS, first, is_success, repeated_sequences
+from mcts_utils.evaluation.metrics import LOOP_LENGTHS, actions_until, is_success, repeated_sequences
 from mcts_utils.evaluation.protocol import differences
-from mcts_utils.evaluation.results import by_task, episodes_of, own_steps
+from mcts_utils.evaluation.results import episodes_by_goal, summary_of
 from mcts_utils.report.common import only
 from mcts_utils.rollouts.steps import is_refused
 from mcts_utils.storage.files import read_json
+from mcts_utils.storage.formats.episode import EpisodeFile, EvalProtocol
+from mcts_utils.storage.formats.summary import Summary
 from mcts_utils.types import InputError
 
-BASE = "base"
-SOLVED = "solved_"  # begins the measures of single kinds of goals
+BASE = "base"  # the untrained model
+BASE_SEED = -1  # stands for its seed: it does not depend on one
+SOLVED = "solved_"  # prefix of the success measures of single kinds of goals
 RESULTS, MODEL = "test_result", "tiny_actor"
 SUCCESS, RECOVERY, REPEATS, REVISION = "success_rate", "recovery_rate", "repeats", "revision_length"
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentPlan:
-    """arms.json: what the experiment is to contain."""
+    """The contents of arms.json: the planned cells of the experiment."""
 
     seeds: tuple[int, ...]
-    arms: Mapping[str, int]  # name -> iterations, in the order of the file
+    arms: Mapping[str, int]  # name -> the number of iterations, in the order of the file
     data: Mapping[str, Any]  # name -> [[data type, flags], ...]
-    branches: frozenset[str] = frozenset()  # arms whose first iteration is another's
+    branches: frozenset[str] = frozenset()  # arms whose first iteration is that of another arm
 
     def cells(self) -> list[tuple[str, int, int]]:
-        """(arm, seed, iteration) of every cell."""
+        """Return (arm, seed, iteration) of every planned cell."""
         return [
             (arm, seed, i)
             for arm, last in self.arms.items()
@@ -49,35 +51,35 @@ class ExperimentPlan:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One evaluated model. A measure is goal -> number; a goal whose episode has none is left out."""
+    """One evaluated model. A measure maps goals to numbers; goals without a number are left out."""
 
-    measures: Mapping[str, Mapping[str, float]]  # those of measures()
-    protocol: Mapping[str, Any]  # of the main evaluation, with the panel's hash
-    recovery: Mapping[str, float] | None  # failed prefix -> 1 where it was recovered; None: not evaluated
-    revise_protocol: Mapping[str, Any] | None
+    measures: Mapping[str, Mapping[str, float]]  # name -> measure, by measures()
+    protocol: EvalProtocol  # of the main evaluation, with the sha256 of the eval set
+    recovery: Mapping[str, float] | None  # failed prefix -> 1 if recovered, else 0; None: not evaluated
+    revise_protocol: EvalProtocol | None
     seconds: float  # of both evaluations
     tokens: Mapping[str, int]
 
     def by_goal(self, measure: str) -> Mapping[str, float] | None:
-        """One measure; None where it was not evaluated."""
+        """Return one measure, or None if it was not evaluated."""
         return self.recovery if measure == RECOVERY else self.measures.get(measure)
 
 
-def loops(length: int) -> str:
-    """Name of the measure: repeated sequences of `length` actions in an episode (Figure 4)."""
+def loops_measure(length: int) -> str:
+    """Return the name of the measure "repeated sequences of `length` actions per episode" (Figure 4)."""
     return f"loops_{length}"
 
 
-def solved_in(name: str, group: str) -> str:
-    """Name of the measure: success on the goals of one kind (contract.strata)."""
+def kind_measure(name: str, group: str) -> str:
+    """Return the name of the measure "success on the goals of one kind" (EnvSpec.breakdown_keys)."""
     return f"{SOLVED}{name}_{group}"
 
 
 def read_plan(run: Path) -> ExperimentPlan:
-    """What arms.json says.
+    """Read arms.json.
 
     Raises:
-        InputError: naming the file and what is wrong in it.
+        InputError: the file cannot be used; the message names it and the reason.
     """
     path = run / "arms.json"
     found = read_json(path)
@@ -93,132 +95,125 @@ def read_plan(run: Path) -> ExperimentPlan:
 
 
 class Cells:
-    """The finished cells of a run, and why the others do not count."""
+    """The finished cells of a run, and the reasons why the others do not count."""
 
     def __init__(self, run: Path, plan: ExperimentPlan) -> None:
-        """Reads every episode file.
+        """Read every episode file of the planned cells.
 
         Raises:
-            InputError: two cells have different panels or protocols; the line names the cells and what differs.
+            InputError: nothing was evaluated, or two cells have different eval sets or protocols; the message names the
+                cells and what differs.
         """
         results = run / RESULTS
         if not results.is_dir():
             raise InputError(f"{results}: nothing was evaluated")
         self._folder = only(results, "*")
-        self.missing: dict[str, str] = {}  # model type -> why it does not count
-        self._panels: dict[str, tuple[str, Mapping[str, Any]]] = {}  # mode -> (first cell, its protocol)
+        self.missing: dict[str, str] = {}  # model type -> reason why the cell does not count
+        self._protocols: dict[str, tuple[str, EvalProtocol]] = {}  # mode -> (first cell, its protocol)
         self.base = self._cell(BASE)
-        self.found = {
+        self.finished = {
             (arm, seed, i): cell
             for arm, seed, i in plan.cells()
             if (cell := self._cell(f"{arm}_s{seed}_i{i}")) is not None
         }
-        if self.base is None and not self.found:
+        if self.base is None and not self.finished:
             raise InputError(f"{self._folder}: no finished evaluation")
 
     @property
-    def protocols(self) -> dict[str, Mapping[str, Any]]:
-        """Mode -> the protocol that all cells have, with the panel's hash."""
-        return {mode: protocol for mode, (_, protocol) in self._panels.items()}
+    def protocols(self) -> dict[str, EvalProtocol]:
+        """Return mode -> the protocol of all cells, with the sha256 of the eval set."""
+        return {mode: protocol for mode, (_, protocol) in self._protocols.items()}
 
-    def of(self, arm: str, iteration: int) -> dict[int, Cell]:
-        """Seed -> cell."""
-        return {s: cell for (name, s, i), cell in sorted(self.found.items()) if (name, i) == (arm, iteration)}
+    def base_by_seed(self) -> dict[int, Cell]:
+        """Return BASE_SEED -> the cell of the untrained model; empty if it was not evaluated."""
+        return {BASE_SEED: self.base} if self.base else {}
+
+    def by_seed(self, arm: str, iteration: int) -> dict[int, Cell]:
+        """Return seed -> finished cell of an arm at an iteration."""
+        return {
+            s: cell for (name, s, i), cell in sorted(self.finished.items()) if (name, i) == (arm, iteration)
+        }
 
     def _cell(self, name: str) -> Cell | None:
+        """Read the evaluations of one model type, or return None if the main one is not finished."""
         summary = self._finished(name)
         if summary is None:
             return None
         revise = self._finished(f"{name}_revise")
-        kept = [summary] if revise is None else [summary, revise]
+        summaries = [summary] if revise is None else [summary, revise]
         return Cell(
             measures(self._run(name), summary),
-            summary["protocol"],
-            None if revise is None else successes(self._run(f"{name}_revise")),
-            None if revise is None else revise["protocol"],
-            sum(float(one.get("seconds", 0)) for one in kept),
-            sum_tokens([one.get("tokens", {}) for one in kept]),
+            summary.protocol,
+            None if revise is None else success_by_goal(self._run(f"{name}_revise")),
+            None if revise is None else revise.protocol,
+            sum(one.seconds for one in summaries),
+            sum_tokens([one.tokens for one in summaries]),
         )
 
     def _run(self, name: str) -> Path:
         return self._folder / f"{MODEL}_{name}"
 
-    def _finished(self, name: str) -> dict[str, Any] | None:
-        """The summary of a finished evaluation; else the reason goes to `missing`."""
+    def _finished(self, name: str) -> Summary | None:
+        """Return the summary of a finished evaluation, or None after adding the reason to `missing`."""
         path = self._run(name) / "summary.json"
         if not path.exists():
             self.missing[name] = "not evaluated"
             return None
-        summary = read_json(path)
-        if not isinstance(summary, dict) or not {"n", "n_failed", "indices", "protocol"} <= summary.keys():
-            raise InputError(f"{path}: not the summary of an evaluation run")
-        if summary["n_failed"] or not summary["n"]:
-            self.missing[name] = (
-                f"{summary['n_failed']} of {summary['n'] + summary['n_failed']} episodes failed"
-            )
+        summary = summary_of(path.parent)
+        if summary.n_failed or not summary.n:
+            self.missing[name] = f"{summary.n_failed} of {summary.n + summary.n_failed} episodes failed"
             return None
-        earlier, protocol = self._panels.setdefault(summary["protocol"]["mode"], (name, summary["protocol"]))
-        if changed := differences(protocol, summary["protocol"]):
+        earlier, protocol = self._protocols.setdefault(summary.protocol.mode, (name, summary.protocol))
+        if changed := differences(protocol, summary.protocol):
             raise InputError(
                 f"{self._folder}: {MODEL}_{earlier} and {MODEL}_{name} cannot be compared: {'; '.join(changed)}"
             )
         return summary
 
 
-def measures(run: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Measure -> goal -> number, from a run's episode files; of several samples of a goal, their mean.
+def measures(run: Path, summary: Summary) -> dict[str, dict[str, float]]:
+    """Return measure -> goal -> number from a run's episode files; several samples of a goal count as their mean.
 
-    repeats: actions equal to the one before; loops_k: Figure 4. revision_length: actions up to and including the first
-    one that the environment refused, of failed episodes that have one (Figure 5 has the judge's first error there).
-    solved_NAME_GROUP: success, of the goals of one kind.
+    repeats: the number of actions equal to the one before. loops_k: repeats of sequences of k actions (Figure 4).
+    revision_length: the number of actions up to and including the first that the environment refused, for failed
+    episodes that have one (Figure 5 uses the judge's first error instead). solved_NAME_GROUP: success on the goals of
+    one kind.
     """
     found: dict[str, dict[str, float]] = {
-        name: {} for name in (SUCCESS, REPEATS, REVISION, *map(loops, LOOP_LENGTHS))
+        name: {} for name in (SUCCESS, REPEATS, REVISION, *map(loops_measure, LOOP_LENGTHS))
     }
-    env = summary["protocol"]["task"]
-    for goal, episodes in keyed(run):
-        seen = [of_episode(episode, env) for episode in episodes]
-        for name in {name for one in seen for name in one}:
-            values = [one[name] for one in seen if name in one]
+    env = summary.protocol.task
+    for goal, episodes in episodes_by_goal(run):
+        samples = [episode_measures(episode, env) for episode in episodes]
+        for name in {name for sample in samples for name in sample}:
+            values = [sample[name] for sample in samples if name in sample]
             found.setdefault(name, {})[goal] = sum(values) / len(values)
     return found
 
 
-def of_episode(episode: Mapping[str, Any], env: str) -> dict[str, float]:
-    """The measures of one episode; revision_length only where it failed and an action was refused, as in loops.py."""
-    steps = own_steps(episode)
+def episode_measures(episode: EpisodeFile, env: str) -> dict[str, float]:
+    """Return the measures of one episode; revision_length only if it failed and an action was refused."""
+    steps = episode.own_steps
     actions = [step.action for step in steps]
-    found = {loops(length): float(repeated_sequences(actions, length)) for length in LOOP_LENGTHS}
-    found |= {SUCCESS: float(is_success(episode["reward"])), REPEATS: found[loops(1)]}
-    refused = first(steps, partial(is_refused, env))
+    found = {loops_measure(length): float(repeated_sequences(actions, length)) for length in LOOP_LENGTHS}
+    found |= {SUCCESS: float(is_success(episode.reward)), REPEATS: found[loops_measure(1)]}
+    refused = actions_until(steps, partial(is_refused, env))
     if not found[SUCCESS] and refused is not None:
         found[REVISION] = float(refused)
-    task = episode["task"]
-    for name, group in env_spec(env).breakdown_keys(task["opening"], task["index"]).items():
-        found[solved_in(name, group)] = found[SUCCESS]
+    for name, group in env_spec(env).breakdown_keys(episode.task.opening, episode.task.index).items():
+        found[kind_measure(name, group)] = found[SUCCESS]
     return found
 
 
-def successes(run: Path) -> dict[str, float]:
-    """Goal -> 1 where the episode ended with the full reward, else 0; of several samples, their mean."""
+def success_by_goal(run: Path) -> dict[str, float]:
+    """Return goal -> 1 if the episode has the full reward, else 0; several samples count as their mean."""
     return {
-        goal: sum(is_success(episode["reward"]) for episode in episodes) / len(episodes)
-        for goal, episodes in keyed(run)
+        goal: sum(is_success(episode.reward) for episode in episodes) / len(episodes)
+        for goal, episodes in episodes_by_goal(run)
     }
 
 
-def keyed(run: Path) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
-    """(goal, its episodes) by index; a goal that a server lists twice is told apart by its order."""
-    seen: Counter[str] = Counter()
-    rows: list[tuple[str, Sequence[Mapping[str, Any]]]] = []
-    for episodes in by_task(list(episodes_of(run))).values():
-        goal = episodes[0]["task"]["id"]
-        rows.append((f"{goal}#{seen[goal]}", episodes))
-        seen[goal] += 1
-    return rows
-
-
 def sum_tokens(parts: list[Mapping[str, Any]]) -> dict[str, int]:
-    """Calls, prompt and completion tokens together."""
+    """Return the sums of calls, prompt tokens and completion tokens."""
     names = ("calls", "prompt_tokens", "completion_tokens")
     return {name: sum(int(part.get(name, 0)) for part in parts) for name in names}

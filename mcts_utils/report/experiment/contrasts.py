@@ -1,7 +1,7 @@
-"""Arms of the experiment compared: paired over goals, mean over the seeds that both have, with power. Reads no files.
+"""Comparisons of the experiment's arms, paired over goals, averaged over common seeds, with power. It reads no files.
 
-Families: Agent-R against the other arms, Agent-R against its ablations, Agent-R that judges for itself and is rehearsed
-against the other arms, every arm against the untrained model. p-values are adjusted within a family and a measure.
+Families: Agent-R against the other arms; Agent-R against its ablations; Agent-R with rehearsal against the other arms;
+every arm against the untrained model. p-values are adjusted within a family and a measure.
 """
 
 from __future__ import annotations
@@ -14,22 +14,30 @@ from scipy import stats
 
 from mcts_utils.evaluation.metrics import CONFIDENCE, holm, paired_over_seeds
 from mcts_utils.evaluation.metrics.paired import sign_flip
-from mcts_utils.report.experiment.cells import BASE, RECOVERY, REPEATS, SUCCESS, Cells, ExperimentPlan
+from mcts_utils.report.experiment.cells import (
+    BASE,
+    BASE_SEED,
+    RECOVERY,
+    REPEATS,
+    SUCCESS,
+    Cells,
+    ExperimentPlan,
+)
 
-HERO, REHEARSAL = "agent_r", "agent_r_rehearsal"
+AGENT_R, REHEARSAL = "agent_r", "agent_r_rehearsal"
 ARMS, ABLATIONS, REHEARSED, UNTRAINED = "arms", "ablations", "rehearsed", "base"
 MEASURES = (SUCCESS, RECOVERY, REPEATS)
-WORTH = 0.05  # the difference of rates that the experiment is to settle
+RELEVANT_DIFFERENCE = 0.05  # of rates: the smallest that matters
 Goals = Mapping[str, float]
 
 
 def is_ablation(arm: str) -> bool:
-    """True for Agent-R with one thing changed or left out."""
-    return arm.startswith(f"{HERO}_")
+    """Return True for Agent-R with one thing changed or left out."""
+    return arm.startswith(f"{AGENT_R}_")
 
 
 def contrasts(plan: ExperimentPlan, cells: Cells) -> list[dict[str, Any]]:
-    """Every comparison that both sides are there for, in the order of families, measures, iterations and arms."""
+    """Return every comparison whose two sides exist, in the order of families, measures, iterations and arms."""
     found = []
     for family, pairs in _families(plan).items():
         for measure in MEASURES:
@@ -47,38 +55,39 @@ def contrasts(plan: ExperimentPlan, cells: Cells) -> list[dict[str, Any]]:
 
 
 def _families(plan: ExperimentPlan) -> dict[str, list[tuple[str, str, int]]]:
-    """Family -> (before, after, iteration). A difference is after - before."""
-    others = [arm for arm in plan.arms if arm != HERO and not is_ablation(arm)]
-    hero = plan.arms.get(HERO, 0)
+    """Return family -> [(before, after, iteration)]; a difference is after - before."""
+    others = [arm for arm in plan.arms if arm != AGENT_R and not is_ablation(arm)]
+    iterations = plan.arms.get(AGENT_R, 0)
 
-    def against(one: str) -> list[tuple[str, str, int]]:
-        last = plan.arms.get(one, 0)
-        return [(arm, one, i) for i in range(1, last + 1) for arm in others if i <= plan.arms[arm]]
+    def against_others(after: str) -> list[tuple[str, str, int]]:
+        last = plan.arms.get(after, 0)
+        return [(arm, after, i) for i in range(1, last + 1) for arm in others if i <= plan.arms[arm]]
 
     return {
-        ARMS: against(HERO),
+        ARMS: against_others(AGENT_R),
         ABLATIONS: [
-            (arm, HERO, i)
+            (arm, AGENT_R, i)
             for arm, last in plan.arms.items()
             if is_ablation(arm)
-            for i in range(1 + (arm in plan.branches), min(last, hero) + 1)
+            for i in range(1 + (arm in plan.branches), min(last, iterations) + 1)
         ],
-        REHEARSED: against(REHEARSAL),
+        REHEARSED: against_others(REHEARSAL),
         UNTRAINED: [(BASE, arm, i) for arm, last in plan.arms.items() for i in range(1, last + 1)],
     }
 
 
 def contrast(cells: Cells, measure: str, before: str, after: str, iteration: int) -> dict[str, Any] | None:
-    """One comparison over the seeds that both arms have; None without any.
+    """Compare two arms over the seeds that both have; return None without common seeds.
 
     Returns:
-        metrics.paired_over_seeds, where `seeds` are the seeds themselves and `by_seed` is seed -> difference;
-        seeds_ci95: a t-interval over the seeds' differences (None below two); p of a sign-flip test over goals; for
-        rates `settles_worth`: whether a difference of WORTH would be found with 80 % power, and `verdict`.
+        The keys of metrics.paired_over_seeds, where `seeds` lists the seeds and `by_seed` is seed -> difference;
+        seeds_ci95, a t-interval over the seeds' differences (None for fewer than two seeds); p of a sign-flip test over
+        goals; for rates settles_worth, True if a difference of RELEVANT_DIFFERENCE would be found with 80 % power, and
+        verdict (see `verdict`).
     """
-    sides = [_by_seed(cells, measure, arm, iteration) for arm in (before, after)]
+    sides = [_goals_by_seed(cells, measure, arm, iteration) for arm in (before, after)]
     if before == BASE:
-        sides[0] = dict.fromkeys(sides[1], sides[0][-1]) if sides[0] else {}
+        sides[0] = dict.fromkeys(sides[1], sides[0][BASE_SEED]) if sides[0] else {}
     seeds = sorted(sides[0].keys() & sides[1].keys())
     if not seeds:
         return None
@@ -92,22 +101,26 @@ def contrast(cells: Cells, measure: str, before: str, after: str, iteration: int
     }
     gaps = [_mean([two[k][goal] - one[k][goal] for k in range(len(seeds))]) for goal in sorted(one[0])]
     row |= {"seeds": seeds, "by_seed": {str(s): d for s, d in zip(seeds, row["by_seed"], strict=True)}}
-    row["seeds_ci95"] = over_training(list(row["by_seed"].values()))
+    row["seeds_ci95"] = training_interval(list(row["by_seed"].values()))
     row["p"] = 1.0 if not any(gaps) else sign_flip(gaps) or 1.0
     if measure != REPEATS:
-        settled = row["detectable"] is not None and row["detectable"] <= WORTH
+        settled = row["detectable"] is not None and row["detectable"] <= RELEVANT_DIFFERENCE
         row |= {"settles_worth": settled, "verdict": verdict(row)}
     return row
 
 
 def with_adjusted_p(row: Mapping[str, Any], p_holm: float) -> dict[str, Any]:
-    """A comparison as one of a table: a difference that the adjusted p does not bear out is called so."""
-    named = row.get("verdict", "").startswith(("higher", "lower")) and p_holm > 1 - CONFIDENCE
-    return {**row, "p_holm": p_holm, **({"verdict": f"{row['verdict']}; not after Holm"} if named else {})}
+    """Add the adjusted p-value; if it is above 0.05, the verdict of a difference says so."""
+    overruled = row.get("verdict", "").startswith(("higher", "lower")) and p_holm > 1 - CONFIDENCE
+    return {
+        **row,
+        "p_holm": p_holm,
+        **({"verdict": f"{row['verdict']}; not after Holm"} if overruled else {}),
+    }
 
 
-def over_training(gaps: Sequence[float]) -> list[float] | None:
-    """t-interval of the mean of the seeds' differences: what other training runs would give. None below two seeds."""
+def training_interval(gaps: Sequence[float]) -> list[float] | None:
+    """Return the t-interval of the mean over other training runs; None for fewer than two seeds."""
     if len(gaps) < 2:
         return None
     if len(set(gaps)) == 1:
@@ -117,14 +130,14 @@ def over_training(gaps: Sequence[float]) -> list[float] | None:
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """What the interval over goals says: which side is higher, that they are within WORTH of each other, or open.
+    """Return what the interval over goals shows: higher, lower, within RELEVANT_DIFFERENCE, or open.
 
-    A difference that some seed does not share is called so: the interval knows nothing of other training runs.
+    The verdict names a difference that some seed does not share: the interval does not cover other training runs.
     """
     if row["detectable"] is None:
         return "too few goals" if row["sd"] is None or row["sd"] > 0 else "no goal differs"
     low, high = row["difference_ci95"]
-    small = -WORTH < low and high < WORTH
+    small = -RELEVANT_DIFFERENCE < low and high < RELEVANT_DIFFERENCE
     if low > 0 or high < 0:
         side = 1 if low > 0 else -1
         shared = all(side * gap > 0 for gap in row["by_seed"].values())
@@ -137,11 +150,9 @@ def verdict(row: Mapping[str, Any]) -> str:
     return "within 5 points" if small else "open"
 
 
-def _by_seed(cells: Cells, measure: str, arm: str, iteration: int) -> dict[int, Goals]:
-    """Seed -> goal -> number; the base under -1."""
-    found = cells.of(arm, iteration)
-    if arm == BASE:
-        found = {-1: cells.base} if cells.base else {}
+def _goals_by_seed(cells: Cells, measure: str, arm: str, iteration: int) -> dict[int, Goals]:
+    """Return seed -> goal -> number; the base has BASE_SEED."""
+    found = cells.base_by_seed() if arm == BASE else cells.by_seed(arm, iteration)
     values = {seed: cell.by_goal(measure) for seed, cell in found.items()}
     return {seed: goals for seed, goals in values.items() if goals is not None}
 

@@ -1,4 +1,4 @@
-"""The experiment's figures as PNG bytes, from its summary alone. It computes no statistics and touches no files."""
+"""The experiment's figures as PNG bytes, from its summary alone. It computes no statistics and writes no files."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mcts_utils.evaluation.metrics import LOOP_LENGTHS
-from mcts_utils.report.experiment.contrasts import ABLATIONS, WORTH
+from mcts_utils.report.experiment.cells import RECOVERY, SUCCESS
+from mcts_utils.report.experiment.contrasts import ABLATIONS, RELEVANT_DIFFERENCE
 from mcts_utils.report.experiment.labels import Summary, drawn_arms, label, last_iteration, seeds_text
 from mcts_utils.report.experiment.plots import (
     COLOURS,
     GREY,
-    Show,
-    Shown,
+    ShownValue,
+    ValueReader,
     by_iteration,
+    draw_lines,
+    error_bar,
     headline,
-    lines,
     new_figure,
     png,
-    shows,
-    spread,
+    value_reader,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def draw_all(summary: Summary) -> dict[str, bytes]:
-    """File name -> PNG; a figure without any number is left out."""
+    """Return file name -> PNG; a figure without any number is left out."""
     drawn: dict[str, Callable[[Summary], Figure | None]] = {
         "figure_3.png": solved,
         "table_3.png": recovered,
@@ -41,7 +42,7 @@ def draw_all(summary: Summary) -> dict[str, bytes]:
 
 
 def counted(summary: Summary, key: str, unit: str) -> str:
-    """`n = 198 goals, seeds 0, 1, 2`, as far as the arms have them."""
+    """Return the sizes and seeds of the drawn arms, such as `n = 198 goals, seeds 0, 1, 2`."""
     rows = [row for arm in drawn_arms(summary) for row in summary["arms"][arm]["iterations"]]
     sizes = sorted({row[key] for row in rows if row[key]})
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
@@ -51,20 +52,22 @@ def counted(summary: Summary, key: str, unit: str) -> str:
 
 
 def solved(summary: Summary) -> Figure | None:
-    """Figure 3: the share of solved goals by iteration."""
-    return rate(summary, shows("success_rate", "ci95", 100), "Solved goals, % (Figure 3)", "n", "goals")
+    """Draw the share of solved goals by iteration (Figure 3)."""
+    return rate(
+        summary, value_reader("success_rate", "ci95", 100), "Solved goals, % (Figure 3)", "n", "goals"
+    )
 
 
 def recovered(summary: Summary) -> Figure | None:
-    """Table 3: the share of failed prefixes that still end well."""
-    show = shows("recovery_rate", "recovery_ci95", 100)
-    return rate(summary, show, "Recovered failed prefixes, % (Table 3)", "recovery_n", "prefixes")
+    """Draw the share of failed prefixes that end with the full reward (Table 3)."""
+    read = value_reader("recovery_rate", "recovery_ci95", 100)
+    return rate(summary, read, "Recovered failed prefixes, % (Table 3)", "recovery_n", "prefixes")
 
 
-def rate(summary: Summary, show: Show, title: str, key: str, unit: str) -> Figure | None:
-    """A rate by iteration, in percent."""
+def rate(summary: Summary, read: ValueReader, title: str, key: str, unit: str) -> Figure | None:
+    """Draw a rate by iteration, in percent."""
     figure, (ax,) = new_figure(7.6, 4.2)
-    if not lines(ax, summary, show):
+    if not draw_lines(ax, summary, read):
         return None
     by_iteration(ax, summary)
     ax.set_ylabel("%")
@@ -74,11 +77,11 @@ def rate(summary: Summary, show: Show, title: str, key: str, unit: str) -> Figur
 
 
 def repeats_by_length(summary: Summary) -> Figure | None:
-    """Figure 4: repeated action sequences of an episode, a panel a length; every panel has a scale of its own."""
+    """Draw the repeated action sequences per episode, one panel with its own scale for each length (Figure 4)."""
     figure, axes = new_figure(9.0, 4.8, 3, rows=2)
     drawn = False
     for ax, length in zip(axes, LOOP_LENGTHS, strict=False):
-        drawn |= lines(ax, summary, shows("loops", "loops_ci95", length=length))
+        drawn |= draw_lines(ax, summary, value_reader("loops", "loops_ci95", length=length))
         by_iteration(ax, summary)
         ax.set_title(f"sequences of {length} action{'s' if length > 1 else ''}", fontsize=10, loc="left")
         ax.set_ylabel("repeats an episode")
@@ -92,11 +95,11 @@ def repeats_by_length(summary: Summary) -> Figure | None:
 
 
 def revision_lengths(summary: Summary) -> Figure | None:
-    """Figure 5: left, where the judge found the first error of bad paths; right, the first refused action in tests."""
+    """Draw the positions of the judge's first error on bad paths and of the first refused action (Figure 5)."""
     figure, (left, right) = new_figure(9.8, 4.0, 2)
-    if not lines(right, summary, shows("revision_length", "revision_length_ci95")):
+    if not draw_lines(right, summary, value_reader("revision_length", "revision_length_ci95")):
         return None
-    lines(left, {**summary, "base": None}, judged)
+    draw_lines(left, {**summary, "base": None}, judged)
     for ax in (left, right):
         by_iteration(ax, summary)
         ax.set_ylabel("actions from the start")
@@ -110,21 +113,21 @@ def revision_lengths(summary: Summary) -> Figure | None:
     return figure
 
 
-def judged(row: Mapping[str, Any]) -> Shown | None:
-    """Mean revision length of the iteration's records, which the model before it searched."""
+def judged(row: Mapping[str, Any]) -> ShownValue | None:
+    """Read the mean revision length of the iteration's records, whose trees the previous model searched."""
     mean = row["made"]["judged_revision_length"]["mean"]
     return None if mean is None else (mean, None)
 
 
 def ablation(summary: Summary) -> Figure | None:
-    """Agent-R minus Agent-R with one thing changed, in points, at iteration 1."""
+    """Draw Agent-R minus each ablation at iteration 1, in percentage points."""
     rows = [row for row in summary["comparisons"] if row["family"] == ABLATIONS and row["iteration"] == 1]
     arms = list(dict.fromkeys(row["before"] for row in rows))
     if not arms:
         return None
-    shown = [("success_rate", "solved goals"), ("recovery_rate", "recovered prefixes")]
-    figure, axes = new_figure(9.2, 1.5 + 0.55 * len(arms), len(shown), sharey=True)
-    for ax, (measure, name) in zip(axes, shown, strict=True):
+    measures = [(SUCCESS, "solved goals"), (RECOVERY, "recovered prefixes")]
+    figure, axes = new_figure(9.2, 1.5 + 0.55 * len(arms), len(measures), sharey=True)
+    for ax, (measure, name) in zip(axes, measures, strict=True):
         kept = [row for row in rows if row["measure"] == measure]
         difference_axis(ax, kept, arms)
         seeds = sorted({seed for row in kept for seed in row["seeds"]})
@@ -137,16 +140,16 @@ def ablation(summary: Summary) -> Figure | None:
 
 
 def difference_axis(ax: Axes, rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
-    """Differences as points on a line each, from the top in the order of `arms`; circles are single seeds."""
-    ax.axvspan(-100 * WORTH, 100 * WORTH, color="#EFEFEF", zorder=0)
+    """Draw one difference per line, from the top in the order of `arms`; circles are single seeds."""
+    ax.axvspan(-100 * RELEVANT_DIFFERENCE, 100 * RELEVANT_DIFFERENCE, color="#EFEFEF", zorder=0)
     ax.axvline(0, color="#555555", linewidth=1)
     for row in rows:
-        at = len(arms) - 1 - arms.index(row["before"])
+        height = len(arms) - 1 - arms.index(row["before"])
         x, interval = 100 * row["difference"], row["difference_ci95"]
-        low, high = spread((x, [100 * end for end in interval] if interval else None))
-        ax.errorbar([x], [at], xerr=[[low], [high]], color=COLOURS[0], marker="o", capsize=3)
+        low, high = error_bar((x, [100 * end for end in interval] if interval else None))
+        ax.errorbar([x], [height], xerr=[[low], [high]], color=COLOURS[0], marker="o", capsize=3)
         seeds = [100 * gap for gap in row["by_seed"].values()]
-        ax.plot(seeds, [at - 0.22] * len(seeds), "o", markersize=4, markerfacecolor="none", color=GREY)
+        ax.plot(seeds, [height - 0.22] * len(seeds), "o", markersize=4, markerfacecolor="none", color=GREY)
     ax.grid(axis="y", visible=False)
     ax.set_ylim(-0.6, len(arms) - 0.4)
     ax.set_xlabel("Agent-R minus that, points (circles: seeds)")

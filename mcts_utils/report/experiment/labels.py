@@ -1,4 +1,4 @@
-"""Names of the experiment's arms, and what its tables and figures say of seeds. It draws and counts nothing."""
+"""Labels of the experiment: names of arms, lists of seeds, sources of tables. It draws and computes nothing."""
 
 from __future__ import annotations
 
@@ -29,36 +29,38 @@ LABELS = {
 
 
 def label(arm: str) -> str:
-    """An arm's name for people."""
+    """Return an arm's name for tables and figures."""
     return LABELS.get(arm, arm.replace("_", " "))
 
 
 def last_iteration(summary: Summary) -> int:
-    """How many iterations the longest arm has."""
+    """Return the number of iterations of the longest arm."""
     return max((len(arm["iterations"]) for arm in summary["arms"].values()), default=0)
 
 
 def drawn_arms(summary: Summary) -> list[str]:
-    """Arms that run all iterations, in the order of arms.json: the lines of the figures. If there is one iteration
-    alone, those that are no ablation."""
+    """Return the arms that the figures show, in the order of arms.json: those that run all iterations.
+
+    If there is only one iteration, the ablations are left out.
+    """
     last = last_iteration(summary)
     arms = [arm for arm, found in summary["arms"].items() if len(found["iterations"]) == last]
     return arms if last > 1 else [arm for arm in arms if not is_ablation(arm)]
 
 
 def listed_arms(summary: Summary) -> list[str]:
-    """The arms of the tables by iteration: those of the figures, and all that are no ablation."""
+    """Return the arms of the tables by iteration: those of the figures, and all that are not ablations."""
     drawn = drawn_arms(summary)
     return [arm for arm in summary["arms"] if arm in drawn or not is_ablation(arm)]
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
-    """`seeds 0, 1, 2`."""
+    """Return the list of seeds, such as `seeds 0, 1, 2`."""
     return ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)) if seeds else "no seed"
 
 
-def source(summary: Summary, mode: str) -> str:
-    """Command, seeds and n of a table."""
+def source_note(summary: Summary, mode: str) -> str:
+    """Return the note on a table's source: command, seeds and n."""
     key = "recovery_n" if mode == "revise" else "n"
     rows = [summary["base"] or {}, *(row for arm in summary["arms"].values() for row in arm["iterations"])]
     sizes = sorted({row[key] for row in rows if row.get(key)})

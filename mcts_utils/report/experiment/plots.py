@@ -1,6 +1,6 @@
-"""Pieces of the experiment's figures: axes, lines with intervals, PNG bytes. It knows no measure and touches no files.
+"""Parts of the experiment's figures: axes, lines with intervals, PNG bytes. It knows no measure and writes no files.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart; every arm has its own marker as well.
+The colours are those of Okabe and Ito, which are safe for colour-blind readers; every arm has a marker of its own too.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ DPI = 100
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#7F7F7F"  # the untrained model
-Shown = tuple[float, Sequence[float] | None]  # a value and its interval
-Show = Callable[[Mapping[str, Any]], Shown | None]
+ShownValue = tuple[float, Sequence[float] | None]  # a value and its interval
+ValueReader = Callable[[Mapping[str, Any]], ShownValue | None]
 
 
 def png(figure: Figure) -> bytes:
-    """The same figure gives the same bytes."""
+    """Return the figure as PNG; the same figure gives the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -36,7 +36,7 @@ def png(figure: Figure) -> bytes:
 def new_figure(
     width: float, height: float, columns: int = 1, rows: int = 1, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Axes row by row, without the right and upper frame."""
+    """Return a figure and its axes, row by row, without the right and upper frame."""
     from matplotlib.figure import Figure as NewFigure
 
     figure = NewFigure(figsize=(width, height), layout="constrained")
@@ -49,53 +49,68 @@ def new_figure(
 
 
 def style(summary: Summary, arm: str) -> dict[str, Any]:
-    """Colour and marker of an arm, the same in every figure."""
-    at = drawn_arms(summary).index(arm)
-    return {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
+    """Return the colour and marker of an arm, the same in every figure."""
+    i = drawn_arms(summary).index(arm)
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
 
 
-def lines(ax: Axes, summary: Summary, show: Show) -> bool:
-    """Draw a value by iteration, a line an arm, the untrained model at 0; True if there was anything to draw."""
+def draw_lines(ax: Axes, summary: Summary, read: ValueReader) -> bool:
+    """Draw a value by iteration with one line per arm, the untrained model at 0; return True if anything was drawn."""
     arms = drawn_arms(summary)
-    base = show(summary["base"]) if summary["base"] else None
+    base = read(summary["base"]) if summary["base"] else None
     drawn = False
-    for at, arm in enumerate(arms):
-        shift = 0.06 * (at - (len(arms) - 1) / 2)  # so that intervals do not cover each other
-        found = [(row["iteration"] + shift, show(row)) for row in summary["arms"][arm]["iterations"]]
+    for i, arm in enumerate(arms):
+        shift = 0.06 * (i - (len(arms) - 1) / 2)  # so that intervals do not overlap
+        found = [(row["iteration"] + shift, read(row)) for row in summary["arms"][arm]["iterations"]]
         kept = [(x, shown) for x, shown in found if shown is not None]
         if not kept:
             continue
-        look = style(summary, arm)
+        arm_style = style(summary, arm)
         joined = ([(0.0, base)] if base else []) + kept
         ax.plot(
-            [x for x, _ in joined], [y[0] for _, y in joined], color=look["color"], linewidth=1.3, alpha=0.75
+            [x for x, _ in joined],
+            [y[0] for _, y in joined],
+            color=arm_style["color"],
+            linewidth=1.3,
+            alpha=0.75,
         )
-        errorbars(ax, kept, **look, markersize=6, label=label(arm))
+        errorbars(ax, kept, **arm_style, markersize=6, label=label(arm))
         drawn = True
     if drawn and base:
         errorbars(ax, [(0.0, base)], color=GREY, marker="o", label=label("base"))
     return drawn
 
 
-def errorbars(ax: Axes, points: Sequence[tuple[float, Shown]], **look: Any) -> None:
-    """Markers with their intervals."""
-    bars = [spread(shown) for _, shown in points]
+def errorbars(ax: Axes, points: Sequence[tuple[float, ShownValue]], **options: Any) -> None:
+    """Draw markers with their intervals."""
+    bars = [error_bar(shown) for _, shown in points]
     reach = [[low for low, _ in bars], [high for _, high in bars]]
     ax.errorbar(
-        [x for x, _ in points], [y[0] for _, y in points], yerr=reach, linestyle="none", capsize=2.5, **look
+        [x for x, _ in points],
+        [y[0] for _, y in points],
+        yerr=reach,
+        linestyle="none",
+        capsize=2.5,
+        **options,
     )
 
 
-def spread(shown: Shown) -> tuple[float, float]:
-    """How far the interval reaches below and above the value; nothing without an interval."""
+def error_bar(shown: ShownValue) -> tuple[float, float]:
+    """Return the lengths of the interval below and above the value; 0 without an interval."""
     value, interval = shown
     return (max(0.0, value - interval[0]), max(0.0, interval[1] - value)) if interval else (0.0, 0.0)
 
 
-def shows(value: str, interval: str, scale: float = 1, length: int | None = None) -> Show:
-    """Reads a value and its interval from a row. `length`: of the loops, where the row lists them by length."""
+def value_reader(value: str, interval: str, scale: float = 1, length: int | None = None) -> ValueReader:
+    """Return a function that reads a value and its interval from a row.
 
-    def read(row: Mapping[str, Any]) -> Shown | None:
+    Args:
+        value, interval: keys of the row.
+        scale: factor of the value and the interval.
+        length: key of the value and the interval if the row lists them by length of the repeated sequence.
+    """
+
+    def read(row: Mapping[str, Any]) -> ShownValue | None:
         found, ci95 = row[value], row[interval]
         if length is not None:
             found, ci95 = found[str(length)], ci95[str(length)]
@@ -105,12 +120,12 @@ def shows(value: str, interval: str, scale: float = 1, length: int | None = None
 
 
 def from_zero(ax: Axes) -> None:
-    """The vertical axis begins at 0 and ends above the highest mark."""
+    """Set the vertical axis to begin at 0 and end above the highest mark."""
     ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
 
 
 def by_iteration(ax: Axes, summary: Summary) -> None:
-    """The iterations as the horizontal axis."""
+    """Set the horizontal axis to the iterations."""
     last = last_iteration(summary)
     ax.set_xticks(range(last + 1), ["untrained", *map(str, range(1, last + 1))])
     ax.set_xlabel("iteration")
@@ -119,5 +134,5 @@ def by_iteration(ax: Axes, summary: Summary) -> None:
 
 
 def headline(figure: Figure, text: str) -> None:
-    """A title over all panels."""
+    """Put a title over all axes."""
     figure.suptitle(text, fontsize=10, x=0.01, horizontalalignment="left")

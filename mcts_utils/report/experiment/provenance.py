@@ -1,6 +1,6 @@
-"""How the experiment's models were made: trees, records, training rows, tokens and seconds, from the stages' manifests.
+"""Provenance of the experiment's models: trees, records, training rows, tokens and seconds.
 
-It reads manifests and the records' lineage; it evaluates nothing and compares nothing.
+It reads the stages' manifests and the records' lineage. It reads no evaluation and compares nothing.
 """
 
 from __future__ import annotations
@@ -13,59 +13,61 @@ from typing import Any
 import numpy as np
 
 from mcts_utils.report.experiment.cells import sum_tokens
-from mcts_utils.storage.files import read_json, read_jsonl
+from mcts_utils.storage.files import read_jsonl
+from mcts_utils.storage.formats.manifest import Manifest
+from mcts_utils.storage.manifest import read_manifest
 
 SEARCH = ("trees", "failed", "nodes", "leaves", "selections_uct_share", "mean_leaf_reward")
 RECORDS = ("paths", "pairs", "good_paths", "written", "tasks_written")
 
 
 def folder_of(run: Path, arm: str, seed: int, iteration: int) -> Path:
-    """Where an arm's own files of one seed and iteration are."""
+    """Return the folder of an arm's own files for one seed and iteration."""
     return run / f"seed_{seed}" / arm / f"iteration_{iteration}"
 
 
-def one_model(run: Path, arm: str, seed: int, iteration: int) -> dict[str, Any]:
-    """Counts, tokens and seconds of the stages that made one model; a stage without a manifest is left out.
+def model_provenance(run: Path, arm: str, seed: int, iteration: int) -> dict[str, Any]:
+    """Return counts, tokens and seconds of the stages that made one model; a stage without a manifest is left out.
 
     Returns:
-        search, records (by data type), training, revision_lengths (by data type), seconds and tokens by stage.
-        Without a search of its own, an arm has that which the arms of its seed share.
+        search, records (by data type), training, revision_lengths (by data type), seconds and tokens by stage. An arm
+        without a search of its own uses the one that all arms of its seed share.
     """
     folder = folder_of(run, arm, seed, iteration)
-    searched = folder if (folder / "mcts_result").is_dir() else run / f"seed_{seed}" / "shared"
+    search_folder = folder if (folder / "mcts_result").is_dir() else run / f"seed_{seed}" / "shared"
     found: dict[str, Any] = {"records": {}, "revision_lengths": {}, "seconds": {}, "tokens": {}}
-    for path in sorted(searched.glob("mcts_result/*/*/manifest.json"))[:1]:
-        manifest = read_json(path)
-        found["search"] = {name: manifest["counts"].get(name) for name in SEARCH}
+    for path in sorted(search_folder.glob("mcts_result/*/*/manifest.json"))[:1]:
+        manifest = read_manifest(path)
+        found["search"] = {name: manifest.counts.get(name) for name in SEARCH}
         _add(found, "search", [manifest])
-    manifests = [read_json(path) for path in sorted(folder.glob("records/*.manifest.json"))]
+    manifests = [read_manifest(path) for path in sorted(folder.glob("records/*.manifest.json"))]
     for manifest in manifests:
-        counts, kind = manifest["counts"], str(manifest["settings"]["data_type"])
+        counts, kind = manifest.counts, str(manifest.settings["data_type"])
         found["records"][kind] = {n: counts[n] for n in RECORDS if n in counts} | {
             "dropped": counts["dropped"]
         }
         found["revision_lengths"][kind] = judged_lengths(folder, manifest)
     if manifests:
         _add(found, "records", manifests)
-    if (trained := folder / "model" / "manifest.json").exists():
-        manifest = read_json(trained)
+    if (path := folder / "model" / "manifest.json").exists():
+        manifest = read_manifest(path)
         found["training"] = {
-            "rows": manifest["counts"]["rows"],
-            "dropped": manifest["counts"].get("dropped", {}),
+            "rows": manifest.counts["rows"],
+            "dropped": manifest.counts.get("dropped", {}),
+            "tokens": training_tokens(manifest.tokens),
         }
-        found["training"]["tokens"] = training_tokens(manifest["tokens"])
-        found["seconds"]["train"] = manifest["seconds"]
+        found["seconds"]["train"] = manifest.seconds
     return found
 
 
-def judged_lengths(folder: Path, manifest: Mapping[str, Any]) -> list[int]:
-    """Actions from the start of the bad path to the first step that the judge called bad, a record each (Figure 5).
+def judged_lengths(folder: Path, manifest: Manifest) -> list[int]:
+    """Return, for each record, the number of actions up to the first that the judge called bad, included (Figure 5).
 
-    Only records that the judge was asked about: a cut at the end (direct revision) is nobody's verdict.
+    Records without a verdict are left out: a cut at the end of the path (direct revision) is not a verdict.
     """
     lengths = []
-    for output in manifest["outputs"]:
-        path = folder / "records" / output["path"]
+    for output in manifest.outputs:
+        path = folder / "records" / output.path
         for row in read_jsonl(path) if path.suffix == ".jsonl" else []:
             lineage = row["lineage"]
             if lineage.get("verdicts") and lineage.get("cut_step") is not None:
@@ -74,13 +76,13 @@ def judged_lengths(folder: Path, manifest: Mapping[str, Any]) -> list[int]:
 
 
 def training_tokens(tokens: Mapping[str, Any]) -> dict[str, int]:
-    """Tokens of one epoch, and how many of them carry loss, over all kinds of rows."""
+    """Return the tokens of one epoch, and those of them that carry loss, over all kinds of rows."""
     kinds = [found for found in tokens.values() if isinstance(found, Mapping)]
     return {name: sum(int(kind.get(name, 0)) for kind in kinds) for name in ("input", "trained")}
 
 
-def over_seeds(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts as means over the seeds that have them; seconds and tokens as sums over the seeds."""
+def combine_seeds(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Combine models of several seeds: counts as means over the seeds that have them, seconds and tokens as sums."""
     searches = [model["search"] for model in models if "search" in model]
     trained = [model["training"] for model in models if "training" in model]
     kinds = {kind: None for model in models for kind in model["records"]}
@@ -103,8 +105,8 @@ def over_seeds(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def revisions(run: Path) -> dict[str, int]:
-    """Code revision -> how many manifests of the run name it."""
-    return dict(sorted(Counter(str(read_json(path)["code_revision"]) for path in _manifests(run)).items()))
+    """Return code revision -> the number of manifests of the run that name it."""
+    return dict(sorted(Counter(read_manifest(path).code_revision for path in _manifests(run)).items()))
 
 
 def _manifests(run: Path) -> Iterator[Path]:
@@ -114,9 +116,9 @@ def _manifests(run: Path) -> Iterator[Path]:
         yield from run.glob(f"seed_*/*/iteration_*/{pattern}")
 
 
-def _add(found: dict[str, Any], stage: str, manifests: Sequence[Mapping[str, Any]]) -> None:
-    found["seconds"][stage] = sum(float(manifest["seconds"]) for manifest in manifests)
-    found["tokens"][stage] = sum_tokens([manifest["tokens"] for manifest in manifests])
+def _add(found: dict[str, Any], stage: str, manifests: Sequence[Manifest]) -> None:
+    found["seconds"][stage] = sum(manifest.seconds for manifest in manifests)
+    found["tokens"][stage] = sum_tokens([manifest.tokens for manifest in manifests])
 
 
 def _records(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def _records(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _means(found: Sequence[Mapping[str, Any]], absent: float | None = None) -> dict[str, float]:
-    """Mean by name. `absent`: what a name counts where it is not there; None: it is left out of the mean."""
+    """Return the mean by name. `absent`: the value of a missing name; None: it is left out of the mean."""
     means = {}
     for name in {name: None for one in found for name in one}:
         values = [one.get(name, absent) for one in found]

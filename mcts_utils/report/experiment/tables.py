@@ -1,4 +1,4 @@
-"""experiment.md: the experiment's tables in GitHub's Markdown, from its summary alone. It computes no statistics."""
+"""The text of experiment.md in GitHub's Markdown, from the experiment's summary alone. It computes no statistics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mcts_utils.evaluation.metrics import LOOP_LENGTHS
-from mcts_utils.report.common import NONE, counts_text, markdown, number, percent, section
 from mcts_utils.report.experiment.comparison_tables import comparisons, gains
 from mcts_utils.report.experiment.contrasts import ABLATIONS, ARMS, REHEARSED
 from mcts_utils.report.experiment.labels import (
@@ -16,60 +15,75 @@ from mcts_utils.report.experiment.labels import (
     last_iteration,
     listed_arms,
     seeds_text,
-    source,
+    source_note,
 )
+from mcts_utils.tables import NONE, counts_text, markdown_section, markdown_table, number, percent
 
 Row = Mapping[str, Any]
 
 
 def document(summary: Summary, figures: Sequence[str]) -> str:
-    """The whole text. `figures`: file names that lie beside it."""
+    """Return the text of experiment.md. `figures`: names of the files beside it."""
     pictures = {name.removesuffix(".png"): f"\n![{name}]({name})\n" for name in figures}
-    parts = [
+    sections = [
         heading(summary),
-        section(
-            "Solved goals by iteration (Figure 3)",
-            by_iteration(summary, rate_cell("success_rate", "ci95")),
-            source(summary, "main") + " Percent, 95 % interval over goals.",
-            pictures.get("figure_3"),
-        ),
-        section(
-            "Recovered failed prefixes by iteration (Table 3)",
-            by_iteration(summary, rate_cell("recovery_rate", "recovery_ci95")),
-            source(summary, "revise")
-            + " The prefixes are the untrained model's failures, cut at a random step.",
-            pictures.get("table_3"),
-        ),
-        section("Solved goals by kind of goal", kinds(summary), source(summary, "main")),
+        *rate_sections(summary, pictures),
         *comparisons(summary, ARMS, "Agent-R against the other arms"),
         *comparisons(summary, ABLATIONS, "Agent-R with one thing changed", pictures.get("ablation")),
         *comparisons(summary, REHEARSED, "Agent-R, rehearsed, against the other arms"),
         *gains(summary),
-        section(
+        *behaviour_sections(summary, pictures),
+        markdown_section("Data by arm and iteration (Table 1)", data(summary), means_note(summary)),
+        markdown_section("Tokens and seconds", costs(summary), sums_note(summary)),
+        missing(summary),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def rate_sections(summary: Summary, pictures: Mapping[str, str]) -> list[str]:
+    """Return the sections on solved goals and recovered prefixes."""
+    main, revise = source_note(summary, "main"), source_note(summary, "revise")
+    return [
+        markdown_section(
+            "Solved goals by iteration (Figure 3)",
+            by_iteration(summary, rate_cell("success_rate", "ci95")),
+            f"{main} Percent, 95 % interval over goals.",
+            pictures.get("figure_3"),
+        ),
+        markdown_section(
+            "Recovered failed prefixes by iteration (Table 3)",
+            by_iteration(summary, rate_cell("recovery_rate", "recovery_ci95")),
+            f"{revise} The prefixes are the untrained model's failures, cut at a random step.",
+            pictures.get("table_3"),
+        ),
+        markdown_section("Solved goals by kind of goal", kinds(summary), main),
+    ]
+
+
+def behaviour_sections(summary: Summary, pictures: Mapping[str, str]) -> list[str]:
+    """Return the sections on repeated actions and revision length."""
+    main = source_note(summary, "main")
+    return [
+        markdown_section(
             "Repeated action sequences of an episode, by length (Figure 4)",
             repeats(summary),
-            source(summary, "main") + " A sequence counts where it is taken again right after itself.",
+            f"{main} A sequence counts where it is taken again right after itself.",
             pictures.get("figure_4"),
         ),
-        section(
+        markdown_section(
             "Revision length (Figure 5)",
             revision(summary),
-            source(summary, "main")
-            + " *judged*: actions up to the first step of a bad path that was called bad, over the revision records of"
-            " the iteration; the model before it searched, and the untrained model judged where the arm does not say"
-            " otherwise. The paper's measure is nearest to this one. *refused*:"
+            f"{main} *judged*: actions up to the first step of a bad path that was called bad, over the revision"
+            " records of the iteration; the model before it searched, and the untrained model judged where the arm does"
+            " not say otherwise. The paper's measure is nearest to this one. *refused*:"
             " actions up to the first refused one, over failed test episodes that have one.",
             pictures.get("figure_5"),
         ),
-        section("Data by arm and iteration (Table 1)", data(summary), means_note(summary)),
-        section("Tokens and seconds", costs(summary), sums_note(summary)),
-        missing(summary),
     ]
-    return "\n".join(part for part in parts if part)
 
 
 def heading(summary: Summary) -> str:
-    """What was run, from which code."""
+    """Return the heading: the command, the code revisions, the cells and the protocols."""
     code = summary["code_revisions"]
     used = ", ".join(f"`{name}` ({n} manifests)" for name, n in code.items()) or "unknown"
     lines = [
@@ -90,7 +104,7 @@ def heading(summary: Summary) -> str:
 
 
 def rate_cell(value: str, interval: str) -> Callable[[Row, Sequence[int]], str]:
-    """Text of a rate; `planned` are the seeds that it should have."""
+    """Return a function (row, planned seeds) that formats a rate; it names the seeds if some are missing."""
 
     def cell(row: Row, planned: Sequence[int]) -> str:
         if row[value] is None:
@@ -103,41 +117,41 @@ def rate_cell(value: str, interval: str) -> Callable[[Row, Sequence[int]], str]:
 
 
 def by_iteration(summary: Summary, cell: Callable[[Row, Sequence[int]], str]) -> str:
-    """One line an arm, one column an iteration, the untrained model first."""
+    """Return a table with one line per arm and one column per iteration, the untrained model first."""
     last = last_iteration(summary)
     base = cell(summary["base"], ()) if summary["base"] else NONE
     rows = []
     for arm in listed_arms(summary):
         found = [cell(row, summary["seeds"]) for row in summary["arms"][arm]["iterations"]]
         rows.append([label(arm), base, *found, *[NONE] * (last - len(found))])
-    return markdown(["arm", "untrained", *(f"iteration {i}" for i in range(1, last + 1))], rows)
+    return markdown_table(["arm", "untrained", *(f"iteration {i}" for i in range(1, last + 1))], rows)
 
 
 def kinds(summary: Summary) -> str:
-    """Success by kind of goal (crafting depth), of the arms that the figures show."""
+    """Return a table of success by kind of goal (crafting depth), for the arms that the figures show."""
     drawn = drawn_arms(summary)
     rows = [("base", NONE, summary["base"])] if summary["base"] else []
     rows += [(arm, str(row["iteration"]), row) for arm, row in arm_rows(summary) if arm in drawn]
-    sizes = {kind: one["n"] for _, _, row in rows for kind, one in row["kinds"].items()}
+    sizes = {kind: found["n"] for _, _, row in rows for kind, found in row["kinds"].items()}
     header = [f"{kind.replace('_', ' ')} (n {n})" for kind, n in sizes.items()]
     lines = [[label(arm), i, *(kind_cell(row["kinds"].get(kind)) for kind in sizes)] for arm, i, row in rows]
-    return markdown(["arm", "iteration", *header], lines if sizes else [])
+    return markdown_table(["arm", "iteration", *header], lines if sizes else [])
 
 
 def kind_cell(found: Row | None) -> str:
-    """A rate of one kind of goals."""
+    """Return the text of a rate on one kind of goals."""
     return percent(found["success_rate"], found["ci95"]) if found else NONE
 
 
 def arm_rows(summary: Summary) -> list[tuple[str, Row]]:
-    """(arm, row) of every iteration that any seed has, ablations too."""
+    """Return (arm, row) of every iteration that any seed has, with the ablations."""
     return [
         (arm, row) for arm, found in summary["arms"].items() for row in found["iterations"] if row["seeds"]
     ]
 
 
 def repeats(summary: Summary) -> str:
-    """Figure 4 as a table; length 1 with its interval."""
+    """Return Figure 4 as a table; length 1 has its interval."""
     header = ["arm", "iteration", "1 (95 %)", *(str(n) for n in LOOP_LENGTHS[1:])]
 
     def line(arm: str, iteration: str, row: Row) -> list[str]:
@@ -146,28 +160,28 @@ def repeats(summary: Summary) -> str:
 
     rows = [line("base", NONE, summary["base"])] if summary["base"] else []
     rows += [line(arm, str(row["iteration"]), row) for arm, row in arm_rows(summary)]
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def revision(summary: Summary) -> str:
-    """Figure 5 as a table."""
+    """Return Figure 5 as a table."""
     header = ["arm", "iteration", "judged", "records", "refused (95 %)", "goals with one"]
 
     def line(arm: str, iteration: str, row: Row, judged: Row) -> list[str]:
         refused = number(row["revision_length"], row["revision_length_ci95"])
-        own = [number(judged["mean"]), str(judged["n"] or NONE)]
-        return [label(arm), iteration, *own, refused, str(row["revision_length_n"])]
+        by_judge = [number(judged["mean"]), str(judged["n"] or NONE)]
+        return [label(arm), iteration, *by_judge, refused, str(row["revision_length_n"])]
 
     rows = [line("base", NONE, summary["base"], {"mean": None, "n": 0})] if summary["base"] else []
     rows += [
         line(arm, str(row["iteration"]), row, row["made"]["judged_revision_length"])
         for arm, row in arm_rows(summary)
     ]
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def data(summary: Summary) -> str:
-    """Table 1: trees, records and their drop reasons, rows that were trained on."""
+    """Return Table 1: trees, records and their drop reasons, training rows."""
     header = ["arm", "iteration", "seeds", "trees", "leaf reward", "records", "dropped", "rows trained"]
     rows = []
     for arm, row in arm_rows(summary):
@@ -180,11 +194,11 @@ def data(summary: Summary) -> str:
         leaf = number(search.get("mean_leaf_reward")) if search else NONE
         found = [counts_text(records), reasons or NONE, counts_text(made["rows"])]
         rows.append([label(arm), str(row["iteration"]), str(made["seeds"]), trees, leaf, *found])
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def means_note(summary: Summary) -> str:
-    """What the data table's numbers are."""
+    """Return the note on the data table."""
     return (
         f"`{summary['command']}`, {seeds_text(summary['seeds'])}; means over the seeds. The search of iteration 1 is "
         "the untrained model's and shared by all arms of a seed."
@@ -192,7 +206,7 @@ def means_note(summary: Summary) -> str:
 
 
 def costs(summary: Summary) -> str:
-    """Seconds by stage, and tokens."""
+    """Return a table of seconds by stage, and of tokens."""
     stages = ("search", "records", "train", "evaluate")
     header = [
         "arm",
@@ -210,11 +224,11 @@ def costs(summary: Summary) -> str:
         epoch = made["tokens_per_epoch"].get("input")
         trained = f"{epoch:,.0f}" if epoch is not None else NONE
         rows.append([label(arm), str(row["iteration"]), *seconds, asked, trained])
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def sums_note(summary: Summary) -> str:
-    """What the cost table's numbers are."""
+    """Return the note on the cost table."""
     return (
         f"`{summary['command']}`, {seeds_text(summary['seeds'])}. Seconds and search tokens are sums over seeds; the "
         "search of iteration 1 is listed with each arm that uses it, and was done once. Train tokens: one epoch of one "
@@ -223,8 +237,8 @@ def sums_note(summary: Summary) -> str:
 
 
 def missing(summary: Summary) -> str:
-    """Cells that do not count, and why."""
+    """Return the list of cells that do not count, with the reasons."""
     if not summary["missing"]:
         return ""
-    lines = [f"- `{name}`: {why}" for name, why in summary["missing"].items()]
+    lines = [f"- `{name}`: {reason}" for name, reason in summary["missing"].items()]
     return "\n".join(["## Cells that are not there", "", *lines, ""])

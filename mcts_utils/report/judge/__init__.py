@@ -1,1 +1,1 @@
-"""The judge held against oracles: is it right?"""
+"""Compare the judge's verdicts with oracles."""

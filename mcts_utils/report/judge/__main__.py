@@ -1,4 +1,4 @@
-"""`python -m mcts_utils.report.judge`: see report.py."""
+"""Run `python -m mcts_utils.report.judge`."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""A judge's verdicts against what is true: shares with intervals, Cohen's kappa, areas under the ROC curve. Pure.
+"""Agreement of a judge's verdicts with an oracle: shares with intervals, Cohen's kappa, area under the ROC curve. Pure.
 
-It knows no trees and no files. Verdicts on one task are not independent: `ci95` is a bootstrap over tasks (scipy);
-`ci95_wilson` (statsmodels) takes every verdict as independent and stands beside it.
+It knows no trees and no files. Verdicts on one task are not independent, so `ci95` is a bootstrap over tasks (scipy);
+`ci95_wilson` (statsmodels) is given as well and treats verdicts as independent.
 """
 
 from __future__ import annotations
@@ -20,28 +20,25 @@ CONFIDENCE = 0.95
 RESAMPLES = 1999
 VERDICTS = ("good", "bad", "uncertain", "unparsed")
 TRUTHS = ("good", "bad", "neutral")
-MATCHES = {
-    "good": 0,
-    "bad": 1,
-    "uncertain": 2,
-    "unparsed": 2,
-}  # index in TRUTHS: "uncertain" matches "neutral"
+# Verdict -> index in TRUTHS of the truth that it agrees with: "uncertain" agrees with "neutral".
+MATCHES = {"good": 0, "bad": 1, "uncertain": 2, "unparsed": 2}
+CUT_KINDS = ("exact", "early", "late", "no_error", "missed", "neither")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One verdict and what an oracle says of the same step."""
+class JudgedStep:
+    """A verdict on a step, and the oracle's label of the same step."""
 
     group: str  # id of the task
     verdict: str  # one of VERDICTS
     truth: str  # one of TRUTHS
-    reason: str  # the oracle's
-    clean: bool  # by the same oracle, no step before this one on its path is bad
+    reason: str  # of the oracle's label
+    clean: bool  # no earlier step of the path is bad by the same oracle
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A verdict and a number that should be low where the verdict is "bad"."""
+class ValuedStep:
+    """A verdict and a value that should be low if the verdict is "bad"."""
 
     group: str
     verdict: str
@@ -50,20 +47,20 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class JudgedPath:
-    """A bad path: where the judge cuts it, and the oracle's first error from the first judged step on."""
+    """A bad path: the judge's cut, and the oracle's first error at or after the first judged step."""
 
     group: str
     cut: int | None  # index of the first step called bad
-    error: int | None
+    error: int | None  # index of the first error
 
 
-def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
-    """Everything about verdicts on single steps; shares without a case are None.
+def step_scores(items: Sequence[JudgedStep], seed: int = 0) -> dict[str, Any]:
+    """Return all statistics of verdicts on single steps; a share without a case is None.
 
-    For precision and recall a step is bad or not: one that is neutral and called bad counts against the precision.
+    For precision and recall a step is bad or not bad: a neutral step that is called bad lowers the precision.
     """
 
-    def share_of(among: Callable[[Item], bool], hit: Callable[[Item], bool]) -> dict[str, Any]:
+    def share_of(among: Callable[[JudgedStep], bool], hit: Callable[[JudgedStep], bool]) -> dict[str, Any]:
         return share([(item.group, hit(item)) for item in items if among(item)], seed)
 
     reasons = sorted({item.reason for item in items if item.truth == "bad"})
@@ -91,12 +88,12 @@ def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _count(items: Sequence[Item], verdict: str, truth: str) -> int:
+def _count(items: Sequence[JudgedStep], verdict: str, truth: str) -> int:
     return sum(item.verdict == verdict and item.truth == truth for item in items)
 
 
 def share(hits: Sequence[tuple[str, bool]], seed: int = 0) -> dict[str, Any]:
-    """Share of hits among (task, hit): share, hits, n, ci95 (over tasks) and ci95_wilson."""
+    """Return the share of hits among pairs (task, hit): share, hits, n, ci95 (over tasks) and ci95_wilson."""
     n, count = len(hits), sum(hit for _, hit in hits)
     wilson = None
     if n:
@@ -107,7 +104,7 @@ def share(hits: Sequence[tuple[str, bool]], seed: int = 0) -> dict[str, Any]:
 
 
 def mean(values: Sequence[tuple[str, float]], seed: int = 0) -> dict[str, Any]:
-    """Mean of (task, value) over all values, with its percentile bootstrap over tasks (none below two tasks)."""
+    """Return the mean over pairs (task, value): mean, n and ci95, a bootstrap over tasks (None below two tasks)."""
     if not values:
         return {"mean": None, "n": 0, "ci95": None}
     totals: dict[str, list[float]] = {}
@@ -133,34 +130,34 @@ def mean(values: Sequence[tuple[str, float]], seed: int = 0) -> dict[str, Any]:
     return {"mean": found, "n": len(values), "ci95": interval}
 
 
-def kappa(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
-    """Cohen's kappa of verdict and truth ("uncertain" and unparsed match "neutral"); None where it is not defined."""
+def kappa(items: Sequence[JudgedStep], seed: int = 0) -> dict[str, Any]:
+    """Return Cohen's kappa of verdict and truth, None if undefined; "uncertain" and unparsed agree with "neutral"."""
     groups = {group: i for i, group in enumerate(dict.fromkeys(item.group for item in items))}
     tables = np.zeros((len(groups), len(TRUTHS), len(TRUTHS)))
     for item in items:
         tables[groups[item.group], MATCHES[item.verdict], TRUTHS.index(item.truth)] += 1
 
-    def of(times: np.ndarray) -> float:
-        return _kappa_of(np.tensordot(times, tables, 1))
+    def statistic(weights: np.ndarray) -> float:
+        return _kappa_of(np.tensordot(weights, tables, 1))
 
     return {
-        "kappa": _number(of(np.ones(len(groups)))),
+        "kappa": _number_or_none(statistic(np.ones(len(groups)))),
         "n": len(items),
-        "ci95": _over_groups(of, len(groups), seed),
+        "ci95": _group_bootstrap(statistic, len(groups), seed),
     }
 
 
 def _kappa_of(table: np.ndarray) -> float:
-    """NaN where both always say the same one thing."""
+    """Return kappa of a table of counts; NaN if both raters always use one and the same label."""
     if not table.sum() or np.count_nonzero(table.sum(0)) == 1 == np.count_nonzero(table.sum(1)):
         return float("nan")
     return float(cohens_kappa(table, return_results=False))
 
 
-def area(scored: Sequence[Scored], seed: int = 0) -> dict[str, Any]:
-    """Area under the ROC curve: how often a step called bad has the lower value of two, the other not called bad.
+def roc_area(scored: Sequence[ValuedStep], seed: int = 0) -> dict[str, Any]:
+    """Return the area under the ROC curve: the probability that a step called bad has a lower value than another step.
 
-    0.5 says nothing, 1 is perfect; ties count half (the Mann-Whitney statistic). None without both kinds.
+    0.5 is chance, 1 is perfect; ties count half (the Mann-Whitney statistic). The area is None if only one kind occurs.
     """
     low = [item.value for item in scored if item.verdict == "bad"]
     high = [item.value for item in scored if item.verdict != "bad"]
@@ -171,32 +168,35 @@ def area(scored: Sequence[Scored], seed: int = 0) -> dict[str, Any]:
     return {"area": float(wins / (len(low) * len(high))), **counts, "ci95": _area_interval(scored, seed)}
 
 
-def _area_interval(scored: Sequence[Scored], seed: int) -> list[float] | None:
-    """Over tasks. How often each value occurs per task is enough to have the statistic of any resample."""
+def _area_interval(scored: Sequence[ValuedStep], seed: int) -> list[float] | None:
+    """Return the bootstrap interval over tasks; the counts of each value per task give the area of any resample."""
     groups = {group: i for i, group in enumerate(dict.fromkeys(item.group for item in scored))}
-    values, places = np.unique([item.value for item in scored], return_inverse=True)
+    values, columns = np.unique([item.value for item in scored], return_inverse=True)
     table = np.zeros((2, len(groups), len(values)))
-    for item, place in zip(scored, places, strict=True):
-        table[int(item.verdict == "bad"), groups[item.group], place] += 1
+    for item, column in zip(scored, columns, strict=True):
+        table[int(item.verdict == "bad"), groups[item.group], column] += 1
 
-    def of(times: np.ndarray) -> float:
-        others, bad = times @ table[0], times @ table[1]
+    def statistic(weights: np.ndarray) -> float:
+        others, bad = weights @ table[0], weights @ table[1]
         pairs = others.sum() * bad.sum()
         above = others.sum() - np.cumsum(others) + others / 2
         return float((bad * above).sum() / pairs) if pairs else float("nan")
 
-    return _over_groups(of, len(groups), seed)
+    return _group_bootstrap(statistic, len(groups), seed)
 
 
-def _over_groups(of: Callable[[np.ndarray], float], groups: int, seed: int) -> list[float] | None:
-    """Percentile bootstrap of a statistic of how often each group was drawn; None where a resample has no value."""
+def _group_bootstrap(statistic: Callable[[np.ndarray], float], groups: int, seed: int) -> list[float] | None:
+    """Return the percentile bootstrap interval of a statistic of group weights; None if a resample has no value.
+
+    A weight is the number of times that a group was drawn.
+    """
     if groups < 2:
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about resamples without a value, which give None
+        warnings.simplefilter("ignore")  # of resamples without a value, for which None is returned
         found = stats.bootstrap(
             (np.arange(groups),),
-            lambda drawn: of(np.bincount(drawn, minlength=groups).astype(float)),
+            lambda drawn: statistic(np.bincount(drawn, minlength=groups).astype(float)),
             vectorized=False,
             n_resamples=RESAMPLES,
             confidence_level=CONFIDENCE,
@@ -206,33 +206,31 @@ def _over_groups(of: Callable[[np.ndarray], float], groups: int, seed: int) -> l
     return None if np.isnan([found.low, found.high]).any() else [float(found.low), float(found.high)]
 
 
-def _number(value: float) -> float | None:
+def _number_or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def cuts(paths: Sequence[JudgedPath], seed: int = 0) -> dict[str, Any]:
-    """Where bad paths are cut: on the oracle's first error, before it (early) or behind it (late).
+def cut_scores(paths: Sequence[JudgedPath], seed: int = 0) -> dict[str, Any]:
+    """Return the shares of bad paths that are cut at the oracle's first error, before it (early) or after it (late).
 
-    Distances are in steps, cut minus error, over paths with both. "no_error": a cut, and no error from the first judged
-    step on; "missed": an error and no cut; "neither": no cut and no error.
+    "no_error": a cut, and no error at or after the first judged step; "missed": an error and no cut; "neither": no cut
+    and no error. Distances are in steps, cut minus error, over paths with both.
     """
-    kinds = [_kind(path) for path in paths]
-    apart = [(p.group, p.cut - p.error) for p in paths if p.cut is not None and p.error is not None]
+    kinds = [_cut_kind(path) for path in paths]
+    distances = [(p.group, p.cut - p.error) for p in paths if p.cut is not None and p.error is not None]
     return {
         "n": len(paths),
         **{
             kind: share([(p.group, k == kind) for p, k in zip(paths, kinds, strict=True)], seed)
-            for kind in KINDS
+            for kind in CUT_KINDS
         },
-        "distance": mean([(group, float(gap)) for group, gap in apart], seed),
-        "absolute_distance": mean([(group, float(abs(gap))) for group, gap in apart], seed),
+        "distance": mean([(group, float(steps)) for group, steps in distances], seed),
+        "absolute_distance": mean([(group, float(abs(steps))) for group, steps in distances], seed),
     }
 
 
-KINDS = ("exact", "early", "late", "no_error", "missed", "neither")
-
-
-def _kind(path: JudgedPath) -> str:
+def _cut_kind(path: JudgedPath) -> str:
+    """Return one of CUT_KINDS."""
     if path.cut is None:
         return "neither" if path.error is None else "missed"
     if path.error is None:

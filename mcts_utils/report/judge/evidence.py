@@ -1,6 +1,6 @@
-"""Verdicts and truths of one tree at a time, brought together: per step, per bad path, per node value. Pure.
+"""Match the verdicts on trees with the oracles' truths: per step, per bad path, per node value. Pure.
 
-What a verdict file or a model is, judge.py knows; what the numbers say, agreement.py.
+It takes one tree at a time. Files and models are left to report.py and sampling.py, statistics to agreement.py.
 """
 
 from __future__ import annotations
@@ -8,30 +8,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcts_utils.report.judge.agreement import VERDICTS, Item, JudgedPath, Scored, area, cuts, mean, score
-from mcts_utils.report.judge.oracles import Truth, ValueRule, by_plan, by_value
+from mcts_utils.report.judge.agreement import (
+    VERDICTS,
+    JudgedPath,
+    JudgedStep,
+    ValuedStep,
+    cut_scores,
+    mean,
+    roc_area,
+    step_scores,
+)
+from mcts_utils.report.judge.oracles import Truth, ValueRule, planner_truths, value_truths
 from mcts_utils.revision.pairs import Trajectory, paths
 from mcts_utils.rollouts.steps import EPSILON
 from mcts_utils.search.tree import Tree, nodes
 
 PLANNED = ("textcraft",)  # environments that have a planner
-MIN_VISITS = (1, 2, 4)  # of the rules beside the one that was asked for
+MIN_VISITS = (1, 2, 4)  # of the other value rules that are reported
 Verdicts = Mapping[int, str]  # node id -> one of agreement.VERDICTS
 
 
 def succeeded(path: Trajectory) -> bool:
-    """True for a good path: the full reward, 1."""
+    """Return True for a good path: one with the full reward, 1."""
     return path.reward >= 1 - EPSILON
 
 
 def on_good_paths(tree: Tree) -> set[int]:
-    """Ids of the nodes that some path with reward 1 passes."""
+    """Return the ids of the nodes on paths with reward 1."""
     return {node for path in paths(tree) if succeeded(path) for node in path.nodes}
 
 
-def items_of(tree: Tree, verdicts: Verdicts, truths: Mapping[int, Truth]) -> list[Item]:
-    """The judged steps that the oracle can say something of."""
-    found: list[Item] = []
+def judged_steps(tree: Tree, verdicts: Verdicts, truths: Mapping[int, Truth]) -> list[JudgedStep]:
+    """Return the steps that have both a verdict and a truth."""
+    found: list[JudgedStep] = []
     clean = {tree.root.id: True}
     for node in nodes(tree):
         if node.parent is None:
@@ -40,14 +49,17 @@ def items_of(tree: Tree, verdicts: Verdicts, truths: Mapping[int, Truth]) -> lis
         clean[node.id] = clean[node.parent.id] and (before is None or before.label != "bad")
         truth = truths.get(node.id)
         if truth is not None and node.id in verdicts:
-            found.append(Item(tree.task.id, verdicts[node.id], truth.label, truth.reason, clean[node.id]))
+            found.append(
+                JudgedStep(tree.task.id, verdicts[node.id], truth.label, truth.reason, clean[node.id])
+            )
     return found
 
 
 def judged_paths(tree: Tree, verdicts: Verdicts, truths: Mapping[int, Truth]) -> tuple[list[JudgedPath], int]:
-    """The bad paths that were judged up to a bad verdict or to their end, and how many more were judged in part.
+    """Return the bad paths judged up to a bad verdict or to their end, and the number of those judged in part.
 
-    A path is judged from its first step with a verdict on; a step without one ends what is known of it.
+    Judging starts at the first step with a verdict. A path is judged in part if a later step has none and no verdict
+    before it is bad.
     """
     found: list[JudgedPath] = []
     unfinished = 0
@@ -67,6 +79,7 @@ def judged_paths(tree: Tree, verdicts: Verdicts, truths: Mapping[int, Truth]) ->
 
 
 def _first_error(path: Trajectory, truths: Mapping[int, Truth], first: int) -> int | None:
+    """Return the index of the first bad step at or after index `first`, or None."""
     for index in range(first, len(path.nodes)):
         truth = truths.get(path.nodes[index])
         if truth is not None and truth.label == "bad":
@@ -74,87 +87,91 @@ def _first_error(path: Trajectory, truths: Mapping[int, Truth], first: int) -> i
     return None
 
 
-def values_of(tree: Tree, verdicts: Verdicts, min_visits: int) -> tuple[list[Scored], list[Scored]]:
-    """Of the judged nodes with enough visits: (Q, Q minus the parent's Q)."""
+def valued_steps(
+    tree: Tree, verdicts: Verdicts, min_visits: int
+) -> tuple[list[ValuedStep], list[ValuedStep]]:
+    """Return, for the judged nodes with enough visits, the verdicts with Q, and with Q minus the parent's Q."""
     own, gains = [], []
     for node in nodes(tree):
         if node.parent is not None and node.id in verdicts and node.visits >= max(1, min_visits):
             verdict = verdicts[node.id]
-            own.append(Scored(tree.task.id, verdict, node.q))
-            gains.append(Scored(tree.task.id, verdict, node.q - node.parent.q))
+            own.append(ValuedStep(tree.task.id, verdict, node.q))
+            gains.append(ValuedStep(tree.task.id, verdict, node.q - node.parent.q))
     return own, gains
 
 
-def rules_beside(rule: ValueRule) -> list[ValueRule]:
-    """The rules whose results are shown beside the one that was asked for."""
+def other_rules(rule: ValueRule) -> list[ValueRule]:
+    """Return the rules that are reported in addition to the requested one."""
     return [
         ValueRule(kind, rule.threshold, visits) for kind in ("parent", "threshold") for visits in MIN_VISITS
     ]
 
 
 class JudgeEvidence:
-    """What all trees so far say. Holds a few words per judged step, and no tree."""
+    """Verdicts matched with truths, over all trees added so far. Keeps a few words per judged step, and no tree."""
 
     def __init__(self, rule: ValueRule, seed: int = 0) -> None:
         self.rule, self.seed = rule, seed
         self.labels: dict[str, int] = dict.fromkeys(VERDICTS, 0)
-        self.planned: list[Item] = []
+        self.planned: list[JudgedStep] = []
         self.planned_paths: list[JudgedPath] = []
-        self.valued: dict[ValueRule, list[Item]] = {r: [] for r in dict.fromkeys([rule, *rules_beside(rule)])}
+        self.valued: dict[ValueRule, list[JudgedStep]] = {
+            r: [] for r in dict.fromkeys([rule, *other_rules(rule)])
+        }
         self.valued_paths: list[JudgedPath] = []
-        self.own: list[Scored] = []
-        self.gains: list[Scored] = []
+        self.own: list[ValuedStep] = []
+        self.gains: list[ValuedStep] = []
         self.envs: set[str] = set()
         self.unfinished = 0
 
     def add(self, tree: Tree, verdicts: Verdicts) -> None:
-        """Take a tree's verdicts in."""
+        """Add the verdicts on one tree."""
         if not verdicts:
             return
         self.envs.add(tree.task.env)
         for verdict in verdicts.values():
             self.labels[verdict] += 1
         if tree.task.env in PLANNED:
-            truths = by_plan(tree)
-            self.planned += items_of(tree, verdicts, truths)
+            truths = planner_truths(tree)
+            self.planned += judged_steps(tree, verdicts, truths)
             self.planned_paths += judged_paths(tree, verdicts, truths)[0]
         for rule, found in self.valued.items():
-            found += items_of(tree, verdicts, by_value(tree, rule))
-        own, gains = values_of(tree, verdicts, self.rule.min_visits)
+            found += judged_steps(tree, verdicts, value_truths(tree, rule))
+        own, gains = valued_steps(tree, verdicts, self.rule.min_visits)
         self.own += own
         self.gains += gains
-        judged, unfinished = judged_paths(tree, verdicts, by_value(tree, self.rule))
+        judged, unfinished = judged_paths(tree, verdicts, value_truths(tree, self.rule))
         self.valued_paths += judged
         self.unfinished += unfinished
 
     def summary(self) -> dict[str, Any]:
-        """Plain JSON types; "planner" is None where no tree has one."""
+        """Return all statistics in plain JSON types; "planner" is None if no tree's environment has one."""
         planned = bool(self.envs & set(PLANNED))
         return {
             "verdicts": {**self.labels, "in_all": sum(self.labels.values())},
             "environments": sorted(self.envs),
             "paths_judged_in_part": self.unfinished,
-            "planner": self._against(self.planned, self.planned_paths) if planned else None,
+            "planner": self._statistics(self.planned, self.planned_paths) if planned else None,
             "value": {
                 "rule": str(self.rule),
-                **self._against(self.valued[self.rule], self.valued_paths),
+                **self._statistics(self.valued[self.rule], self.valued_paths),
                 "q_by_verdict": self._by_verdict(self.own),
-                "area_q": area(self.own, self.seed),
-                "area_gain": area(self.gains, self.seed),
-                "rules": [self._brief(rule) for rule in rules_beside(self.rule)],
+                "area_q": roc_area(self.own, self.seed),
+                "area_gain": roc_area(self.gains, self.seed),
+                "rules": [self._brief(rule) for rule in other_rules(self.rule)],
             },
         }
 
-    def _against(self, items: Sequence[Item], found: Sequence[JudgedPath]) -> dict[str, Any]:
-        return {"steps": score(items, self.seed), "cuts": cuts(found, self.seed)}
+    def _statistics(self, items: Sequence[JudgedStep], found: Sequence[JudgedPath]) -> dict[str, Any]:
+        return {"steps": step_scores(items, self.seed), "cuts": cut_scores(found, self.seed)}
 
-    def _by_verdict(self, scored: Sequence[Scored]) -> dict[str, Any]:
+    def _by_verdict(self, scored: Sequence[ValuedStep]) -> dict[str, Any]:
         values: dict[str, list[tuple[str, float]]] = {verdict: [] for verdict in VERDICTS}
         for found in scored:
             values[found.verdict].append((found.group, found.value))
         return {verdict: mean(values[verdict], self.seed) for verdict in VERDICTS}
 
     def _brief(self, rule: ValueRule) -> dict[str, Any]:
-        found = score(self.valued[rule], self.seed)
+        found = step_scores(self.valued[rule], self.seed)
         kept = ("n", "truly_bad", "precision", "recall", "kappa")
         return {"rule": str(rule), **{name: found[name] for name in kept}}

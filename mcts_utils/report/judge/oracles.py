@@ -1,7 +1,7 @@
-"""What is true of a tree's steps, by two oracles: TextCraft's planner, and the search's own values.
+"""Two oracles for the steps of a tree: TextCraft's planner, and the search's own values.
 
-An oracle maps node ids to what it says of the step that led there; where it cannot say anything, the node is left out.
-It knows no verdicts (agreement.py compares) and reads no files.
+An oracle maps node ids to the truth about the step that led there; nodes that it cannot label are left out. It knows no
+verdicts (agreement.py compares them) and reads no files.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from mcts_utils.servers.textcraft.world import Session, load_world
 
 Label = Literal["good", "bad", "neutral"]
 RULES = ("parent", "threshold")
-Held = tuple[tuple[str, int], ...]  # an inventory: (item, count), sorted
-Plan = tuple[str, ...]  # the item that each planned action yields
+Inventory = tuple[tuple[str, int], ...]  # sorted (item, count)
+PlannedItems = tuple[str, ...]  # the item that each action of a plan yields
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What an oracle says of one step."""
+    """An oracle's label of one step."""
 
     label: Label
-    reason: str  # of a bad step: "refused", "no change: ...", "farther", "no plan", "less value"
+    reason: str  # for a bad step: "refused", "no change: ...", "farther", "no plan", "less value"
 
 
 @dataclass(frozen=True, slots=True)
 class ValueRule:
-    """When a step is bad by the mean backed-up reward Q of its node (Section 2.2)."""
+    """Rule that calls a step bad by the mean backed-up reward Q of its node (Section 2.2)."""
 
     kind: str = "parent"  # or "threshold"
     threshold: float = 0.5  # of Q, in [0, 1]; for "threshold" only
-    min_visits: int = 2  # a node that fewer rollouts passed through is left out
+    min_visits: int = 2  # nodes with fewer are left out
 
     def __str__(self) -> str:
         against = "Q of the parent" if self.kind == "parent" else f"{self.threshold:g}"
         return f"Q against {against}, visits >= {self.min_visits}"
 
 
-def by_plan(tree: Tree) -> dict[int, Truth]:
-    """The planner's word on every executed step of a TextCraft tree, by node id.
+def planner_truths(tree: Tree) -> dict[int, Truth]:
+    """Return node id -> the planner's truth for the executed steps of a TextCraft tree.
 
-    The distance is the number of actions of the plan from the inventory, 0 once the goal is made. A step is good if it
-    brings the distance down (or a plan into being), bad if it was refused, leaves the distance as it is, adds to it or
-    loses the plan. A look at the inventory is neutral.
+    The distance of an inventory is the number of actions in the plan from there; 0 once the goal is made. A step is
+    good if it reduces the distance or makes a plan possible. It is bad if it was refused, does not reduce the distance,
+    or makes a plan impossible. A look at the inventory is neutral.
 
-    Left out: steps before and after which there is no plan, revision signals, steps that this world answers otherwise
-    than the tree says (and all behind them), and whole trees whose opening names no goal of this world.
+    Left out are steps with no plan before and after, revision signals, steps whose observation differs from that of
+    this world (and all steps below them), and trees whose opening names no goal of this world.
     """
     opening = OPENING.search(tree.task.opening)
     if opening is None or goal_of(opening) not in load_world().recipes:
@@ -71,59 +71,71 @@ def by_plan(tree: Tree) -> dict[int, Truth]:
             observation, reward, _ = Session(load_world(), goal, after).step(node.action)
             if observation != node.obs:
                 continue
-            truth = _of_step(tree, node, (goal, commands), (before, after), reward > 0)
+            truth = _step_truth(tree, node, (goal, commands), (before, after), reward > 0)
             if truth is not None:
                 found[node.id] = truth
         todo += [(child, after) for child in node.children]
     return found
 
 
-def _of_step(
+def _step_truth(
     tree: Tree, node: Node, task: tuple[str, str], held: tuple[dict[str, int], dict[str, int]], made: bool
 ) -> Truth | None:
+    """Return the truth about one step.
+
+    Args:
+        task: the goal and its listed commands.
+        held: the inventory before and after the step.
+        made: True if the step made the goal.
+    """
     step = step_of(node)
     if is_refused(tree.task.env, step):
         return Truth("bad", "refused")
     if is_look(tree.task.env, step):
         return Truth("neutral", "look")
-    ahead = plan_from(*task, _key(held[0]))
-    behind: Plan | None = () if made else plan_from(*task, _key(held[1]))
-    got = {item for item, n in held[1].items() if n > held[0].get(item, 0)}
-    return by_plans(ahead, behind, got)
+    before = plan_from(*task, _inventory(held[0]))
+    after: PlannedItems | None = () if made else plan_from(*task, _inventory(held[1]))
+    gained = {item for item, n in held[1].items() if n > held[0].get(item, 0)}
+    return truth_of_plans(before, after, gained)
 
 
-def by_plans(ahead: Plan | None, behind: Plan | None, got: Set[str]) -> Truth | None:
-    """What a step was that got these items and left the plan `behind` where it found `ahead`; None: no plan."""
-    if behind is None:
-        return None if ahead is None else Truth("bad", "no plan")
-    if ahead is None or len(behind) < len(ahead):
+def truth_of_plans(before: PlannedItems | None, after: PlannedItems | None, gained: Set[str]) -> Truth | None:
+    """Return the truth about a step from the plans before and after it; None if there is neither.
+
+    Args:
+        before, after: the items of each plan; None: there is no plan.
+        gained: the items that the step added to the inventory.
+    """
+    if after is None:
+        return None if before is None else Truth("bad", "no plan")
+    if before is None or len(after) < len(before):
         return Truth("good", "nearer")
-    if len(behind) > len(ahead):
+    if len(after) > len(before):
         return Truth("bad", "farther")
-    # One of three planks is no nearer in actions: all that is missing comes with one action.
-    return Truth("bad", "no change: too few" if got & set(ahead) else "no change: not needed")
+    # One of three planks saves no action: a single action yields all that is missing.
+    return Truth("bad", "no change: too few" if gained & set(before) else "no change: not needed")
 
 
 @lru_cache(maxsize=1 << 16)
-def plan_from(goal: str, commands: str, held: Held) -> Plan | None:
-    """What the plan's actions yield, from an inventory and under the listed commands (one a line); None: no plan."""
+def plan_from(goal: str, commands: str, inventory: Inventory) -> PlannedItems | None:
+    """Return the items of the plan from an inventory, or None without a plan. `commands`: the listed ones, by line."""
     try:
         return tuple(
-            action.item for action in Planner(load_world(), goal, commands.split("\n")).plan(dict(held))
+            action.item for action in Planner(load_world(), goal, commands.split("\n")).plan(dict(inventory))
         )
     except NoPlan:
         return None
 
 
-def _key(held: Mapping[str, int]) -> Held:
+def _inventory(held: Mapping[str, int]) -> Inventory:
     return tuple(sorted((item, n) for item, n in held.items() if n > 0))
 
 
-def by_value(tree: Tree, rule: ValueRule) -> dict[int, Truth]:
-    """The search's word on every step with enough visits, by node id.
+def value_truths(tree: Tree, rule: ValueRule) -> dict[int, Truth]:
+    """Return node id -> the truth by the search's values, for steps with enough visits.
 
-    "parent": bad if Q fell from the parent to the node, good if it rose, neutral if it stayed (all rollouts went the
-    same way). "threshold": bad if Q is below the threshold, else good.
+    Rule "parent": bad if Q is lower than the parent's, good if it is higher, neutral if it is equal (as when all
+    rollouts of the parent passed through the node). Rule "threshold": bad if Q is below the threshold, else good.
     """
     found: dict[int, Truth] = {}
     for node in nodes(tree):

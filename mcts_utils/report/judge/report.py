@@ -4,55 +4,57 @@
         --verdicts runs/demo_seed_0/records --output judge.json
     MODEL_DIR=models/tiny_actor python -m mcts_utils.report.judge --trees ... --judge 200 --asked judge_asked
 
---verdicts are those that stage 2 asked for: steps of bad paths behind the fork, up to the first bad one. --judge asks
-about steps drawn at random, half of them on good paths. Exit codes: 0; 2 for bad input; 130 for Ctrl-C.
+--verdicts are those of stage 2: on steps of bad paths after the fork, up to the first bad one. --judge asks about steps
+drawn at random, half of them on good paths. Exit code 2: bad input; 130: Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.config import settings_from_env
+from mcts_utils.envs import names
 from mcts_utils.report.judge.evidence import JudgeEvidence, on_good_paths
 from mcts_utils.report.judge.oracles import RULES, ValueRule
-from mcts_utils.report.judge.sampling import Key, VerdictSampler, draw, question_about
+from mcts_utils.report.judge.sampling import TreeKey, VerdictSampler, draw_steps, question_about
 from mcts_utils.report.judge.table import table
-from mcts_utils.revision.verdict_cache import LABELS, question_sha256
-from mcts_utils.search.tree import Tree, nodes
+from mcts_utils.revision.verdict_cache import question_sha256
+from mcts_utils.search.tree import Node, Tree, nodes
 from mcts_utils.search.tree_io import load_tree
-from mcts_utils.storage.files import read_json, write_json
-from mcts_utils.storage.layout import tree_files
-from mcts_utils.types import ActorError, InputError, Verdict, one_line
+from mcts_utils.storage.files import read_as, read_json, write_json
+from mcts_utils.storage.formats.verdicts import VerdictFile
+from mcts_utils.storage.layout import tree_files, verdict_files
+from mcts_utils.terminal import Parser, run_command
+from mcts_utils.types import InputError, Verdict
 
-USUAL = ValueRule()
+DEFAULT_RULE = ValueRule()
 
 
 def label_of(verdict: Verdict) -> str:
-    """One of agreement.VERDICTS."""
+    """Return the verdict as one of agreement.VERDICTS."""
     return verdict.label if verdict.parsed else "unparsed"
 
 
 class TreeFolder:
-    """The trees of some folders, read one at a time, as often as they are asked for."""
+    """The trees of some folders, read one at a time at every pass."""
 
     def __init__(self, folders: Sequence[Path], env: str) -> None:
-        """`env` names the environment of reference trees; ours say it themselves."""
+        """List the tree files. `env`: environment of trees in the reference format, which do not name it."""
         self.env = env
-        self.files: dict[Key, Path] = {
+        self.files: dict[TreeKey, Path] = {
             (number, index): path
             for number, folder in enumerate(folders)
             for index, path in tree_files(folder, "--trees").items()
         }
 
-    def trees(self, keys: Iterable[Key] | None = None) -> Iterator[tuple[Key, Tree]]:
-        """The trees of these keys, or all.
+    def trees(self, keys: Iterable[TreeKey] | None = None) -> Iterator[tuple[TreeKey, Tree]]:
+        """Yield the trees of these keys, or all.
 
         Raises:
-            InputError: naming the file that is no tree.
+            InputError: a file is not a tree; the message names it.
         """
         for key in self.files if keys is None else keys:
             path = self.files[key]
@@ -63,42 +65,47 @@ class TreeFolder:
 
 
 def kept_verdicts(path: Path, tree: Tree) -> tuple[dict[int, str], int]:
-    """What a verdict file says of the tree's nodes, and how many of its verdicts are on other questions.
+    """Return node id -> verdict from a verdict file, and the number of its verdicts on other questions.
 
     Raises:
-        InputError: naming the file that holds no verdicts.
+        InputError: the file does not hold verdicts; the message names it.
     """
-    data = read_json(path)
-    by_id = {node.id: node for node in nodes(tree)}
+    file = read_as(path, VerdictFile)
+    by_id = {str(node.id): node for node in nodes(tree)}
     found: dict[int, str] = {}
     other = 0
-    try:
-        for name, row in data["verdicts"].items():
-            node = by_id.get(int(name))
-            if row["label"] not in LABELS:
-                raise ValueError(f"label {row['label']!r}")
-            if node is None or node.parent is None:
-                other += 1
-                continue
-            if question_sha256(question_about(tree, node, data["prompt"])) != row["question"]:
-                other += 1
-                continue
-            found[int(name)] = label_of(Verdict(row["label"], row["reason"], row["asked"], row["parsed"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a file of verdicts ({one_line(error)})") from error
+    for name, kept in file.verdicts.items():
+        node = by_id.get(name)
+        if node is None or node.parent is None or _question(tree, node, file.prompt) != kept.question:
+            other += 1
+            continue
+        found[node.id] = label_of(kept.verdict())
     return found, other
 
 
-def of_stage_2(forest: TreeFolder, folders: Sequence[Path], rule: ValueRule, seed: int) -> dict[str, Any]:
-    """The verdicts of one records folder (or its `verdicts`) for each folder of trees."""
+def _question(tree: Tree, node: Node, prompt: str) -> str:
+    return question_sha256(question_about(tree, node, prompt))
+
+
+def stage_2_verdicts(
+    tree_folder: TreeFolder, folders: Sequence[Path], rule: ValueRule, seed: int
+) -> dict[str, Any]:
+    """Return the statistics of stage 2's verdicts.
+
+    Args:
+        folders: for each folder of trees, a records folder or its `verdicts`.
+
+    Raises:
+        InputError: a folder has no verdicts, or none of them is on a step of the trees.
+    """
     evidence = JudgeEvidence(rule, seed)
     counts = {"trees": 0, "files_without_tree": 0, "other_questions": 0}
     for number, folder in enumerate(folders):
         inner = folder / "verdicts"
-        files = tree_files(inner if inner.is_dir() else folder, "--verdicts")
-        keys = [(number, index) for index in files if (number, index) in forest.files]
+        files = verdict_files(inner if inner.is_dir() else folder, "--verdicts")
+        keys = [(number, index) for index in files if (number, index) in tree_folder.files]
         counts["files_without_tree"] += len(files) - len(keys)
-        for key, tree in forest.trees(keys):
+        for key, tree in tree_folder.trees(keys):
             found, other = kept_verdicts(files[key[1]], tree)
             counts["trees"] += 1
             counts["other_questions"] += other
@@ -108,57 +115,59 @@ def of_stage_2(forest: TreeFolder, folders: Sequence[Path], rule: ValueRule, see
     return {**counts, **evidence.summary()}
 
 
-def on_purpose(
-    forest: TreeFolder, asking: VerdictSampler, count: int, rule: ValueRule, seed: int
+def sampled_verdicts(
+    tree_folder: TreeFolder, sampler: VerdictSampler, count: int, rule: ValueRule, seed: int
 ) -> dict[str, Any]:
-    """The verdicts on steps drawn at random, all together and by half."""
-    chosen, counts = draw(forest.trees(), count, seed)
+    """Return the statistics of verdicts on steps drawn at random: on all of them and on each half.
+
+    Raises:
+        InputError: the trees have no executed step.
+    """
+    chosen, counts = draw_steps(tree_folder.trees(), count, seed)
     if not chosen:
         raise InputError(f"--judge {count}: the trees have no executed step")
-    together, good, bad = (JudgeEvidence(rule, seed) for _ in range(3))
-    given = dict(asking.verdicts(forest.trees(chosen), chosen))
-    for key, tree in forest.trees(chosen):
+    every, good, bad = (JudgeEvidence(rule, seed) for _ in range(3))
+    given = dict(sampler.verdicts(tree_folder.trees(chosen), chosen))
+    for key, tree in tree_folder.trees(chosen):
         labels = {node: label_of(verdict) for node, verdict in given[key].items()}
-        passed = on_good_paths(tree)
-        together.add(tree, labels)
-        good.add(tree, {node: label for node, label in labels.items() if node in passed})
-        bad.add(tree, {node: label for node, label in labels.items() if node not in passed})
+        on_good = on_good_paths(tree)
+        every.add(tree, labels)
+        good.add(tree, {node: label for node, label in labels.items() if node in on_good})
+        bad.add(tree, {node: label for node, label in labels.items() if node not in on_good})
     return {
-        "model": asking.model,
-        "prompt": asking.settings.prompt,
+        "model": sampler.model,
+        "prompt": sampler.settings.prompt,
         "drawn": counts,
-        "requests": asking.requests,
-        **together.summary(),
+        "requests": sampler.requests,
+        **every.summary(),
         "on_good_paths": good.summary(),
         "on_bad_paths_only": bad.summary(),
     }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The flags."""
-    flags = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    add = flags.add_argument
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
     add("--trees", type=Path, nargs="+", required=True, help="folders of stage 1: search_results_<idx>.json")
     add(
         "--verdicts", type=Path, nargs="+", default=[], help="for each of them, the records folder of stage 2"
     )
     add("--judge", type=int, default=0, metavar="N", help="ask the actor about N steps drawn at random")
-    add(
-        "--asked", type=Path, help="where these verdicts are kept (default: OUTPUT without .json, and _asked)"
-    )
-    add("--value_rule", choices=RULES, default=USUAL.kind, help="what the node's Q is held against")
-    add("--threshold", type=float, default=USUAL.threshold, help="for --value_rule threshold")
-    add("--min_visits", type=int, default=USUAL.min_visits, help="nodes with fewer are left out")
-    add("--seed", type=int, help="of the drawing and of the bootstraps (SEED)")
+    add("--asked", type=Path, help="folder for these verdicts (default: OUTPUT without .json, and _asked)")
+    add("--value_rule", choices=RULES, default=DEFAULT_RULE.kind, help="what the node's Q is compared with")
+    add("--threshold", type=float, default=DEFAULT_RULE.threshold, help="for --value_rule threshold")
+    add("--min_visits", type=int, default=DEFAULT_RULE.min_visits, help="nodes with fewer are left out")
+    add("--seed", type=int, help="of the sample and of the bootstraps (SEED)")
     add("--output", type=Path, help="write everything as JSON")
-    return flags
+    return parser
 
 
-def checked(args: argparse.Namespace) -> ValueRule:
-    """The rule of the flags.
+def value_rule(args: argparse.Namespace) -> ValueRule:
+    """Check the flags and return their value rule.
 
     Raises:
-        InputError: naming the flag and its value.
+        InputError: a flag has a bad value; the message names both.
     """
     if args.judge < 0 or args.judge == 1:
         raise InputError(f"--judge must be at least 2, one half on good paths: {args.judge}")
@@ -175,13 +184,13 @@ def checked(args: argparse.Namespace) -> ValueRule:
     return ValueRule(args.value_rule, args.threshold, args.min_visits)
 
 
-def run(args: argparse.Namespace) -> Mapping[str, Any]:
-    """The summary of what the flags ask for."""
-    rule = checked(args)
-    settings = settings_from_env().override(seed=args.seed)
+def summarise(args: argparse.Namespace) -> Mapping[str, Any]:
+    """Return the statistics that the flags ask for."""
+    rule = value_rule(args)
+    settings = settings_from_env(tasks=names()).override(seed=args.seed)
     if args.judge:
         settings.require("model_name")
-    forest = TreeFolder(args.trees, settings.task)
+    tree_folder = TreeFolder(args.trees, settings.task)
     found: dict[str, Any] = {
         "trees": [str(folder) for folder in args.trees],
         "value_rule": str(rule),
@@ -190,31 +199,25 @@ def run(args: argparse.Namespace) -> Mapping[str, Any]:
         "on_purpose": None,
     }
     if args.verdicts:
-        found["stage_2"] = of_stage_2(forest, args.verdicts, rule, settings.seed)
+        found["stage_2"] = stage_2_verdicts(tree_folder, args.verdicts, rule, settings.seed)
     if args.judge:
         folder = args.asked or args.output.with_name(f"{args.output.stem}_asked")
-        found["on_purpose"] = on_purpose(
-            forest, VerdictSampler(settings, folder), args.judge, rule, settings.seed
+        found["on_purpose"] = sampled_verdicts(
+            tree_folder, VerdictSampler(settings, folder), args.judge, rule, settings.seed
         )
     return found
 
 
+def report(args: argparse.Namespace) -> None:
+    """Print the table and write the JSON file."""
+    found = summarise(args)
+    print(table(found))
+    if args.output:
+        write_json(args.output, found)
+        print(args.output)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code."""
-    args = parser().parse_args(argv)
-    try:
-        found = run(args)
-        print(table(found))
-        if args.output:
-            write_json(args.output, found)
-            print(args.output)
-    except (InputError, ActorError) as error:
-        print(f"judge: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "interrupted: the verdicts so far are kept, the next run asks only for the others",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+    """Run the command and return its exit code."""
+    if_interrupted = "interrupted: the verdicts so far are kept, the next run asks only for the others"
+    return run_command("report", lambda: report(command_line().parse_args(argv)), if_interrupted)

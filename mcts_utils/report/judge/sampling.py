@@ -1,7 +1,8 @@
-"""Verdicts asked for on purpose: steps drawn at random from trees, half of them on good paths, kept in a folder.
+"""Verdicts on a random sample of steps, half of them on good paths, kept in a folder.
 
-Stage 2 asks only about bad paths behind the fork, and up to the first bad step; what it asked says little of good
-paths. The files are stage 2's own kind (judge.VerdictCache), so an interrupted run asks only for the others.
+Stage 2 asks only about bad paths after the fork, up to the first bad step, so its verdicts say little about good paths.
+The files have stage 2's format (VerdictCache), so that an interrupted run asks only for the missing verdicts. It
+computes no statistics.
 """
 
 from __future__ import annotations
@@ -23,25 +24,24 @@ from mcts_utils.storage.layout import verdicts_path
 from mcts_utils.storage.manifest import fingerprint
 from mcts_utils.types import Actor, Message, Verdict
 
-Key = tuple[int, int]  # (number of the tree's folder, its index)
+TreeKey = tuple[int, int]  # (number of the folder, index of the tree)
 
 
-def draw(
-    trees: Iterable[tuple[Key, Tree]], count: int, seed: int
-) -> tuple[dict[Key, list[int]], dict[str, int]]:
-    """Node ids by tree, and how many there were to draw from and were drawn.
+def draw_steps(
+    trees: Iterable[tuple[TreeKey, Tree]], count: int, seed: int
+) -> tuple[dict[TreeKey, list[int]], dict[str, int]]:
+    """Draw steps without replacement; return node ids by tree, and the numbers of available and drawn steps.
 
-    Half of `count` (rounded up) from the executed steps that a path with reward 1 passes, half from all others, each
-    without replacement; where one half has too few, all of it is taken. A larger count with the same seed contains
-    the smaller one.
+    Half of `count` (rounded up) is drawn from the executed steps on paths with reward 1, half from all other executed
+    steps; if one half has too few, all of it is taken. A larger count with the same seed contains the smaller one.
     """
-    halves: dict[bool, list[tuple[Key, int]]] = {True: [], False: []}
+    halves: dict[bool, list[tuple[TreeKey, int]]] = {True: [], False: []}
     for key, tree in trees:
         good = on_good_paths(tree)
         for node in nodes(tree):
             if node.parent is not None and node.executed and not is_signal_step(step_of(node)):
                 halves[node.id in good].append((key, node.id))
-    chosen: dict[Key, list[int]] = {}
+    chosen: dict[TreeKey, list[int]] = {}
     counts: dict[str, int] = {}
     for on_good, size in ((True, count - count // 2), (False, count // 2)):
         name = "on_good_paths" if on_good else "on_bad_paths_only"
@@ -55,7 +55,7 @@ def draw(
 
 @dataclass(frozen=True)
 class Question:
-    """One step to be judged."""
+    """A step to be judged, and the cache of its tree."""
 
     cache: VerdictCache
     node: int
@@ -63,75 +63,76 @@ class Question:
 
     @property
     def key(self) -> str:
-        """As the cache keeps it."""
+        """Return the key of the question in the cache."""
         return question_sha256(self.messages)
 
 
 def question_about(tree: Tree, node: Node, prompt: str) -> list[Message]:
-    """What stage 2 asks about the node's step."""
+    """Return the messages with which stage 2 asks about the node's step."""
     assert node.parent is not None
     return judge_messages(tree.task, path_steps(node.parent), step_of(node), prompt)
 
 
 class VerdictSampler:
-    """Asks the actor of the settings, as stage 2 does; the model is loaded only if something is not known yet."""
+    """Asks the actor of the settings, as stage 2 does. The model is loaded only if a verdict is missing."""
 
     def __init__(
         self, settings: Settings, folder: Path, make: Callable[[Settings], Actor] = make_actor
     ) -> None:
-        self.settings, self.folder, self._make = settings, folder, make
+        self.settings, self.folder, self._make_actor = settings, folder, make
         self.model = judge_name(settings.model_name, fingerprint(settings.model_dir))
         self.requests = 0  # of this run
 
     def verdicts(
-        self, trees: Iterable[tuple[Key, Tree]], chosen: Mapping[Key, Sequence[int]]
-    ) -> Iterator[tuple[Key, dict[int, Verdict]]]:
-        """The verdicts on the chosen nodes, tree by tree, once all are there.
+        self, trees: Iterable[tuple[TreeKey, Tree]], chosen: Mapping[TreeKey, Sequence[int]]
+    ) -> Iterator[tuple[TreeKey, dict[int, Verdict]]]:
+        """Yield the verdicts on the chosen nodes by tree, after all have been given.
 
         Raises:
-            InputError, ActorError: there is no actor, or it fails; verdicts given before that are kept.
+            InputError, ActorError: there is no actor, or it fails; verdicts given before are kept.
         """
-        caches: dict[Key, VerdictCache] = {}
+        caches: dict[TreeKey, VerdictCache] = {}
         questions: list[Question] = []
         for key, tree in trees:
             path = verdicts_path(self.folder / str(key[0]), key[1])
             cache = caches[key] = VerdictCache(path, self.model, self.settings.prompt)
             by_id = {node.id: node for node in nodes(tree)}
             for node in chosen[key]:
-                found = Question(cache, node, question_about(tree, by_id[node], self.settings.prompt))
-                if cache.get(node, found.key) is None:
-                    questions.append(found)
+                question = Question(cache, node, question_about(tree, by_id[node], self.settings.prompt))
+                if cache.get(node, question.key) is None:
+                    questions.append(question)
         if questions:
             self._ask(questions)
         for key, cache in caches.items():
             yield key, {node: cache.used[node] for node in chosen[key]}
 
     def _ask(self, questions: Sequence[Question]) -> None:
-        actor = self._make(self.settings)
+        """Ask the actor all questions and keep its verdicts."""
+        actor = self._make_actor(self.settings)
         judge = Judge(actor, self.settings.prompt, seed=self.settings.seed, slots=1)
         slots = self.settings.in_flight
         try:
-            with ThreadPoolExecutor(slots, thread_name_prefix="asking") as threads:
-                self._gather(questions, threads, judge, slots)
+            with ThreadPoolExecutor(slots, thread_name_prefix="judge") as threads:
+                self._keep_verdicts(questions, threads, judge, slots)
         finally:
             judge.close()
             actor.close()
 
-    def _gather(
+    def _keep_verdicts(
         self, questions: Sequence[Question], threads: ThreadPoolExecutor, judge: Judge, slots: int
     ) -> None:
-        """Keeps the slots full, and each answer as soon as it is there. An error ends it, with nothing new asked."""
-        waiting: dict[Future[Verdict], Question] = {}
-        left = iter(questions)
+        """Keep `slots` requests in flight and save each verdict as it arrives; after an error nothing more is asked."""
+        in_flight: dict[Future[Verdict], Question] = {}
+        remaining = iter(questions)
         while True:
-            for question in left:
-                waiting[threads.submit(judge.ask, question.messages)] = question
-                if len(waiting) >= slots:
+            for question in remaining:
+                in_flight[threads.submit(judge.ask, question.messages)] = question
+                if len(in_flight) >= slots:
                     break
-            if not waiting:
+            if not in_flight:
                 return
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                question = waiting.pop(future)
+            for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
+                question = in_flight.pop(future)
                 verdict = future.result()
                 question.cache.put(question.node, question.key, verdict)
                 question.cache.save()

@@ -1,47 +1,48 @@
-"""One iteration over several environments in one table: evaluation, trees, records, training rows; writes summary.json.
+"""One iteration over several environments in one table: evaluation, trees, records, training. Writes summary.json.
 
     python -m mcts_utils.report.runs.iteration runs/run_all/iteration_1 textcraft sciworld webshop
 
-Reads what the stages wrote to ITERATION/TASK and ITERATION/model. It measures nothing itself; iterations.py puts
-several iterations side by side.
+Reads what the stages wrote to ITERATION/TASK and ITERATION/model. It computes no scores; iterations.py compares several
+iterations.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.report.common import describe_reasons
-from mcts_utils.report.common import only
-from mcts_utils.report.common import percent
-from mcts_utils.report.common import records
-from mcts_utils.report.common import replay_check
-from mcts_utils.storage.files import read_json
+from mcts_utils.evaluation.results import summary_of
+from mcts_utils.report.common import only, record_counts, replay_check
 from mcts_utils.storage.files import write_json
+from mcts_utils.storage.manifest import read_manifest
+from mcts_utils.tables import Show, describe_reasons, percent, shown, text_row
+from mcts_utils.terminal import Parser, run_command
 from mcts_utils.types import InputError
 
-MODEL, PLAYER = "test_result", "player_result"  # whose evaluation a folder holds
+MODEL, PLAYER = (
+    "test_result",
+    "player_result",
+)  # folders with the evaluation of the trained model, of the player
 KINDS = ("revision", "good")  # of training rows
-Show = Callable[[Mapping[str, Any]], str]
 
 
 def evaluation(folder: Path, which: str) -> dict[str, Any] | None:
-    """Scores of one environment, or None where nothing was evaluated."""
+    """Return the scores of one environment, or None if nothing was evaluated."""
     if not (folder / which).is_dir():
         return None
-    summary = read_json(only(folder, f"{which}/*/*/summary.json"))
+    summary = summary_of(only(folder, f"{which}/*/*/summary.json").parent)
     kept = ("n", "n_failed", "mean_reward", "success_rate", "ci95", "steps", "seconds")
-    return {name: summary[name] for name in kept}
+    return {name: getattr(summary, name) for name in kept}
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """What was done on one environment, as far as it was done.
+    """Return the numbers of one environment, of the stages that were run.
 
     Raises:
-        InputError: nothing was, or a stage's output is missing; the line names it.
+        InputError: no stage was run, or an output of one is missing; the message names it.
     """
     found: dict[str, Any] = {"evaluation": evaluation(folder, MODEL), "player": evaluation(folder, PLAYER)}
     seconds = {
@@ -50,39 +51,39 @@ def environment(folder: Path) -> dict[str, Any]:
         if found[part]
     }
     if (folder / "mcts_result").is_dir():
-        search = read_json(only(folder, "mcts_result/*/*/manifest.json"))
-        counts, spent, tokens = records(folder)
-        found["search"] = search["counts"]
+        search = read_manifest(only(folder, "mcts_result/*/*/manifest.json"))
+        counts, spent, tokens = record_counts(folder)
+        found["search"] = search.counts
         found["records"] = {**counts, "replay_exact": replay_check(folder)}
-        found["tokens"] = {"search": search["tokens"], **tokens}
-        seconds |= {"search": search["seconds"], **spent}
+        found["tokens"] = {"search": search.tokens, **tokens}
+        seconds |= {"search": search.seconds, **spent}
     if not seconds:
         raise InputError(f"{folder}: neither test_result nor mcts_result is there")
     return {**found, "seconds": seconds}
 
 
 def summarise(iteration: Path, tasks: Sequence[str]) -> dict[str, Any]:
-    """Everything, by environment, and the training on the records of all of them."""
+    """Return the numbers of every environment, and of the training on the records of all of them."""
     found: dict[str, Any] = {"environments": {task: environment(iteration / task) for task in tasks}}
     manifest = iteration / "model" / "manifest.json"
     if manifest.exists():
-        training = read_json(manifest)
-        found["training"] = {name: training[name] for name in ("counts", "tokens", "seconds")}
+        training = read_manifest(manifest)
+        found["training"] = {name: getattr(training, name) for name in ("counts", "tokens", "seconds")}
     return found
 
 
 def score(name: str) -> Show:
-    """Text of one score of an evaluation, with its interval."""
+    """Return a function that formats one score of an evaluation with its interval."""
     return lambda found: percent(found[name], found["ci95"].get(name))
 
 
 def written(kind: str) -> Show:
-    """Text of the number of records of one data type."""
+    """Return a function that formats the number of records of one data type."""
     return lambda found: str(found["by_type"][kind]["written"])
 
 
 def trained(kind: str) -> Show:
-    """Text of the number of training rows of one kind."""
+    """Return a function that formats the number of training rows of one kind."""
     return lambda found: str(found.get(kind, 0))
 
 
@@ -106,18 +107,17 @@ ROWS: tuple[tuple[str, str, Show], ...] = (  # name, part of an environment's su
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The summary for people: one column per environment. Rows that say nothing anywhere are left out."""
+    """Return the summary as a table with one column per environment; empty rows are left out."""
     training = summary.get("training")
     rows = training["counts"]["envs"] if training else None
     columns = [
         {**e, "rows": None if rows is None else rows.get(name, {})}
         for name, e in summary["environments"].items()
     ]
-    lines = [f"{'':26}" + "".join(f"{name:>26}" for name in summary["environments"])]
+    row = text_row(26, 26)
+    lines = [row("", summary["environments"])]
     for name, part, show in ROWS:
-        cells = ["-" if e.get(part) is None else show(e[part]) for e in columns]
-        if set(cells) - {"-"}:
-            lines.append(f"{name:26}" + "".join(f"{cell:>26}" for cell in cells))
+        lines += [row(*named) for named in shown([(name, show)], [e.get(part) for e in columns])]
     for name, e in summary["environments"].items():
         if dropped := (e.get("records") or {}).get("dropped"):
             lines.append(f"not written, {name}: {describe_reasons(dropped)}")
@@ -127,7 +127,7 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def describe_training(training: Mapping[str, Any]) -> str:
-    """Rows by kind, tokens, loss, seconds in one line."""
+    """Return rows by kind, tokens, loss and seconds of the training in one line."""
     counts = training["counts"]
     rows = ", ".join(f"{n} {kind}" for kind, n in counts["rows"].items())
     tokens = {key: sum(kind[key] for kind in training["tokens"].values()) for key in ("input", "trained")}
@@ -139,19 +139,18 @@ def describe_training(training: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    """Run the command and return its exit code."""
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("iteration", type=Path, help="folder with one folder per environment")
     parser.add_argument("tasks", nargs="+", help="environments: names of its folders")
-    args = parser.parse_args(argv)
-    try:
-        summary = summarise(args.iteration, args.tasks)
-        write_json(args.iteration / "summary.json", summary)
-        print(f"{table(summary)}\n{args.iteration / 'summary.json'}")
-    except InputError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("report", lambda: report(parser.parse_args(argv)))
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write summary.json and print the table."""
+    summary = summarise(args.iteration, args.tasks)
+    write_json(args.iteration / "summary.json", summary)
+    print(f"{table(summary)}\n{args.iteration / 'summary.json'}")
 
 
 if __name__ == "__main__":

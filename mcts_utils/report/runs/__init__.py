@@ -1,0 +1,1 @@
+"""Tables of finished runs: one round, one iteration, several iterations."""
