@@ -1,4 +1,7 @@
-"""Conversations: prompts, Thought/Action turns, the judge's question and its answer. Pure; counts no tokens."""
+"""Build and parse conversations: prompts, Thought/Action turns, the revision signal, the judge's question and answer.
+
+Pure. It sends nothing and counts no tokens.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.types import Label, Message, Step, Task
+from mcts_utils.types import Message, Step, Task
 
 FULL_JUDGE = (
     "You review single steps of an agent that acts in an environment. You read the task, the steps taken so far and "
@@ -19,9 +22,9 @@ FULL_JUDGE = (
     "Judgment: Bad or Judgment: Uncertain."
 )
 BRIEF_JUDGE = "Judge the current step."
-JUDGES = {"full": FULL_JUDGE, "brief": BRIEF_JUDGE}
+JUDGE_PROMPTS = {"full": FULL_JUDGE, "brief": BRIEF_JUDGE}
 
-# Appendix A: the revision signal is one of ten short thoughts; these are our own sentences.
+# Appendix A: the revision signal is one of ten short thoughts. These are our own sentences.
 REVISION_THOUGHTS = (
     "That was a mistake. I will change my plan.",
     "My last step was wrong. I need another way.",
@@ -36,8 +39,6 @@ REVISION_THOUGHTS = (
 )
 WAIT_ACTION = "wait"
 WAIT_OBSERVATION = "ok."
-# Judgment must stand on its own last line, so that "Bad. It is not good" is never read as good.
-VERDICT_LINE = re.compile(r"^\W*judg(?:e)?ment\s*:\W*(good|bad|uncertain)\W*$", re.IGNORECASE)
 ACTION_LINE = re.compile(r"^\s*Action\s*:\s*(.*)$", re.IGNORECASE | re.MULTILINE)
 THOUGHT_LINE = re.compile(
     r"^\s*Thought\s*:\s*(.*?)(?=^\s*Action\s*:|\Z)", re.IGNORECASE | re.MULTILINE | re.DOTALL
@@ -45,15 +46,15 @@ THOUGHT_LINE = re.compile(
 
 
 def reply_text(thought: str, action: str) -> str:
-    """An assistant turn."""
+    """Return an assistant turn."""
     return f"Thought: {thought}\nAction: {action}"
 
 
 def parse_reply(reply: str) -> tuple[str, str]:
-    """Thought and action of an assistant turn.
+    """Return the thought and the action of an assistant turn.
 
-    The action is the first line after the last `Action:`. A turn without `Action:` is taken whole as the action, so
-    that the environment refuses it in its own words and the agent can see that.
+    The action is the first line after the last `Action:`. A turn without `Action:` is the action as a whole: the
+    environment then refuses it in its own words, which the agent sees.
     """
     actions = ACTION_LINE.findall(reply)
     thought = THOUGHT_LINE.search(reply)
@@ -61,28 +62,31 @@ def parse_reply(reply: str) -> tuple[str, str]:
 
 
 def action_of(reply: str) -> str:
-    """The action that is sent to the environment."""
+    """Return the action of an assistant turn, as it is sent to the environment."""
     return parse_reply(reply)[1]
 
 
 def is_signal(reply: str, env_waits: bool = False) -> bool:
-    """True for a revision signal: `Action: wait`, which is answered `ok.` and is no step in the environment.
+    """Return True for a revision signal: `Action: wait`, which is answered `ok.` and not sent to the environment.
 
     Args:
-        env_waits: the environment has a command `wait` of its own (ScienceWorld: ten moments pass); there only a `wait`
-            behind one of REVISION_THOUGHTS is a signal.
+        env_waits: the environment has a command `wait` of its own (ScienceWorld: ten moments pass). There a `wait` is a
+            signal only after one of REVISION_THOUGHTS.
     """
     thought, action = parse_reply(reply)
     return action == WAIT_ACTION and (not env_waits or thought in REVISION_THOUGHTS)
 
 
 def is_signal_step(step: Step) -> bool:
-    """True for an executed revision signal; the environment's own `wait` is answered otherwise."""
+    """Return True for an executed revision signal; an environment's own `wait` has another observation."""
     return step.action == WAIT_ACTION and step.observation == WAIT_OBSERVATION
 
 
 def system_prompt(env: str, prompt: str) -> str:
-    """The agent's system turn in an environment; `prompt` is "full" (zero-shot) or "brief" (for a trained model).
+    """Return the agent's system turn in an environment.
+
+    Args:
+        prompt: "full" (zero-shot) or "brief" (for a trained model).
 
     Raises:
         InputError: unknown environment.
@@ -92,12 +96,12 @@ def system_prompt(env: str, prompt: str) -> str:
 
 
 def opening_messages(task: Task, prompt: str) -> list[Message]:
-    """System turn and the environment's opening text. `prompt` is a key of JUDGES."""
+    """Return the system turn and the environment's opening text. `prompt` as for system_prompt."""
     return [Message("system", system_prompt(task.env, prompt)), Message("user", task.opening)]
 
 
 def step_messages(steps: Sequence[Step], loss: bool = False) -> list[Message]:
-    """Alternating assistant and user turns of a path; the path's prefix is a prefix of the messages."""
+    """Return the steps as alternating assistant and user turns. Fewer steps give a prefix of the messages."""
     turns = []
     for step in steps:
         turns += [Message("assistant", step.reply, loss), Message("user", step.observation)]
@@ -105,31 +109,23 @@ def step_messages(steps: Sequence[Step], loss: bool = False) -> list[Message]:
 
 
 def acting_messages(task: Task, steps: Sequence[Step], prompt: str) -> list[Message]:
-    """What the actor sees before its next turn."""
+    """Return the conversation that the actor continues with its next turn."""
     return opening_messages(task, prompt) + step_messages(steps)
 
 
 def judge_messages(task: Task, before: Sequence[Step], step: Step, prompt: str) -> list[Message]:
-    """The judge's question about `step`, taken after `before` (Appendix A).
+    """Return the judge's question about `step`, which was taken after the steps `before` (Appendix A).
 
-    Questions along one path share their beginning byte for byte, up to the step judged.
+    Questions along one path are equal byte for byte up to the judged step.
     """
     log = "".join(f"Action: {s.action}\nObservation: {s.observation}\n" for s in before)
     current = f"Current action: {step.action}\nCurrent observation: {step.observation}"
-    return [Message("system", JUDGES[prompt]), Message("user", f"{task.opening}\n\nLog:\n{log}{current}")]
+    return [
+        Message("system", JUDGE_PROMPTS[prompt]),
+        Message("user", f"{task.opening}\n\nLog:\n{log}{current}"),
+    ]
 
 
-def parse_verdict(text: str) -> tuple[Label, str] | None:
-    """(label, reason) of a judge's answer, or None unless exactly one judgment is given and it ends the answer."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    found = [VERDICT_LINE.match(line) for line in lines]
-    if not lines or not found[-1] or sum(m is not None for m in found) != 1:
-        return None
-    label = found[-1].group(1).lower()
-    assert label in ("good", "bad", "uncertain")
-    return label, " ".join(lines[:-1])  # type: ignore[return-value]
-
-
-def signal(rng: random.Random) -> str:
-    """The revision signal rs: one of ten thoughts (Appendix A), and no action in the environment."""
+def revision_signal(rng: random.Random) -> str:
+    """Return a revision signal rs: one of REVISION_THOUGHTS (Appendix A) with the action `wait`."""
     return reply_text(rng.choice(REVISION_THOUGHTS), WAIT_ACTION)

@@ -1,4 +1,7 @@
-"""The records that the stages pass to each other, and the two protocols: Environment and Actor. No behaviour."""
+"""Define the records that the stages exchange, the protocols Environment and Actor, and the errors.
+
+It holds no behaviour and imports nothing else of the package.
+"""
 
 from __future__ import annotations
 
@@ -12,50 +15,54 @@ Label = Literal["good", "bad", "uncertain"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. `loss` says whether its tokens are trained (Eq. 6); it is false off the assistant."""
+    """One turn of a conversation."""
 
     role: Role
     content: str
-    loss: bool = False
+    loss: bool = False  # its tokens count in the training loss (Eq. 6); only assistant turns do
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What the environment answered to one action."""
+    """The environment's answer to one action."""
 
     observation: str
     reward: float  # score of the episode so far, in [0, 1]
     done: bool
     disaster: bool = False  # the score went negative: the episode is lost, reward 0
-    executed: str = ""  # what was executed where the action itself was not understood (grounding.py)
+    grounded_action: str = (
+        ""  # the valid action executed instead (envs/grounding.py); empty: the action itself
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One assistant turn and the observation that answers it (one step)."""
+    """One assistant turn and the observation that answers it."""
 
     reply: str  # the whole turn, "Thought: ...\nAction: ..."
-    action: str  # what was sent to the environment
+    action: str  # sent to the environment
     observation: str
     reward: float  # score after the step, in [0, 1]
     done: bool = False
     disaster: bool = False
-    executed: str = ""  # what was executed in the action's place (grounding.py); empty: the action itself
+    grounded_action: str = (
+        ""  # the valid action executed instead (envs/grounding.py); empty: the action itself
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One goal in one environment. `id` comes from content (the goal text), never from a server's index."""
+    """One goal in one environment."""
 
     env: str  # "textcraft", "sciworld", "webshop", ...
     index: int  # the server's index of the goal (data_idx / session_id)
-    id: str  # e.g. "textcraft:1f0c9ab2d3e4f506"
-    opening: str  # first observation, as the environment's reset showed it
+    id: str  # the same on every server (EnvSpec.task_id), such as "textcraft:1f0c9ab2d3e4f506"
+    opening: str  # the first observation, as the environment's reset showed it
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One rollout from reset to its end."""
+    """One rollout, from reset to its end."""
 
     task: Task
     steps: tuple[Step, ...]
@@ -65,70 +72,78 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion. Token counts are 0 where the server reports none."""
+    """One completion. The numbers of tokens are 0 where the server reports none."""
 
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    truncated: bool = False  # stopped at MAX_TOKEN_LENGTH rather than at the end of the turn
+    truncated: bool = False  # it ended at MAX_TOKEN_LENGTH, not at the end of the turn
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The judge's word on one step."""
+    """The judge's label of one step."""
 
     label: Label
     reason: str
-    asked: int  # requests made until the answer parsed
-    parsed: bool  # false: nothing parsed, so "uncertain" by rule
+    asked: int  # requests made until an answer parsed
+    parsed: bool  # False: no answer parsed, so the label is "uncertain"
 
 
 class Environment(Protocol):
-    """One session of one environment. One user at a time."""
+    """One session of one environment, for one user at a time."""
 
     @property
     def waits(self) -> bool:
-        """True if `wait` is a command of the environment, too."""
+        """Return True if the environment has a command `wait` of its own."""
         return False
 
     @property
     def session_bound_tasks(self) -> bool:
-        """True if another session of the server would show other goals."""
+        """Return True if another session of the server would show other goals."""
         return False
 
     @property
     def extensions(self) -> frozenset[str]:
-        """What the session's server offers beside AgentGym's contract: "replay", "fork"; empty without a server."""
+        """Return what the server offers beyond AgentGym's interface ("replay", "fork"); empty without a server."""
         return frozenset()
 
     def reset(self, index: int) -> Task:
-        """Start the task of that index and return it with its opening text."""
+        """Start the task of this index and return it with its opening text."""
 
     def step(self, action: str) -> StepResult:
-        """Execute one action. Never called after `done`."""
+        """Execute one action and return the answer. Not allowed after `done`."""
 
     def close(self) -> None:
-        """Give the session back to the server; never raises."""
+        """Close the session on the server. Never raises."""
 
 
 class Actor(Protocol):
-    """Whoever answers: a chat endpoint, a local model, a script. Safe to call from many threads at once."""
+    """A chat model: an endpoint, a local model or, in tests, a script. Safe to call from many threads at once."""
 
     def sample(
         self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
     ) -> list[Sample]:
-        """`n` completions of the conversation (it ends with a user turn). Temperature 0 is greedy.
+        """Return `n` completions of the conversation, which ends with a user turn.
+
+        Args:
+            temperature: 0 is greedy.
+            seed: draws the same samples again, where the model supports it; None: a random one.
 
         Raises:
-            ActorError: when the endpoint or the model fails for good.
+            ContextOverflow: the conversation does not fit the model's context window.
+            ActorError: the endpoint or the model cannot answer, retries included.
         """
 
     def stats(self) -> dict[str, float]:
-        """calls, prompt_tokens, completion_tokens, max_in_flight, busy_s (seconds with a request in flight)."""
+        """Return counters since the start; {} where nothing is counted.
+
+        They are calls, prompt_tokens, completion_tokens, max_in_flight and busy_s (seconds with a request in flight).
+        """
         return {}
 
     def close(self) -> None:
-        """Free connections and threads."""
+        """Free connections and threads. Does nothing where there are none."""
         return None
 
 
@@ -145,13 +160,13 @@ class EnvError(RuntimeError):
 
 
 class InputError(ValueError):
-    """Bad input from the user; the message is one line naming the variable, file or row and the value. Exit code 2."""
+    """Bad input from the user: one line that names the variable, file or row and the value. Exit code 2."""
 
 
 class Stopped(Exception):
-    """The run is being stopped; what was not saved is given up."""
+    """The run is being stopped; unsaved work is discarded."""
 
 
 def one_line(error: BaseException) -> str:
-    """`EnvError: what happened`, on one line."""
+    """Return the error's class and text on one line, such as `EnvError: what happened`."""
     return " ".join(f"{type(error).__name__}: {error}".split())

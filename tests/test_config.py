@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import pytest
 
@@ -48,6 +49,18 @@ def test_a_wrong_value_is_named_in_one_line(name, value):
     assert name in str(caught.value)
     assert repr(value) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["mcts_collection", "path_collection", "eval"])
+def test_an_unknown_task_is_named_whatever_else_is_missing_or_wrong(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"TASK": "chess", "MODEL_DIR": "/no/such/folder", "ITERA": "many"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("ENV_SERVER_BASE", "MODEL_NAME", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert import_module(command).main([]) == 2
+    said = capsys.readouterr().err
+    assert said == f"{command}.py: TASK must be one of babyai, sciworld, textcraft, webshop: 'chess'\n"
 
 
 def test_an_empty_value_counts_as_not_set():

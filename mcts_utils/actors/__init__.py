@@ -1,1 +1,1 @@
-"""Who answers: a chat endpoint or a local model, and how requests to it are limited."""
+"""Chat models as actors (types.Actor): an endpoint of the OpenAI protocol or a local model, which can be served."""

@@ -1,24 +1,23 @@
-"""Who answers: an OpenAI-compatible chat endpoint (endpoint.py), a local model (local_model.py), or a script for tests.
+"""Make the actor that the settings name: a chat endpoint (endpoint.py) or a local model (local.py).
 
 It builds no conversation and reads no environment variable.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from mcts_utils.actors.endpoint import EndpointActor
+from mcts_utils.config import Settings
 from mcts_utils.types import Actor, InputError
 
 
-def make_actor(settings: Any) -> Actor:
-    """The actor that the settings name (config.Settings): MODEL_DIR without OPENAI_BASE_URL is a local model.
+def make_actor(settings: Settings) -> Actor:
+    """Return the actor of the settings: MODEL_DIR without OPENAI_BASE_URL is a local model, all else an endpoint.
 
     Raises:
-        InputError: naming the variable, when the folder cannot be loaded or the endpoint does not answer.
+        InputError: naming the variable, if the folder cannot be loaded or the endpoint does not answer.
     """
     if settings.local:
-        # torch takes seconds to import, and an endpoint needs none
+        # torch takes seconds to import, and an endpoint does not need it
         from mcts_utils.actors.local import LocalActor, load_model
 
         model, tokenizer = load_model(settings.model_dir)

@@ -1,7 +1,7 @@
-"""Key/value memory for many conversations at once: one row (slot) per conversation, kept after its reply for reuse.
+"""Keep keys and values of many conversations: one row (slot) per conversation, kept after its reply for reuse.
 
-`SlotCache` is a transformers `Cache`, so the model's own code runs unchanged; `SlotStore` says which slot holds which
-tokens, finds the longest known prefix of a new conversation, and grows the memory. No threads, no sampling here.
+`SlotCache` is a transformers `Cache`, so that the model's own code runs unchanged. `SlotStore` knows which slot holds
+which tokens, finds the longest known prefix of a new conversation, and grows the memory. No threads, no sampling here.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-LENGTH_BUCKET = 256  # tokens; capacities are multiples of it, so that growing is rare
-STALE_AFTER = 16  # decode steps; an idle slot older than this is reused before a new one is opened
-SPARE_TAIL = 64  # tokens; a slot whose known tokens differ only in so many last ones is reused in place
-SHARED_GAIN = 16  # tokens; waiting one round for a prefix that is being computed must save at least this many
+LENGTH_BUCKET = 256  # tokens; capacities are multiples of it, so that they rarely grow
+STALE_AFTER = 16  # decode steps; a slot idle for longer is reused before a new one is opened
+SPARE_TAIL = 64  # tokens; a slot that loses no more than these last ones is continued in place
+SHARED_GAIN = 16  # tokens that waiting for a prefix which another conversation computes must save
 
 
 @dataclass
 class Window:
-    """Where the next forward pass reads and writes; shared by all layers and set before each pass."""
+    """The part of the cache that the next forward pass reads and writes: set before each pass, shared by all layers."""
 
     slots: int  # rows allocated
     capacity: int  # positions allocated per row
     rows: torch.Tensor | None = None  # [B, 1] slot of each batch row
     positions: torch.Tensor | None = None  # [B, T] position of each token in its slot
     length: int = 0  # positions read per slot
-    dense: bool = False  # rows are 0..B-1, so a view does and nothing is gathered
+    dense: bool = False  # rows are 0..B-1, so that a view suffices and nothing is gathered
 
 
 class SlotLayer(CacheLayerMixin):
@@ -41,7 +41,7 @@ class SlotLayer(CacheLayerMixin):
         self.window = window
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate zeros: memory never written must still be finite, since a masked NaN is a NaN."""
+        """Allocate zeros: unwritten memory must be finite, because a masked NaN is still a NaN."""
         w = self.window
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys, self.values = (
@@ -53,12 +53,12 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store [B, heads, T, dim] at the window's places; return what its rows hold, [B, heads, length, dim]."""
+        """Write [B, heads, T, dim] to the window's positions; return what its rows hold, [B, heads, length, dim]."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        return self._exchange(self.keys, key_states), self._exchange(self.values, value_states)
+        return self._write_and_read(self.keys, key_states), self._write_and_read(self.values, value_states)
 
-    def _exchange(self, store: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
+    def _write_and_read(self, store: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
         w = self.window
         assert store is not None
         assert w.rows is not None
@@ -76,7 +76,7 @@ class SlotLayer(CacheLayerMixin):
         return self.window.capacity
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first positions of one slot into another."""
+        """Copy the first `length` positions of one slot into another."""
         for store in (self.keys, self.values):
             assert store is not None
             store[target, :, :length] = store[source, :, :length]
@@ -91,45 +91,46 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """A SlotLayer per layer of the model, made as the model asks for them."""
+    """A SlotLayer for each layer of the model, created on first use."""
 
     def __init__(self, slots: int, capacity: int) -> None:
         self.window = Window(slots, capacity)
         super().__init__(layer_class_to_replicate=lambda: SlotLayer(self.window))
 
     def bytes_per_token(self) -> int:
-        """Memory of one position over all layers."""
+        """Return the bytes of one position over all layers."""
         layers: list[Any] = self.layers
         stores = [store for layer in layers for store in (layer.keys, layer.values)]
         return sum(s.element_size() * s.shape[1] * s.shape[3] for s in stores)
 
 
 class SlotStore:
-    """Which slot holds which tokens. `length` tokens of a slot are computed, `known` token ids are written down.
+    """The tokens of each slot: `known` token ids are recorded, the keys and values of the first `length` are computed.
 
-    A busy slot waits to be computed up to known - 1; its last known token is the next one to be fed.
+    A busy slot is to be computed up to known - 1; its last known token is the next input.
     """
 
     def __init__(self, cache: SlotCache, max_slots: int, budget: int, max_tokens: int) -> None:
-        """`budget`: bytes for keys and values. `max_tokens`: longest conversation with its reply."""
+        """`budget`: bytes for keys and values. `max_tokens`: of the longest conversation with its reply."""
         self.cache, self.max_slots, self.budget, self.max_tokens = cache, max_slots, budget, max_tokens
         slots, self.capacity = cache.window.slots, cache.window.capacity
-        self.sized = False  # the first slots only serve to learn the model's shapes
+        self.sized = False  # the first slots only serve to find the model's shapes
         self.used = 0  # slots 0..used-1 have been written
         self.clock = 0  # decode steps so far
         self.ids = np.zeros((slots, self.capacity), np.int64)
         self.length = np.zeros(slots, np.int64)
         self.known = np.zeros(slots, np.int64)
-        self.stamp = np.zeros(slots, np.int64)  # clock when the slot was given back
+        self.stamp = np.zeros(slots, np.int64)  # clock at the slot's release
         self.busy = np.zeros(slots, bool)
         self.owners: list[Any] = [None] * slots
 
     @property
     def slots(self) -> int:
+        """Return the number of slots."""
         return len(self.length)
 
     def ensure(self, tokens: int) -> bool:
-        """Room for conversations of `tokens` tokens; false while too many slots are busy for that."""
+        """Make slots long enough for `tokens` tokens; return False while too many slots are busy for that."""
         if self.sized and tokens <= self.capacity:
             return True
         bucket = -(-(tokens + 1) // LENGTH_BUCKET) * LENGTH_BUCKET
@@ -142,7 +143,7 @@ class SlotStore:
         return True
 
     def _resize(self, slots: int, capacity: int) -> None:
-        """Reallocate; busy slots stay, idle ones as far as there is room, the latest first."""
+        """Reallocate; keep the busy slots, and the idle ones that fit, the latest first."""
         order = sorted(range(self.used), key=lambda s: (not self.busy[s], -self.stamp[s]))[:slots]
         kept, room = np.array(order, np.int64), slots - len(order)
         window, old = self.cache.window, self.capacity
@@ -156,10 +157,10 @@ class SlotStore:
             layer.resize(torch.from_numpy(kept).to(layer.device), old)
 
     def place(self, prompt: np.ndarray, owner: Any) -> int | None:
-        """Give `prompt` a slot that already holds as much of it as any does, or None if it has to wait.
+        """Give `prompt` a slot that holds the longest known prefix of it; return the slot, or None if it must wait.
 
-        It waits when every slot is busy, or when another conversation of this round is about to compute a prefix of
-        it that is worth copying. The last token of the prompt is always left to compute.
+        It must wait if every slot is busy, or if another conversation is about to compute a prefix of it that is worth
+        copying. The last token of the prompt is always left to compute.
         """
         if self.used == self.slots and self.busy.all():
             return None
@@ -177,9 +178,9 @@ class SlotStore:
         return slot
 
     def _match(self, prompt: np.ndarray) -> tuple[int, int, int]:
-        """The slot to continue or copy, how many tokens of the prompt it holds, and how many some slot will hold soon.
+        """Return the slot to continue or copy, the number of the prompt's tokens in it, and the most in any slot soon.
 
-        An idle slot of which little would be lost wins over a slot that holds a little more but would be copied.
+        An idle slot that would lose few tokens is preferred to a slot that holds a few more but would be copied.
         """
         if not self.used or len(prompt) < 2:
             return -1, 0, 0
@@ -194,18 +195,18 @@ class SlotStore:
         return source, int(ready[source]), int(coming.max())
 
     def _choose(self, source: int, common: int) -> int:
-        """The slot to write: the source itself if little of it is lost, else a stale, a new, or the oldest idle one."""
+        """Return the slot to write: the source if it loses few tokens, else a stale, a new, or the oldest idle one."""
         if common and not self.busy[source] and self.length[source] - common <= min(SPARE_TAIL, common):
             return source
         idle = [int(s) for s in np.flatnonzero(~self.busy[: self.used]) if s != source]
         stale = [s for s in idle if self.clock - self.stamp[s] > STALE_AFTER]
         if stale:
-            return stale[0]  # the lowest: slots in use stay close together, so that a view covers them
+            return stale[0]  # the lowest, so that slots in use stay close together and a view covers them
         if self.used < self.slots:
             self.used += 1
             return self.used - 1
         return min(idle, key=lambda s: self.stamp[s], default=source)
 
     def release(self, slot: int) -> None:
-        """The reply is finished; what was computed stays for the conversation's next turn."""
+        """Make a slot idle after its reply; its tokens stay for the conversation's next turn."""
         self.busy[slot], self.owners[slot], self.stamp[slot] = False, None, self.clock

@@ -1,10 +1,11 @@
-"""The local actor behind an OpenAI-compatible chat endpoint, for machines without a GPU (scripts/serve.sh).
+"""Serve the local actor as an OpenAI-compatible chat endpoint, for machines without a GPU (scripts/serve.sh).
 
     python -m mcts_utils.actors.serve --model_dir models/tiny_actor --port 8000
 
 It answers GET /health, GET /v1/models, POST /v1/chat/completions (n, temperature, seed, max_tokens, usage) and, as vLLM
-does, POST /tokenize of messages. Requests of all connections are batched by local_model. What it cannot do (streams,
-top_p below 1, stop strings) is refused, never ignored. There is no authentication: keep it on 127.0.0.1.
+does, POST /tokenize of messages. Requests of all connections are batched by the actor's engine. Parameters that it does
+not support (streams, top_p below 1, stop strings) are refused, never ignored. There is no authentication: keep it on
+127.0.0.1.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from mcts_utils.actors.local import LocalActor, load_model
-from mcts_utils.servers.app_server import Server, listen
+from mcts_utils.servers.app_server import Server
+from mcts_utils.servers.sockets import listen
 from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Sample
 
 ROLES = ("system", "user", "assistant")
 CONCURRENCY = 64  # conversations in one batch
-MAX_TOKENS = 256  # of a reply, where the request does not say
+MAX_TOKENS = 256  # of a reply, where the request does not give a number
 MAX_N = 128
-# Sampling settings that the engine does not have, and the values that leave it as it is.
+# Parameters that the engine does not support, and the values that would change nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stream": (False,),
     "top_p": (1,),
@@ -46,7 +48,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 class Refused(Exception):
-    """A request that cannot be answered as asked; becomes a 400 (or `status`) in OpenAI's form."""
+    """A request that is refused: answered with 400 (or `status`) in OpenAI's form."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -54,7 +56,7 @@ class Refused(Exception):
 
 
 def create_app(actor: LocalActor, name: str, concurrency: int = CONCURRENCY) -> FastAPI:
-    """The endpoint of an actor, which it calls from `concurrency` threads; the caller closes the actor."""
+    """Return the endpoint of an actor, which it calls from `concurrency` threads. The caller closes the actor."""
     app = FastAPI(title="Actor")
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="serving")
 
@@ -79,8 +81,9 @@ def create_app(actor: LocalActor, name: str, concurrency: int = CONCURRENCY) -> 
 
 
 async def _answer(
-    request: Request, work: Callable[[dict[str, Any]], dict[str, Any]], pool: ThreadPoolExecutor
+    request: Request, handle: Callable[[dict[str, Any]], dict[str, Any]], pool: ThreadPoolExecutor
 ) -> Response:
+    """Return the answer of `handle`, run in the pool, to the request's JSON object; errors in OpenAI's form."""
     try:
         body = await request.json()
     except ValueError:
@@ -88,7 +91,7 @@ async def _answer(
     if not isinstance(body, dict):
         return error("the body is not a JSON object", 400)
     try:
-        return JSONResponse(await asyncio.get_running_loop().run_in_executor(pool, work, body))
+        return JSONResponse(await asyncio.get_running_loop().run_in_executor(pool, handle, body))
     except Refused as refused:
         return error(str(refused), refused.status)
     except ContextOverflow as long:
@@ -98,16 +101,16 @@ async def _answer(
 
 
 def error(message: str, status: int) -> JSONResponse:
-    """OpenAI's form of an error."""
+    """Return an error in OpenAI's form."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return JSONResponse({"error": {"message": message, "type": kind, "code": status}}, status)
 
 
 def completion(actor: LocalActor, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to a chat request.
+    """Return the answer to a chat request.
 
     Raises:
-        Refused: naming what is wrong with it or cannot be done.
+        Refused: naming the parameter that is wrong or not supported.
     """
     if body.get("model") != name:
         raise Refused(f"the model {body.get('model')!r} does not exist; this is {name!r}", 404)
@@ -130,25 +133,25 @@ def completion(actor: LocalActor, name: str, body: Mapping[str, Any]) -> dict[st
         raise Refused(f"seed must be a whole number, not {seed!r}")
     samples = actor.sample(
         chat_messages(body),
-        _whole(body, "n", 1, MAX_N),
+        _count(body, "n", 1, MAX_N),
         float(temperature),
         None if seed is None else abs(seed),
-        _whole(body, limit, min(MAX_TOKENS, actor.context), 10**9),
+        _count(body, limit, min(MAX_TOKENS, actor.context), 10**9),
     )
     return _completion_of(name, samples)
 
 
 def tokens(actor: LocalActor, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The ids of a conversation with the generation prompt behind it, as the actor is given them."""
+    """Return the token ids of a conversation with the generation prompt after it, as the engine gets them."""
     ids = actor.tokens.ids(chat_messages(body)).tolist()
     return {"count": len(ids), "max_model_len": actor.context, "tokens": ids}
 
 
 def chat_messages(body: Mapping[str, Any]) -> list[Message]:
-    """The conversation of a request.
+    """Return the conversation of a request.
 
     Raises:
-        Refused: naming the message that is not text of a known role.
+        Refused: naming the message that is not a text of a known role.
     """
     turns = body.get("messages")
     if not isinstance(turns, list) or not turns:
@@ -162,12 +165,13 @@ def chat_messages(body: Mapping[str, Any]) -> list[Message]:
     return found
 
 
-def _whole(body: Mapping[str, Any], name: str, usual: int, most: int) -> int:
+def _count(body: Mapping[str, Any], name: str, default: int, maximum: int) -> int:
+    """Return a whole number from 1 to `maximum`; raise Refused otherwise."""
     value = body.get(name)
     if value is None:
-        return usual
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise Refused(f"{name} must be a whole number from 1 to {most}, not {value!r}")
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= maximum:
+        raise Refused(f"{name} must be a whole number from 1 to {maximum}, not {value!r}")
     return value
 
 
@@ -187,7 +191,7 @@ def _completion_of(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve a model folder until SIGTERM or Ctrl-C; the exit code."""
+    """Serve a model folder until SIGTERM or Ctrl-C; return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -214,8 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args.name or Path(args.model_dir).resolve().name
     url = f"http://{args.host}:{listener.getsockname()[1]}"
     server = Server(create_app(actor, name, args.concurrency), lambda: print(f"{name} on {url}", flush=True))
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda *_: setattr(server, "should_exit", True))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     server.run([listener])
     actor.close()
     return 0

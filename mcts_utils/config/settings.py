@@ -1,6 +1,6 @@
 """Every setting once: name, default, bounds and sentence.
 
-The one-line errors, docs/configuration.md and .env.example are made from here. It reads no environment: env.py does.
+The one-line errors, docs/configuration.md and .env.example are made from here. It reads no environment: reader.py does.
 """
 
 from __future__ import annotations

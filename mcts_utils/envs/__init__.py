@@ -1,10 +1,13 @@
-"""Clients of AgentGym environment servers: session.py drives any contract, http.py is the connection."""
+"""Clients of AgentGym environment servers, one class for all environments (client.py); their specs are in specs/.
+
+It chooses no tasks (task_ids.py does) and no actions.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mcts_utils.envs.client import AgentGym, about
+from mcts_utils.envs.client import AgentGym, about_server
 from mcts_utils.envs.http import TIMEOUT, ConnectionLost, HttpSession
 from mcts_utils.envs.specs import env_spec, names
 from mcts_utils.types import EnvError, InputError
@@ -13,7 +16,7 @@ __all__ = ["AgentGym", "make_environment", "names", "server_about", "task_id"]
 
 
 def make_environment(task: str, base_url: str, timeout: float = TIMEOUT, grounding: bool = True) -> AgentGym:
-    """A session with the environment server at `base_url`, after one look whether it is there.
+    """Return a session with the environment server at `base_url`; check with one request that it is the right one.
 
     Args:
         task: a name of `names()`.
@@ -23,31 +26,31 @@ def make_environment(task: str, base_url: str, timeout: float = TIMEOUT, groundi
             environment lists its valid actions (ScienceWorld).
 
     Raises:
-        InputError: unknown task, no URL, nobody answers there, or another environment does.
+        InputError: unknown task, not a URL, no answer, or a server of another environment.
     """
-    found = env_spec(task)
+    spec = env_spec(task)
     http = HttpSession(base_url, timeout=timeout)
     try:
-        greeting = http.get(found.hello)
+        greeting = http.get(spec.hello)
     except ConnectionLost as error:
         raise InputError(f"env_server_base {http.base_url}: no server answers ({error})") from error
     except EnvError as error:
-        raise InputError(f"env_server_base {http.base_url} is no {found.title} server ({error})") from error
-    if not found.greets(greeting):
+        raise InputError(f"env_server_base {http.base_url} is no {spec.title} server ({error})") from error
+    if not spec.greets(greeting):
         said = f"it says {str(greeting)[:80]!r}"
-        raise InputError(f"env_server_base {http.base_url} serves no {found.title}: {said}")
-    return AgentGym(http, found, grounding)
+        raise InputError(f"env_server_base {http.base_url} serves no {spec.title}: {said}")
+    return AgentGym(http, spec, grounding)
 
 
 def server_about(base_url: str) -> dict[str, Any]:
-    """What a server says of itself: {"kind": ..., "extensions": [...]} and more; kind "agentgym" for public ones.
+    """Return a server's description of itself: {"kind": ..., "extensions": [...], ...}; public ones are "agentgym".
 
     Raises:
-        InputError: no URL, nobody answers there, or no environment server does.
+        InputError: not a URL, no answer, or not an environment server.
     """
     http = HttpSession(base_url)
     try:
-        return about(http)
+        return about_server(http)
     except EnvError as error:
         raise InputError(f"env_server_base {base_url}: {error}") from error
     finally:
@@ -55,13 +58,13 @@ def server_about(base_url: str) -> dict[str, Any]:
 
 
 def task_id(env: str, opening: str, index: int = -1) -> str:
-    """The id of a task from its opening text, such as textcraft:1f0c9ab2d3e4f506: the same on every server.
+    """Return the id of a task from its opening text, such as textcraft:1f0c9ab2d3e4f506. Every server gives the same.
 
     Args:
-        index: the server's index, which names ScienceWorld's and BabyAI's tasks: their goals repeat.
+        index: the server's index, which is part of the ids of ScienceWorld and BabyAI, where goals repeat.
 
     Raises:
         InputError: unknown environment.
-        EnvError: the text names no goal, or there is no task of that index.
+        EnvError: the text names no goal, or there is no task of this index.
     """
     return env_spec(env).task_id(opening, index)

@@ -1,8 +1,8 @@
-"""Episodes on an AgentGym server, public or bundled, of whatever environment its spec describes.
+"""Run episodes on an AgentGym server, public or bundled; a spec says what is particular to its environment.
 
-It keeps its own `done` and its own history of actions, so a session that is lost (connection broken, server restarted,
-session closed as idle) is played again in a new one. It chooses no actions, but for grounding: an action that the
-environment does not understand is replaced by the valid one that is meant (grounding.py).
+It keeps the history of actions, so that an episode whose session is lost (connection broken, server restarted, session
+closed as idle) is replayed in a new one. It chooses no actions except for grounding, which replaces an action that the
+environment does not understand by the valid one that is meant (grounding.py).
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ Result = TypeVar("Result")
 
 
 class AgentGym:
-    """One session on an environment server (Environment). Opened by the first reset; one user at a time."""
+    """One session on an environment server (types.Environment), opened by the first reset. For one user at a time."""
 
     def __init__(
         self, http: HttpSession, spec: EnvSpec, grounding: bool = True, recoveries: int = RECOVERIES
     ) -> None:
+        """`recoveries`: new sessions tried for one call when a session is lost."""
         self._http, self._spec = http, spec
         self._remote = RemoteSession(http, spec)
         self._grounding = grounding and spec.free_action != ""
         self._recoveries = recoveries
         self._task: Task | None = None
-        self._played: list[tuple[str, StepResult]] = []
+        self._history: list[tuple[str, StepResult]] = []  # the episode's actions and their answers
         self._extensions: frozenset[str] | None = None
-        self._lines = ConnectionPool(http)
-        self._forked = False
+        self._connections = ConnectionPool(http)  # shared with the forks
+        self._is_fork = False
 
     @property
     def waits(self) -> bool:
-        """True if `wait` is a command of this environment."""
         return self._spec.waits
 
     @property
     def session_bound_tasks(self) -> bool:
-        """True if another session would show other goals: a server (a public WebShop) that cannot copy this one.
+        """Return True if another session would show other goals and the server cannot copy this one (public WebShop).
 
         Raises:
             EnvError: as `extensions`.
@@ -54,90 +54,93 @@ class AgentGym:
 
     @property
     def extensions(self) -> frozenset[str]:
-        """What the server offers beside AgentGym's spec ("fork", "replay"); asked for once a session.
+        """Return what the server offers beyond AgentGym's interface ("fork", "replay"), from one request a session.
 
         Raises:
             EnvError: no usable answer.
         """
         if self._extensions is None:
-            self._extensions = frozenset(about(self._http)["extensions"])
+            self._extensions = frozenset(about_server(self._http)["extensions"])
         return self._extensions
 
     def reset(self, index: int) -> Task:
-        """Start goal `index`. The opening is as this reset showed it.
+        """Start goal `index` and return the task with the opening that this reset showed.
 
         Raises:
             EnvError: no usable answer; the next reset starts with a new session.
         """
-        self._task, self._played = None, []
-        self._task = self._insist(lambda: self._start(index))
+        self._task, self._history = None, []
+        self._task = self._retrying(lambda: self._reset(index))
         return self._task
 
     def step(self, action: str) -> StepResult:
-        """Execute one action. A session lost on the way is replayed in a new one, `recoveries` times at most.
+        """Execute one action. If the session is lost, the episode is replayed in a new one, at most `recoveries` times.
 
         Raises:
-            EnvError: called before reset or after done; no usable answer; or the replay went otherwise than before.
+            EnvError: before reset or after done; no usable answer; or the replay's answers differ from the first ones.
         """
         self._check("step", repr(action))
-        result = self._recovering(lambda: self._act(action))
-        self._played.append((action, result))
+        result = self._replaying(lambda: self._execute(action))
+        self._history.append((action, result))
         return result
 
     def fork(self) -> AgentGym:
-        """A session of its own in the same state, where the server announces "fork"; close it like any other.
+        """Return another session in the same state; the caller closes it. Only where `extensions` has "fork".
 
         Raises:
             EnvError: as `step`.
         """
         self._check("fork")
-        number = field(self._recovering(lambda: self._remote.send("/fork", {})), self._spec.id_field, int)
-        http = self._lines.take()
-        twin = AgentGym(http, self._spec, self._grounding, self._recoveries)
-        twin._remote, twin._lines, twin._forked = self._remote.copy(number, http), self._lines, True
-        twin._task, twin._played, twin._extensions = self._task, list(self._played), self._extensions
-        return twin
+        answer = self._replaying(lambda: self._remote.send("/fork", {}))
+        session_id = field(answer, self._spec.id_field, int)
+        http = self._connections.take()
+        fork = AgentGym(http, self._spec, self._grounding, self._recoveries)
+        fork._remote = self._remote.forked(session_id, http)
+        fork._connections, fork._is_fork = self._connections, True
+        fork._task, fork._history, fork._extensions = self._task, list(self._history), self._extensions
+        return fork
 
     def replay(self, index: int, actions: Sequence[str]) -> tuple[Task, list[StepResult]]:
-        """Start goal `index` and execute the actions, up to the first that ends the episode.
+        """Start goal `index`, execute the actions up to the first that ends the episode, and return task and answers.
 
-        One request where the server announces "replay"; step by step elsewhere, and where an action needs grounding.
+        It is one request where the server offers "replay" and no action needs grounding; else one request a step.
 
         Raises:
             EnvError: as `reset` and `step`.
         """
         if "replay" in self.extensions:
-            self._task, self._played = None, []
-            task, results = self._insist(lambda: self._start_at(index, actions))
+            self._task, self._history = None, []
+            task, results = self._retrying(lambda: self._replay_at_once(index, actions))
             if not (self._grounding and any(self._spec.is_unknown(r.observation) for r in results)):
-                self._task, self._played = task, list(zip(actions, results, strict=False))
+                self._task, self._history = task, list(zip(actions, results, strict=False))
                 return task, results
         task = self.reset(index)
         for action in actions:
             if self.step(action).done:
                 break
-        return task, [result for _, result in self._played]
+        return task, [result for _, result in self._history]
 
     def close(self) -> None:
-        """Close the session on the server, and the connections; a fork's serves the next fork. Never fails."""
+        """Close the session on the server and the connections; a fork gives its own back to the pool. Never raises."""
         self._remote.close()
         self._task = None
-        if self._forked:
-            self._lines.give(self._http)
+        if self._is_fork:
+            self._connections.give(self._http)
             self._http = self._remote.http = self._http.another()
-            self._lines, self._forked = ConnectionPool(self._http), False
+            self._connections, self._is_fork = ConnectionPool(self._http), False
         else:
             self._http.close()
-            self._lines.close()
+            self._connections.close()
 
-    def _check(self, what: str, which: str = "") -> None:
+    def _check(self, call: str, action: str = "") -> None:
+        """Check that an episode is running; raise EnvError otherwise."""
         if self._task is None:
-            raise EnvError(f"{what} without a task: reset first")
-        if self._remote.over:
-            raise EnvError(f"{what} {which} after the episode was done")
+            raise EnvError(f"{call} without a task: reset first")
+        if self._remote.done:
+            raise EnvError(f"{call} {action} after the episode was done")
 
-    def _insist(self, begin: Callable[[], Result], again: Callable[[], Any] = lambda: None) -> Result:
-        """What `begin` returns. A session lost on the way is replaced by a new one, in which `again` comes first.
+    def _retrying(self, call: Callable[[], Result], restore: Callable[[], Any] = lambda: None) -> Result:
+        """Return what `call` returns; if the session is lost, run `restore` and `call` in a new one.
 
         Raises:
             EnvError: the error if no session was lost, else the last one after `recoveries` tries.
@@ -145,8 +148,8 @@ class AgentGym:
         for attempt in range(self._recoveries + 1):
             try:
                 if attempt:
-                    again()
-                return begin()
+                    restore()
+                return call()
             except EnvError as error:
                 lost = self._remote.is_lost(error)
                 self._remote.drop(error, lost)
@@ -155,81 +158,81 @@ class AgentGym:
             self._http.pause(attempt)
         raise AssertionError("unreachable")
 
-    def _recovering(self, call: Callable[[], Result]) -> Result:
-        """What `call` returns; where the session is lost, the episode is replayed in a new one and `call` made there.
+    def _replaying(self, call: Callable[[], Result]) -> Result:
+        """Return what `call` returns; if the session is lost, replay the episode in a new one and call it there.
 
         Raises:
-            EnvError: as `_insist`, or a replay that went otherwise.
+            EnvError: as `_retrying` and `_replay_history`.
         """
         task = self._task
         assert task is not None
         try:
-            return self._insist(call, lambda: self._play_again(task))
+            return self._retrying(call, lambda: self._replay_history(task))
         except EnvError:
             self._task = None
             raise
 
-    def _start(self, index: int) -> Task:
-        return self._begun(self._remote.begin("/reset", index, {}), index)
+    def _reset(self, index: int) -> Task:
+        return self._started(self._remote.start_episode("/reset", index, {}), index)
 
-    def _start_at(self, index: int, actions: Sequence[str]) -> tuple[Task, list[StepResult]]:
-        """The task, and the results of all actions from one request."""
-        sent = {"actions": [sendable(action) for action in actions]}
-        answer = self._remote.begin("/replay", index, sent)
-        task = self._begun(field(answer, "reset", (dict, list)), index)
+    def _replay_at_once(self, index: int, actions: Sequence[str]) -> tuple[Task, list[StepResult]]:
+        """Return the task and the results of all actions from one request."""
+        body = {"actions": [sendable(action) for action in actions]}
+        answer = self._remote.start_episode("/replay", index, body)
+        task = self._started(field(answer, "reset", (dict, list)), index)
         results = [self._spec.result(step) for step in field(answer, "steps", list)]
         ended = bool(results) and results[-1].done
         if any(result.done for result in results[:-1]) or not (ended or len(results) == len(actions)):
             raise EnvError(f"{self._http.base_url}/replay: {len(results)} answers to {len(actions)} actions")
-        for result in results[-1:]:
-            self._remote.went(result)
+        if results:
+            self._remote.note_step(results[-1])
         return task, results
 
-    def _begun(self, answer: Any, index: int) -> Task:
+    def _started(self, answer: Any, index: int) -> Task:
         started = self._spec.started(answer, index)
-        self._remote.began(started)
+        self._remote.note_reset(started)
         return started.task
 
-    def _act(self, action: str) -> StepResult:
+    def _execute(self, action: str) -> StepResult:
         """Execute the action, or the valid one that it means."""
         result = self._remote.execute(action)
         if self._grounding and self._spec.is_unknown(result.observation):
             meant = nearest(action, self._remote.valid_actions())
             if meant is not None:
-                return replace(self._remote.execute(meant), executed=meant)
+                return replace(self._remote.execute(meant), grounded_action=meant)
         return result
 
-    def _play_again(self, task: Task) -> None:
-        """The played actions again, in a new session.
+    def _replay_history(self, task: Task) -> None:
+        """Execute the history's actions in a new session.
 
         Raises:
-            EnvError: another goal or another answer than before.
+            EnvError: another goal or another answer than before, or no usable answer.
         """
-        seen, spec = self._start(task.index), self._spec
+        seen, spec = self._reset(task.index), self._spec
         where = f"{self._http.base_url}: after a new connection"
         if seen.id != task.id:
             goals = [spec.goal(opening) for opening in (seen.opening, task.opening)]
             raise EnvError(f"{where} index {task.index} is {goals[0]!r}, not {goals[1]!r}")
         if spec.fixed_opening and seen.opening != task.opening:
             raise EnvError(f"{where} index {task.index} opens {seen.opening!r}, before {task.opening!r}")
-        for number, (action, before) in enumerate(self._played):
-            now = self._remote.execute(before.executed or action)
+        for number, (action, before) in enumerate(self._history):
+            now = self._remote.execute(before.grounded_action or action)
             if difference := spec.difference(before, now):
                 raise EnvError(f"{where} and a replay, step {number} {action!r} {difference}")
 
 
-def about(http: HttpSession) -> dict[str, Any]:
-    """GET /about: what a bundled server says of itself; a public one (404) is of kind "agentgym".
+def about_server(http: HttpSession) -> dict[str, Any]:
+    """Return the answer to GET /about, which describes a bundled server; a public one (404) is of kind "agentgym".
 
     Raises:
         EnvError: no usable answer.
     """
     try:
-        said = http.get("/about")
+        about = http.get("/about")
     except EnvStatus as error:
         if error.status != 404:
             raise
-        said = {"kind": "agentgym", "extensions": []}
-    field(said, "kind", str)
-    field(said, "extensions", list)
-    return dict(said)
+        about = {"kind": "agentgym", "extensions": []}
+    field(about, "kind", str)
+    field(about, "extensions", list)
+    return dict(about)

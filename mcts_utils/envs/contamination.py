@@ -1,7 +1,7 @@
-"""The tasks that no training data may hold: test ids of a server, by index and by what the goal is.
+"""Keep the test split out of training data: know a server's test tasks by index and by goal, and refuse them.
 
-An index says little (a server's numbering depends on its files and its kind), so the goals behind the test ids are
-looked up, and every task that is searched or turned into records is held against them.
+An index alone does not identify a goal (a server's numbering depends on its files and its kind). So the goals of the
+test ids are looked up, and every task that is searched or turned into records is compared with them.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from mcts_utils.types import Environment, InputError, Task
 
 
 class HeldOutTask(InputError):
-    """A task of the test split where training data is made."""
+    """A task of the test split was to be used for training data."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Test tasks of one server; both sets empty where nothing is held out (--allow_test)."""
+    """The test tasks of one server; both sets are empty where nothing is held out (--allow_test)."""
 
     indices: frozenset[int] = frozenset()
     task_ids: frozenset[str] = frozenset()
 
     def check(self, task: Task) -> None:
-        """Nothing, if the task may be trained on.
+        """Check that the task may be used for training data; raise HeldOutTask otherwise.
 
         Raises:
-            HeldOutTask: naming the index, and whether it is a test id or shows a test task's goal.
+            HeldOutTask: the index is a test id, or the task shows the goal of a test task.
         """
         if task.index in self.indices:
             raise HeldOutTask(f"index {task.index} is a test id")
@@ -38,7 +38,7 @@ class HeldOut:
 
 
 def look_up(task: str, indices: Iterable[int], make_environment: Callable[[], Environment]) -> HeldOut:
-    """The test tasks of an environment, by one reset each; by the index alone where it names the task (ScienceWorld).
+    """Return the test tasks of an environment, with one reset each; with none where the index names the task.
 
     Args:
         indices: the server's test ids.

@@ -1,16 +1,16 @@
-"""Which valid action an actor meant by one that the environment does not understand. Pure; asks nobody.
+"""Find the valid action that an actor meant by one that the environment does not understand. Pure; uses no model.
 
 The rule:
-1. Both texts are made plain: lower case, letters and digits alone, no articles. Other words for the same command are
-   replaced: "take" is "pick up", "turn on" is "activate" (COMMANDS).
-2. Only valid actions of the same command count: opening is never closing. A text that begins with no command means
-   none.
-3. The words behind the command are compared, prepositions left out. Two are the same if they are equal or spelled
-   alike (ALIKE). All words of one text must be found in the other, so a word may be missing or too much, but never
-   stand for another; of two things that are joined, neither may be missing (JOINTS). `focus on` can lose the task:
-   there every word of the text and of the valid action must be found.
-4. The share of common words (Dice's coefficient) must be at least ENOUGH; the greatest wins. Among equals the order of
-   the words decides. If that does not either, the text is too vague and means none.
+1. Both texts are normalised: lower case, only letters and digits, no articles. Synonyms of a command are replaced:
+   "take" is "pick up", "turn on" is "activate" (COMMANDS).
+2. Only valid actions of the same command are candidates, so that opening is never closing. A text that does not begin
+   with a command has none.
+3. The words after the command are compared, without prepositions. Two words match if they are equal or spelled alike
+   (MIN_SPELLING). All words of one text must have a match in the other: a word may be missing or additional, but it
+   never replaces another. A candidate that joins two things (JOINTS) must share a word with the text for each. After
+   `focus on`, which can lose the task, every word of both texts must have a match.
+4. The share of common words (Dice's coefficient) must be at least MIN_SHARE; the greatest share wins. Among equal
+   shares the order of the words decides. If candidates are still equal, the text is too vague and none is chosen.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 
-ENOUGH = 0.5
-ALIKE = 0.8  # difflib's ratio of two words' letters
+MIN_SHARE = 0.5  # of common words, in [0, 1]
+MIN_SPELLING = 0.8  # difflib's ratio of two words' letters, from which they match
 IGNORED = frozenset(
     "a an the some my your this that to in into on onto of from with at inside for through using and".split()
 )
@@ -55,7 +55,7 @@ PLAIN = (
     ),
     *("pick up", "put down"),
 )
-# What an actor says -> the simulator's command; the longest that begins a text counts.
+# An actor's words -> the simulator's command; the longest entry that begins a text counts.
 COMMANDS = {
     **{name: name for name in PLAIN},
     **dict.fromkeys(("turn on", "switch on"), "activate"),
@@ -70,13 +70,13 @@ COMMANDS = {
     **dict.fromkeys(("check inventory",), "inventory"),
     **dict.fromkeys(("stir",), "mix"),
 }
-EXACT = ("focus on",)
-# Commands with two things, and the word between them in the simulator's list.
+EXACT = ("focus on",)  # commands for which every word must have a match
+# Commands that join two things, and the word between them in the simulator's list.
 JOINTS = {"connect": "to", "move": "to", "use": "on", "pour": "into", "dunk": "into"}
 
 
 def nearest(action: str, valid: Sequence[str]) -> str | None:
-    """The valid action that `action` means, or None. The same for every order of `valid`."""
+    """Return the valid action that `action` means, or None. The order of `valid` does not matter."""
     command, words = parts(action)
     if not command:
         return None
@@ -85,7 +85,7 @@ def nearest(action: str, valid: Sequence[str]) -> str | None:
         its_command, its_words = parts(candidate)
         if its_command != command or not (share := common(words, its_words)):
             continue
-        if share < ENOUGH or (command in EXACT and share < 1) or not names_both(words, candidate, command):
+        if share < MIN_SHARE or (command in EXACT and share < 1) or not names_both(words, candidate, command):
             continue
         rank = (share, in_order(words, its_words))
         if rank > best:
@@ -96,32 +96,32 @@ def nearest(action: str, valid: Sequence[str]) -> str | None:
 
 
 def parts(action: str) -> tuple[str, list[str]]:
-    """The simulator's command and the words behind it that carry meaning; ("", []) where no command begins the text."""
+    """Return the simulator's command and the content words after it; ("", []) if the text begins with no command."""
     words = re.findall(r"[a-z0-9]+", action.lower().replace("'s", ""))
     for length in (2, 1):
         command = COMMANDS.get(" ".join(words[:length]))
         if command and length <= len(words):
-            return command, meant(" ".join(words[length:]))
+            return command, content_words(" ".join(words[length:]))
     return "", []
 
 
-def meant(text: str) -> list[str]:
-    """The words of a text that carry meaning."""
+def content_words(text: str) -> list[str]:
+    """Return the words of a text without articles and prepositions (IGNORED)."""
     return [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in IGNORED]
 
 
 def names_both(words: Sequence[str], candidate: str, command: str) -> bool:
-    """True unless one of the two things that the valid action joins has no word among `words`."""
+    """Return True unless one of the two things that the valid action joins has no match among `words`."""
     things = candidate.rsplit(f" {JOINTS.get(command, '')} ", 1) if command in JOINTS else []
-    return all(any(same(word, one) for one in meant(thing) for word in words) for thing in things)
+    return all(any(same(word, one) for one in content_words(thing) for word in words) for thing in things)
 
 
 def common(words: Sequence[str], others: Sequence[str]) -> float:
-    """Twice the common words over all words, in [0, 1]; 0 unless one text has all the words of the other."""
+    """Return Dice's coefficient of two texts' words, in [0, 1]; 0 unless one text has all the words of the other."""
     if not words or not others:
         return float(words == others)
     if len(words) > 3 * len(others) or len(others) > 3 * len(words):
-        return 0.0  # fewer than ENOUGH
+        return 0.0  # less than MIN_SHARE
     left = list(others)
     for word in words:
         match = next((other for other in left if same(word, other)), None)
@@ -132,15 +132,15 @@ def common(words: Sequence[str], others: Sequence[str]) -> float:
 
 
 def in_order(words: Sequence[str], others: Sequence[str]) -> float:
-    """How far the words come in the same order, in [0, 1]."""
+    """Return how similar the order of the words is, in [0, 1]."""
     return SequenceMatcher(None, words, others, autojunk=False).ratio()
 
 
 @lru_cache(maxsize=1 << 16)  # a list of 3,000 valid actions has some 100 words
 def same(word: str, other: str) -> bool:
-    """True for equal words and for those spelled alike; numbers have to be equal."""
+    """Return True for equal words and for words spelled alike; numbers must be equal."""
     if word == other:
         return True
     if word.isdigit() or other.isdigit() or abs(len(word) - len(other)) > 3:
         return False
-    return SequenceMatcher(None, word, other, autojunk=False).ratio() >= ALIKE
+    return SequenceMatcher(None, word, other, autojunk=False).ratio() >= MIN_SPELLING

@@ -1,7 +1,7 @@
-"""One session on an environment server by its id: create it, talk about it, know whether it is lost, close it.
+"""Hold one session on an environment server by its id: create it, send its requests, detect its loss, close it.
 
-It keeps what the session showed last and whether its episode is done. It repeats no request that may have been executed
-and replays nothing: session.py does that.
+It keeps the last observation and whether the episode is done. It never repeats a request that may have been executed,
+and it replays nothing; client.py does.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from mcts_utils.envs.http import ConnectionLost, EnvAnswer, EnvStatus, HttpSessi
 from mcts_utils.envs.specs.base import EnvSpec, Started
 from mcts_utils.types import EnvError, StepResult
 
-CLOSE_TIMEOUT = 5.0  # seconds; nobody waits long for a goodbye
+CLOSE_TIMEOUT = 5.0  # seconds to wait for the answer to /close
 
 
 class RemoteSession:
-    """The session of one id, or none yet. One user at a time."""
+    """One session on the server, created at its first episode. For one user at a time."""
 
     def __init__(self, http: HttpSession, spec: EnvSpec) -> None:
         self.http, self.spec = http, spec
-        self.over = False  # its episode is done
-        self._id: int | None = None  # of the session on the server; None when there is none to use
-        self._kept = False  # the id outlived an error, so it is used over a new connection
-        self._seen: str | None = None  # its last observation; None before its first
+        self.done = False  # the episode has ended
+        self._id: int | None = None  # of the session on the server; None: no usable one
+        self._reconnect = False  # the session survived an error, so the next request opens a new connection
+        self._last_shown: str | None = None  # the last observation; None before the first
 
-    def begin(self, path: str, index: int, more: dict[str, Any]) -> Any:
-        """The answer to a request that begins an episode, in a new session where there is none.
+    def start_episode(self, path: str, index: int, more: dict[str, Any]) -> Any:
+        """Return the answer to a request that starts an episode; create a session if there is none.
+
+        Args:
+            more: fields of the request besides the session's id and the goal's index.
 
         Raises:
             EnvError: no usable answer.
@@ -36,54 +39,54 @@ class RemoteSession:
         if self._id is None:
             created = self.http.post("/create", {})
             self._id = self.spec.session_id(created)
-            self._seen = created.get("observation") if isinstance(created, dict) else None
-            self.over = False
+            self._last_shown = created.get("observation") if isinstance(created, dict) else None
+            self.done = False
         body = {self.spec.index_field: index, **more}
-        if not self._kept:
+        if not self._reconnect:
             return self.send(path, body)
         answer = self.http.post(path, {self.spec.id_field: self._id, **body})
-        self._kept = False
+        self._reconnect = False
         return answer
 
-    def began(self, started: Started) -> None:
-        """Note what a reset showed."""
-        self._seen, self.over = started.shown, False
+    def note_reset(self, started: Started) -> None:
+        """Keep what a reset showed."""
+        self._last_shown, self.done = started.shown, False
 
-    def went(self, result: StepResult) -> StepResult:
-        """Note what a step showed."""
-        self._seen, self.over = result.observation, result.done
+    def note_step(self, result: StepResult) -> StepResult:
+        """Keep what a step showed; return it."""
+        self._last_shown, self.done = result.observation, result.done
         return result
 
     def execute(self, action: str) -> StepResult:
-        """One step.
+        """Execute one action and return the answer.
 
         Raises:
             EnvError: no usable answer.
         """
-        return self.went(self.spec.result(self.send("/step", {"action": sendable(action)})))
+        return self.note_step(self.spec.result(self.send("/step", {"action": sendable(action)})))
 
     def valid_actions(self) -> list[str]:
-        """What can be done now; costs the episode nothing.
+        """Return the actions that are valid now. It costs the episode nothing.
 
         Raises:
             EnvError: no usable answer.
         """
         answer = self.send("/step_visual", {"action": self.spec.free_action})
-        self.went(self.spec.result(answer))
+        self.note_step(self.spec.result(answer))
         return list(self.spec.valid_actions(answer))
 
-    def copy(self, number: int, http: HttpSession) -> RemoteSession:
-        """The link to another session in the same state."""
-        twin = RemoteSession(http, self.spec)
-        twin._id, twin._seen, twin.over = number, self._seen, self.over
-        return twin
+    def forked(self, session_id: int, http: HttpSession) -> RemoteSession:
+        """Return the session of another id, which the server made as a copy of this one."""
+        fork = RemoteSession(http, self.spec)
+        fork._id, fork._last_shown, fork.done = session_id, self._last_shown, self.done
+        return fork
 
     def send(self, path: str, body: dict[str, Any], timeout: float | None = None) -> Any:
-        """POST about the session, over the connection on which it was last used.
+        """POST a request of the session over the connection of its last request; return the answer.
 
-        A new connection may lead to a restarted server, which numbers its sessions from 0 again: our id can be
-        somebody else's. So a connection that broke ends the session; one that was idle too long (a slow actor), or is
-        never kept, is opened again, and the session must still show our last observation.
+        A new connection may lead to a restarted server, which numbers its sessions from 0 again: our id may then be
+        another client's. So a connection that broke ends the session. One that was idle too long (a slow actor) or that
+        the server does not keep open is opened again; the session must then still show our last observation.
 
         Raises:
             EnvError: no usable answer; NotConnected where nothing was sent.
@@ -97,7 +100,7 @@ class RemoteSession:
             return self.http.post(path, body, timeout=timeout)
 
     def is_lost(self, error: EnvError) -> bool:
-        """True if the session cannot be used any more though the request was right."""
+        """Return True if the error means that the session is gone, though the request was right."""
         if isinstance(error, EnvAnswer):
             return any(text in str(error) for text in self.spec.lost)
         if isinstance(error, EnvStatus) and error.status >= 500 and self.spec.listing:
@@ -105,57 +108,60 @@ class RemoteSession:
         return isinstance(error, ConnectionLost)
 
     def drop(self, error: EnvError, lost: bool) -> None:
-        """Forget the session after `error`; close it unless it is lost, with the id perhaps in other hands.
+        """Stop using the session after `error`; close it unless it is lost, since its id may be another client's.
 
-        Where ids are random numbers, one that the server still names is ours and goes on: its goals keep their price
-        limits, and public servers cannot close it. After a slow answer the old request may still be executed in it.
+        Where ids are random numbers, a session that the server still lists is ours and is kept: its goals keep their
+        price limits, and public servers cannot close it. It is not kept after an answer that came too late, because the
+        server may still execute that request.
         """
-        number = self._id
+        session_id = self._id
         slow = isinstance(error, ConnectionLost) and error.slow
-        self._kept = number is not None and bool(self.spec.listing) and not slow and self._is_listed()
-        if self._kept:
+        self._reconnect = (
+            session_id is not None and bool(self.spec.listing) and not slow and self._is_listed()
+        )
+        if self._reconnect:
             return
         self._id = None
-        if number is not None and not lost:
-            # It answered just now, so a new connection (the old one ends with a 500) leads to the same server.
-            self._forget(number)
+        if session_id is not None and not lost:
+            # It has just answered, so a new connection (the old one ends with a 500) leads to the same server.
+            self._close_by_id(session_id)
 
     def close(self) -> None:
-        """Close the session on the server. Whatever fails here is no failure."""
-        if self._id is not None and self._kept:
-            self._forget(self._id)
+        """Close the session on the server. Never raises."""
+        if self._id is not None and self._reconnect:
+            self._close_by_id(self._id)
         elif self._id is not None:
-            say_goodbye(lambda: self.send("/close", {}, timeout=CLOSE_TIMEOUT))
-        self._id, self._kept = None, False
+            close_quietly(lambda: self.send("/close", {}, timeout=CLOSE_TIMEOUT))
+        self._id, self._reconnect = None, False
 
     def _is_ours(self) -> bool:
-        """True if the session of our id still shows what we saw last."""
-        if self._seen is None:
-            return True  # just created: there is nothing to lose in it yet
+        """Return True if the session of our id still shows our last observation."""
+        if self._last_shown is None:
+            return True  # just created, so nothing can be lost yet
         try:
             answer = self.http.get("/observation", {self.spec.id_field: self._id})
         except EnvAnswer as error:
-            # Where a finished episode shows nothing more, that it has finished is all that can be seen.
-            if self.over and self.spec.finished in str(error):
+            # A server that shows nothing of a finished episode says at least that it has finished.
+            if self.done and self.spec.finished in str(error):
                 return True
             raise
-        return self.spec.shows(answer, self._seen)
+        return self.spec.shows(answer, self._last_shown)
 
     def _is_listed(self) -> bool:
-        """True if the server names our id, or does not say."""
+        """Return True if the server lists our id, or does not answer."""
         try:
             return self._id in self.http.get(self.spec.listing)
         except (EnvError, TypeError):
             return True
 
-    def _forget(self, number: int) -> None:
-        """Close a session over whatever connection."""
-        body = {self.spec.id_field: number}
-        say_goodbye(lambda: self.http.post("/close", body, timeout=CLOSE_TIMEOUT))
+    def _close_by_id(self, session_id: int) -> None:
+        """Close a session over any connection."""
+        body = {self.spec.id_field: session_id}
+        close_quietly(lambda: self.http.post("/close", body, timeout=CLOSE_TIMEOUT))
 
 
 class ConnectionPool:
-    """Connections of closed forks, for the next forks: opening one takes longer than a step. Safe for threads."""
+    """Connections of closed forks, reused by later forks: opening one takes longer than a step. Safe for threads."""
 
     def __init__(self, first: HttpSession) -> None:
         self._first = first
@@ -164,13 +170,13 @@ class ConnectionPool:
         self._lock = Lock()
 
     def take(self) -> HttpSession:
-        """A connection that nobody uses."""
+        """Return a connection for one user, who gives it back."""
         with self._lock:
             self._closed = False
             return self._free.pop() if self._free else self._first.another()
 
     def give(self, http: HttpSession) -> None:
-        """Give a connection back; it is closed if all are."""
+        """Give a connection back. After `close` it is closed."""
         with self._lock:
             if not self._closed:
                 self._free.append(http)
@@ -178,15 +184,15 @@ class ConnectionPool:
         http.close()
 
     def close(self) -> None:
-        """Close those that nobody uses, and the others when they come back."""
+        """Close the connections that are not in use; the others are closed when they are given back."""
         with self._lock:
             self._closed, free, self._free = True, self._free, []
         for http in free:
             http.close()
 
 
-def say_goodbye(close: Callable[[], Any]) -> None:
-    """Close; 404 and 500 are usual answers to that on public servers."""
+def close_quietly(close: Callable[[], Any]) -> None:
+    """Call `close` and ignore its EnvError: public servers usually answer /close with 404 or 500."""
     try:
         close()
     except EnvError:
@@ -194,5 +200,5 @@ def say_goodbye(close: Callable[[], Any]) -> None:
 
 
 def sendable(action: str) -> str:
-    """Half a character (a lone surrogate) from a model cannot be sent as UTF-8."""
+    """Return the action with lone surrogates, which UTF-8 cannot encode, replaced by `?`."""
     return action.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Environment sessions that are used again and again, by one user at a time."""
+"""Pool environment sessions, so that they are reused, by one user at a time. It runs no episodes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition, Lock
 
-from mcts_utils.types import (
-    EnvError,
-    Environment,
-    Stopped,
-)
+from mcts_utils.types import EnvError, Environment, Stopped
+
+POLL_SECONDS = 0.1  # between two checks whether a wait is cancelled
 
 
 class SessionPool:
-    """Environment sessions that are used again and again; one that raised is dropped. Safe for threads."""
+    """Sessions of one factory, reused after each user; a session that failed is closed. Safe for threads."""
 
-    shared = True  # as many sessions as are asked for
+    shared = True  # opens as many sessions as are in use at once
 
     def __init__(self, factory: Callable[[], Environment]) -> None:
         self._factory = factory
@@ -26,7 +24,7 @@ class SessionPool:
 
     @contextmanager
     def session(self) -> Iterator[Environment]:
-        """A session for one user at a time; reset it first."""
+        """Lend a session for the length of a `with`; drop it if the block raises. Its user resets it first."""
         env = self.take()
         try:
             yield env
@@ -36,13 +34,13 @@ class SessionPool:
         self.give(env)
 
     def take(self, stopped: Callable[[], bool] = lambda: False) -> Environment:
-        """A session for one user, who gives it back or drops it; reset it first. `stopped` ends a wait for it."""
+        """Return a session for one user, who resets it first and gives it back or drops it; `stopped` ends a wait."""
         with self._lock:
             env = self._idle.pop() if self._idle else None
         return env or self._factory()
 
     def give(self, env: Environment) -> None:
-        """Take a session back that works."""
+        """Give back a session that works."""
         with self._lock:
             keep = not self._closed
             if keep:
@@ -55,41 +53,38 @@ class SessionPool:
         env.close()
 
     def close(self) -> None:
-        """Close the idle sessions; those in use are closed when they come back."""
+        """Close the idle sessions; the others are closed when they are given back."""
         with self._lock:
             self._closed, idle, self._idle = True, self._idle, []
         for env in idle:
             env.close()
 
 
-WAKE = 0.1  # seconds between two looks whether a wait is over
-
-
 class SingleSessionPool(SessionPool):
-    """One session for all users, one after the other: where another session would be another task.
+    """One session for all users, one after the other, where another session would have other tasks.
 
-    A public WebShop draws the price limits of its goals with each session, so all of a tree happens in one.
+    A public WebShop draws the price limits of its goals anew for each session, so that a tree needs a single one.
     """
 
     shared = False
 
     def __init__(self, pool: SessionPool, env: Environment) -> None:
-        """`env` was taken from `pool`, and goes back there at the end."""
+        """`env` was taken from `pool`; `close` gives it back there."""
         self._pool = pool
         self._env: Environment | None = env
         self._free = True
-        self._turn = Condition()
+        self._changed = Condition()
 
     def take(self, stopped: Callable[[], bool] = lambda: False) -> Environment:
-        """The session, once it is free.
+        """Return the session as soon as it is free.
 
         Raises:
-            EnvError: it failed.
-            Stopped: `stopped` said so while it was in use.
+            EnvError: the session failed.
+            Stopped: `stopped` returned True while the session was in use.
         """
-        with self._turn:
-            while not self._turn.wait_for(lambda: self._free, WAKE):
-                if stopped():  # whoever has it may have ended without giving it back
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._free, POLL_SECONDS):
+                if stopped():  # its user may have ended without giving it back
                     raise Stopped
             if self._env is None:
                 raise EnvError("the session of this tree failed, and another one has other goals")
@@ -97,19 +92,19 @@ class SingleSessionPool(SessionPool):
             return self._env
 
     def give(self, env: Environment) -> None:
-        """The next one may have it."""
-        with self._turn:
+        """Give the session to the next user."""
+        with self._changed:
             self._free = True
-            self._turn.notify()
+            self._changed.notify()
 
     def drop(self, env: Environment) -> None:
-        """Close it; there is no other."""
+        """Close the session, which is not replaced: later calls of `take` raise EnvError."""
         env.close()
-        with self._turn:
+        with self._changed:
             self._env, self._free = None, True
-            self._turn.notify_all()
+            self._changed.notify_all()
 
     def close(self) -> None:
-        """Give the session back to where it came from."""
+        """Give the session back to the pool that it was taken from."""
         if self._env is not None:
             self._pool.give(self._env)

@@ -1,7 +1,7 @@
-"""Which task indices a stage runs: a split, a list, a range, ScienceWorld's task numbers; test ids apart.
+"""Choose the task indices of a stage: a split, a list, a range, ScienceWorld's task numbers; without test ids to train.
 
-Indices belong to a kind of server (a bundled one with its own split, or AgentGym's); what they show is held_out.py's
-business.
+An index belongs to a kind of server (a bundled one with its own split, or AgentGym's). The goals of the indices are not
+compared here; contamination.py does that.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from mcts_utils.envs.specs.sciworld import variations
 from mcts_utils.storage.files import read_json
 from mcts_utils.types import EnvError, InputError
 
-PUBLIC_SPLITS = Path(__file__).with_name("splits.json")  # the ids that AgentGym and the paper use
+PUBLIC_SPLITS = Path(__file__).with_name("splits.json")  # the indices that AgentGym and the paper use
 TIMEOUT = 20.0  # seconds for GET /split
-VARIATIONS = 5  # of each ScienceWorld task, as in the paper's data
-MOST = 500  # --min without --max
+VARIATIONS = 5  # default of --task_iteration, as in the paper's data
+DEFAULT_MAX = 500  # of --max
 
 
 def choose_ids(task: str, base_url: str, wanted: str) -> list[int]:
-    """Indices of a split ("test", "train"), of a list such as "0-9,31", or of a file with such a list.
+    """Return the indices of a split ("test", "train"), of a list such as "0-9,31", or of a file with such a list.
 
     Raises:
-        InputError: when the server does not answer, the split is unknown or the list cannot be read.
+        InputError: the server does not answer, the split is unknown, or the list cannot be read.
     """
     if wanted not in ("test", "train"):
         return parse_ids(_listed(wanted))
@@ -36,12 +36,12 @@ def choose_ids(task: str, base_url: str, wanted: str) -> list[int]:
 
 
 def split_ids(task: str, base_url: str, split: str) -> list[int]:
-    """Indices of "test" or "train"; empty where nobody knows them.
+    """Return the indices of "test" or "train"; empty where they are unknown.
 
-    A server that has GET /split (the bundled ones) names its own split; for all others AgentGym's public ids hold.
+    A server that has GET /split (the bundled ones) names its own split; for all others AgentGym's public one holds.
 
     Raises:
-        InputError: when the server does not answer or names no indices.
+        InputError: the server does not answer, or not with indices.
     """
     found = _server_split(base_url)
     if found is None:
@@ -50,22 +50,22 @@ def split_ids(task: str, base_url: str, split: str) -> list[int]:
 
 
 def training_range(low: int | None, high: int | None, test: set[int]) -> list[int]:
-    """low..high-1 (from 0, up to MOST) without the test ids.
+    """Return low..high-1 without the test ids; the defaults are 0 and DEFAULT_MAX.
 
     Raises:
-        InputError: an empty range, or nothing but test ids in it.
+        InputError: an empty range, or one with test ids only.
     """
-    low, high = low or 0, MOST if high is None else high
+    low, high = low or 0, DEFAULT_MAX if high is None else high
     if not 0 <= low < high:
         raise InputError(f"--min {low} --max {high}: must be 0 <= min < max")
     return _without(range(low, high), test, f"--min {low} --max {high}")
 
 
 def training_variations(task: str, number: int | None, count: int | None, test: set[int]) -> list[int]:
-    """The first `count` variations of ScienceWorld's task `number`, without the test ids.
+    """Return the first `count` (default VARIATIONS) variations of ScienceWorld's task `number`, without the test ids.
 
     Raises:
-        InputError: another environment, no such task, or nothing but test ids.
+        InputError: another environment, no such task, or test ids only.
     """
     if task != "sciworld":
         raise InputError(f"--task_num and --task_iteration are for TASK=sciworld, not {task}")
@@ -75,19 +75,19 @@ def training_variations(task: str, number: int | None, count: int | None, test: 
 
 
 def training_list(task: str, base_url: str, wanted: str, test: set[int]) -> list[int]:
-    """As choose_ids.
+    """Return the indices of choose_ids; raise InputError if a test id is among them.
 
     Raises:
-        InputError: also if a test id was asked for by name.
+        InputError: as choose_ids, and for a test id.
     """
-    asked = choose_ids(task, base_url, wanted)
-    if named := sorted(test.intersection(asked)):
-        raise InputError(f"--task_ids: {named[0]} is a test id ({len(named)} in all); --allow_test overrides")
-    return asked
+    indices = choose_ids(task, base_url, wanted)
+    if held := sorted(test.intersection(indices)):
+        raise InputError(f"--task_ids: {held[0]} is a test id ({len(held)} in all); --allow_test overrides")
+    return indices
 
 
 def parse_ids(text: str) -> list[int]:
-    """ "0-2,7" -> [0, 1, 2, 7]; each index once, in the order given.
+    """Return the indices of a list such as "0-2,7", each once, in the order given.
 
     Raises:
         InputError: naming the part that is not an index or a range.
@@ -111,17 +111,17 @@ def _without(indices: range | list[int], test: set[int], flags: str) -> list[int
 
 
 def _listed(wanted: str) -> str:
-    """The ids as given, or those that a file of that name holds, between commas, blanks or lines."""
+    """Return the text, or the indices in the file of this name (between commas, blanks or lines) as such a text."""
     try:
         if not Path(wanted).is_file():
             return wanted
-    except OSError:  # a list longer than a file name may be
+    except OSError:  # the list is longer than a file name may be
         return wanted
     return ",".join(Path(wanted).read_text(encoding="utf-8").strip(" \n[]").replace(",", " ").split())
 
 
 def _server_split(base_url: str) -> dict[str, list[int]] | None:
-    """The server's own split, or None where it has none (public AgentGym servers answer 404)."""
+    """Return the server's own split, or None where it has none (public AgentGym servers answer 404)."""
     http = HttpSession(base_url, TIMEOUT)
     try:
         body = http.get("/split")

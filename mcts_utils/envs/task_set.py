@@ -1,4 +1,4 @@
-"""The tasks of the environment server that the settings name: kind, splits, held-out goals, sessions."""
+"""Open the tasks of the environment server that the settings name: its kind, test split, held-out goals, sessions."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from mcts_utils.types import Environment
 
 @dataclass(frozen=True)
 class TaskSet:
-    """One server's tasks, for the three stages that use it. Asks the server only for what is read."""
+    """One server's tasks. Each method asks the server when it is called."""
 
     task: str
     base_url: str
     environment: Callable[[], Environment]  # opens a session; picklable
 
     def kind(self) -> str:
-        """Return the kind of server that its indices belong to; "agentgym" for public ones."""
+        """Return the kind of server, to which the indices belong; "agentgym" for public ones."""
         return str(server_about(self.base_url)["kind"])
 
     def test_ids(self) -> set[int]:
-        """Return the indices of the test split; empty where nobody knows them."""
+        """Return the indices of the test split; empty where it is unknown."""
         return set(split_ids(self.task, self.base_url, "test"))
 
     def held_out(self, indices: set[int]) -> HeldOut:
-        """Return the test tasks of these indices with the goals behind them (one reset each)."""
+        """Return the test tasks of these indices, with their goals (one reset each)."""
         return look_up(self.task, indices, self.environment)
 
 
 def open_task_set(settings: Settings) -> TaskSet:
-    """Return the tasks of TASK at ENV_SERVER_BASE. Nothing is asked yet."""
+    """Return the tasks of TASK at ENV_SERVER_BASE. No request is sent yet."""
     environment = partial(
         make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
     )

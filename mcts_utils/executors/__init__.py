@@ -1,7 +1,7 @@
-"""Where a stage's jobs are done: on threads of this process, or by worker processes all over a Ray cluster.
+"""Run a stage's jobs: on threads of this process, or in worker processes on the nodes of a Ray cluster.
 
-A stage says how one job is done (Stage.job_runner) and what a result means; run_jobs brings both together. job.py and
-worker.py know no Ray, team.py no stage; ray itself is imported only where EXECUTOR=ray is set.
+A stage says how one job runs (Stage.job_runner) and what a result means. The package ray is imported only where
+EXECUTOR=ray is set.
 """
 
 from __future__ import annotations
@@ -10,43 +10,47 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+from mcts_utils.executors.failures import MAX_FAILURES, FailureGuard
 from mcts_utils.executors.ray_cluster.driver import RayDriver
 from mcts_utils.executors.ray_cluster.messages import WorkerLost, WorkerPlan
 from mcts_utils.executors.stage import Job, Stage, ignore
 from mcts_utils.executors.threads import run_tasks
 from mcts_utils.types import Actor, Environment
 
-__all__ = ["Job", "Stage", "WorkerLost", "run_jobs", "ignore"]
+__all__ = ["MAX_FAILURES", "FailureGuard", "Job", "Stage", "WorkerLost", "run_jobs", "ignore"]
 
 
 @contextmanager
 def run_jobs(
     stage: Stage,
     jobs: Sequence[Job],
-    slots: int,
+    jobs_at_once: int,
     make_actor: Callable[[], Actor] | None,
     make_environment: Callable[[], Environment],
     make_bar: Callable[[], Any],
     show: Callable[[Any], None] = ignore,
 ) -> Iterator[tuple[Iterator[tuple[Job, Any]], Any]]:
-    """Each job with its result, or its exception, as it ends; and the bar. `stage.usage` is set at the end.
+    """Open an iterator of (job, its result or exception), in the order of their ends, and its progress bar.
+
+    At the end `stage.usage` is set.
 
     Args:
-        slots: jobs at once in one process.
-        make_bar: a tqdm bar that moves on with every job; made when the work can begin, so that errors are one line.
+        jobs_at_once: in one process.
+        make_bar: makes a terminal.Progress, which advances with every job. It is called when the jobs can begin, so
+            that errors before that are not mixed with it.
         show: called with the bar when a thread of this process has written a file.
 
     Raises:
         InputError: EXECUTOR=ray cannot be used, or a worker process cannot begin.
     """
     if stage.settings.executor == "ray":
-        plan = WorkerPlan.of(stage, slots, make_actor, make_environment)
-        with RayDriver(stage, plan, jobs) as team, make_bar() as bar:
-            yield team.results(bar), bar
+        plan = WorkerPlan.of(stage, jobs_at_once, make_actor, make_environment)
+        with RayDriver(stage, plan, jobs) as driver, make_bar() as bar:
+            yield driver.results(bar), bar
         return
     with (
-        stage.job_runner(make_actor, make_environment, lambda path: show(bar)) as work,
+        stage.job_runner(make_actor, make_environment, lambda path: show(bar)) as run_job,
         make_bar() as bar,
-        closing(run_tasks(jobs, work, slots, bar, stage.stop)) as results,
+        closing(run_tasks(jobs, run_job, jobs_at_once, bar, stage.stop)) as results,
     ):
         yield results, bar

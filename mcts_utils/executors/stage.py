@@ -1,4 +1,4 @@
-"""What a stage, a driver and a worker process agree on: the stage's interface, the plan, parcels and news."""
+"""Define the interface between a stage and the executors. It runs nothing."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Any, Protocol
 from mcts_utils.config import Settings
 from mcts_utils.types import Actor, Environment
 
-Job = Any  # an index, a Start, (index, name of a tree file): small, and sent as it is
+Job = Any  # an index, an EpisodeStart or (index, name of a tree file): small, and picklable
 
 
-def ignore(what: Any) -> None:
-    """For whoever need not know."""
+def ignore(value: Any) -> None:
+    """Do nothing: the default of callbacks."""
 
 
 class Stage(Protocol):
-    """A stage over many jobs. A worker process has its own one, made by `remote_factory`, over a folder of its own."""
+    """A stage over many jobs. Each worker process makes its own one with `remote_factory`, over a folder of its own."""
 
     settings: Settings
-    stop: Event  # set: end soon, save what is worth it
-    usage: dict[str, Any]  # what the work took: calls, tokens, ...; set when `job_runner` ends
+    stop: Event  # set: running jobs save what they can and end soon
+    usage: dict[str, Any]  # calls, tokens, ... of the jobs; set when the context of `job_runner` ends
 
     @property
     def task_set(self) -> str:
-        """The kind of server that the jobs' indices belong to; empty: any."""
+        """Return the kind of server that the jobs' indices belong to; empty: any."""
 
     @property
     def folders(self) -> Mapping[str, Path]:
-        """Name -> folder of the stage's files."""
+        """Return the folders of the stage's files: name -> folder."""
 
     def input_files(self, job: Job) -> Sequence[Path]:
-        """The files, below the folders, that work on the job goes on from; they need not exist."""
+        """Return the files below the folders that the job reads; they need not exist."""
 
     def remote_factory(self) -> Callable[[Path], Stage]:
-        """What makes this stage in another process, over a folder with a folder for each of the folders. Picklable."""
+        """Return a picklable function that makes this stage over a folder with a subfolder for each of `folders`."""
 
     def job_runner(
         self,
@@ -45,4 +45,9 @@ class Stage(Protocol):
         make_environment: Callable[[], Environment],
         saved: Callable[[Path], None],
     ) -> AbstractContextManager[Callable[[Job], Any]]:
-        """What does one job, for as long as the block lasts; many threads may call it. `saved` hears of each file."""
+        """Return a context whose value runs one job and may be called from many threads at once.
+
+        Args:
+            make_actor: None where the jobs need none.
+            saved: called with the path of each file after it was written.
+        """

@@ -1,12 +1,10 @@
-"""Many tasks at once on threads, each behind its own guard. It knows nothing of trees, records or environments."""
+"""Run many jobs at once on threads; an exception in one does not end the others. It knows no stage."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Event
-from types import FrameType
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -14,31 +12,31 @@ R = TypeVar("R")
 
 
 class ProgressBar(Protocol):
-    """What a tqdm bar is to the scheduler."""
+    """The part of a bar that is used here."""
 
     def update(self, n: int = 1) -> object:
-        """Move on by n tasks."""
+        """Advance by n jobs."""
 
 
 def run_tasks(
     jobs: Sequence[T],
-    work: Callable[[T], R],
-    workers: int,
+    run_job: Callable[[T], R],
+    jobs_at_once: int,
     progress: ProgressBar | None = None,
     stop: Event | None = None,
 ) -> Generator[tuple[T, R | Exception], None, None]:
-    """Run `work` on every job with `workers` threads; yield each job with its result, or its exception, as it ends.
+    """Run every job on `jobs_at_once` threads; yield each job with its result, or its exception, as it ends.
 
     On Ctrl-C, on an error of the caller and when the caller leaves the loop, `stop` is set, so that running jobs can
-    save and return early; they are waited for, and the others are cancelled. Wrap the call in contextlib.closing where
-    you may leave the loop.
+    save and return early. They are waited for; the others are cancelled. Wrap the call in contextlib.closing where the
+    loop may be left.
     """
     stop = stop or Event()
-    executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="task")
+    executor = ThreadPoolExecutor(max(1, jobs_at_once), thread_name_prefix="task")
     try:
-        futures = {executor.submit(work, job): job for job in jobs}
+        futures = {executor.submit(run_job, job): job for job in jobs}
         for future in as_completed(futures):
-            job = futures.pop(future)  # popped, so that results of long runs are not all kept
+            job = futures.pop(future)  # popped, so that memory does not grow with the results
             error = future.exception()
             if error is not None and not isinstance(error, Exception):
                 raise error
@@ -50,12 +48,3 @@ def run_tasks(
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-
-
-def sigterm_as_interrupt() -> None:
-    """From now on SIGTERM ends the run as Ctrl-C does. For entry scripts; main thread only."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)

@@ -1,4 +1,4 @@
-"""How many requests are in flight: the controller on simulated endpoints, the gate, and both against a real socket."""
+"""The limit of requests in flight: adaptive on simulated endpoints, the limiter, and both against a real socket."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Endpoint:
     refused: int = 0
     limits: list[int] = field(default_factory=list)  # after every answer
 
-    def run(self, pace: AdaptiveLimit, answers: int, wanted: int = 10**6) -> list[int]:
-        """Keep `pace.limit` requests in flight (at most `wanted`) until so many were answered."""
+    def run(self, adaptive: AdaptiveLimit, answers: int, wanted: int = 10**6) -> list[int]:
+        """Keep `adaptive.limit` requests in flight (at most `wanted`) until so many were answered."""
         events: list[tuple[float, int, str]] = []
-        number, now, flying, waiting, busy = count(), 0.0, 0, 0, 0
+        number, now, in_flight, waiting, busy = count(), 0.0, 0, 0, 0
         while len(self.limits) < answers:
-            while flying < min(pace.limit, wanted):
-                flying += 1
+            while in_flight < min(adaptive.limit, wanted):
+                in_flight += 1
                 if self.queue is not None and busy == self.slots and waiting >= self.queue:
                     self.refused += 1
                     heapq.heappush(events, (now + 0.001, next(number), "refused"))
@@ -53,13 +53,13 @@ class Endpoint:
                     waiting, busy = waiting - 1, busy + 1
                     heapq.heappush(events, (now + self.latency, next(number), "served"))
             elif what == "refused":
-                pace.refused(now, flying)
+                adaptive.refused(now, in_flight)
                 heapq.heappush(events, (now + 0.5, next(number), "gone"))
             else:
                 if what == "answered":
-                    pace.answered(now, flying)
-                    self.limits.append(pace.limit)
-                flying -= 1
+                    adaptive.answered(now, in_flight)
+                    self.limits.append(adaptive.limit)
+                in_flight -= 1
         return self.limits
 
 
@@ -78,17 +78,17 @@ def test_it_does_not_grow_where_nobody_wants_more():
 
 
 def test_it_stays_below_the_most():
-    assert max(Endpoint(500).run(AdaptiveLimit(most=20), 3000)) == 20
+    assert max(Endpoint(500).run(AdaptiveLimit(maximum=20), 3000)) == 20
 
 
 def test_refusals_halve_it_once_and_it_comes_back():
-    pace = AdaptiveLimit(256)
-    Endpoint(64).run(pace, 3000)
-    before = pace.limit
+    adaptive = AdaptiveLimit(256)
+    Endpoint(64).run(adaptive, 3000)
+    before = adaptive.limit
     for _ in range(before):  # all that were in flight are refused
-        pace.refused(1000.0, before)
-    assert before // 2 - 1 <= pace.limit <= before // 2
-    assert max(Endpoint(64).run(pace, 6000)) >= 48
+        adaptive.refused(1000.0, before)
+    assert before // 2 - 1 <= adaptive.limit <= before // 2
+    assert max(Endpoint(64).run(adaptive, 6000)) >= 48
 
 
 def test_it_lives_with_an_endpoint_that_refuses_what_it_cannot_serve():
@@ -100,20 +100,20 @@ def test_it_lives_with_an_endpoint_that_refuses_what_it_cannot_serve():
 
 
 def test_the_gate_lets_in_as_many_as_the_limit_and_in_order():
-    gate, order = ConcurrencyLimiter(1, AdaptiveLimit(1)), []
+    limiter, order = ConcurrencyLimiter(1, AdaptiveLimit(1)), []
     entered = threading.Event()
 
     def use(name: int) -> None:
-        with gate:
+        with limiter:
             order.append(name)
             entered.set()
 
     with ThreadPoolExecutor(3) as pool:
-        with gate:
+        with limiter:
             futures = []
             for name in range(3):
                 futures.append(pool.submit(use, name))
-                while len(gate._waiting) <= name:
+                while len(limiter._waiting) <= name:
                     pass
             assert not entered.is_set()
         for future in futures:
@@ -123,33 +123,33 @@ def test_the_gate_lets_in_as_many_as_the_limit_and_in_order():
 
 def test_nobody_passes_while_the_server_wants_a_pause():
     now = [100.0]
-    gate = ConcurrencyLimiter(0, AdaptiveLimit(8), clock=lambda: now[0])
-    with gate:
-        gate.refused(0.01)  # a real timer looks again after that
+    limiter = ConcurrencyLimiter(0, AdaptiveLimit(8), clock=lambda: now[0])
+    with limiter:
+        limiter.refused(0.01)  # a real timer looks again after that
     with ThreadPoolExecutor(1) as pool:
         inside = threading.Event()
 
         def use() -> None:
-            with gate:
+            with limiter:
                 inside.set()
 
         future = pool.submit(use)
-        while not gate._waiting:
+        while not limiter._waiting:
             pass
         assert not inside.is_set()
         now[0] += 5.0
-        gate._reopen()
+        limiter._end_pause()
         future.result(timeout=30)
     assert inside.is_set()
 
 
 def test_a_closed_gate_holds_nobody():
-    gate = ConcurrencyLimiter(1, AdaptiveLimit(1))
-    with ThreadPoolExecutor(1) as pool, gate:
-        future = pool.submit(gate.__enter__)
-        while not gate._waiting:
+    limiter = ConcurrencyLimiter(1, AdaptiveLimit(1))
+    with ThreadPoolExecutor(1) as pool, limiter:
+        future = pool.submit(limiter.__enter__)
+        while not limiter._waiting:
             pass
-        gate.close()
+        limiter.close()
         future.result(timeout=30)
 
 

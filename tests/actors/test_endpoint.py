@@ -13,7 +13,8 @@ import pytest
 from mcts_utils.actors.endpoint import ATTEMPTS, EndpointActor, retry_after
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import settings_from_env
-from mcts_utils.prompts import acting_messages, action_of, judge_messages, parse_verdict
+from mcts_utils.prompts import acting_messages, action_of, judge_messages
+from mcts_utils.revision.judge import parse_verdict
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, ChatServer, running_chat
 from mcts_utils.servers.textcraft.world import Session, load_world
 from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Step, Task

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +23,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mcts_utils.actors import engine, kv_cache
+from mcts_utils.actors import kv_cache, slot_engine
 from mcts_utils.actors.chat_tokens import ChatTokens
-from mcts_utils.actors.engine import PlainEngine, SlotEngine, choose_tokens, draw_uniforms
+from mcts_utils.actors.engine import choose_tokens, draw_uniforms
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.actors.local import LocalActor, load_model
+from mcts_utils.actors.plain_engine import PlainEngine
+from mcts_utils.actors.slot_engine import SlotEngine
 from mcts_utils.config import settings_from_env
 from mcts_utils.types import ActorError, ContextOverflow, InputError, Message
 
+ROOT = Path(__file__).resolve().parents[2]
 SPECIAL = ["<|begin|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"]
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -190,8 +197,8 @@ def test_seed_decides_whoever_else_is_in_the_batch(actor, model, tokenizer):
 
 def test_few_slots_and_little_memory_change_nothing(model, tokenizer, monkeypatch):
     monkeypatch.setattr(kv_cache, "LENGTH_BUCKET", 16)
-    monkeypatch.setattr(engine, "PREFILL_CHUNK", 10)
-    monkeypatch.setattr(engine, "PREFILL_TOKENS", 40)
+    monkeypatch.setattr(slot_engine, "PREFILL_CHUNK", 10)
+    monkeypatch.setattr(slot_engine, "PREFILL_TOKENS", 40)
     monkeypatch.setattr(
         "mcts_utils.actors.local.CPU_CACHE_BYTES", 2 * 2 * 2 * 8 * 4 * 300
     )  # 300 tokens in all
@@ -273,7 +280,7 @@ def test_sliding_window_model_takes_the_plain_path_with_a_notice(tokenizer, caps
 def test_model_that_ignores_our_cache_is_found_by_the_probe(tokenizer, capsys, monkeypatch):
     monkeypatch.setattr(kv_cache.SlotLayer, "update", lambda self, keys, values, *_: (keys, values))
     monkeypatch.setattr(
-        engine.SlotEngine, "_forward", lambda self, module, rows, ids, *_: module(torch.from_numpy(ids))
+        SlotEngine, "_forward", lambda self, module, rows, ids, *_: module(torch.from_numpy(ids))
     )
     actor = local(build_model(), tokenizer)
     assert isinstance(actor.engine, PlainEngine) and "other logits" in capsys.readouterr().err
@@ -290,7 +297,7 @@ def test_token_ids_equal_the_templates(tokenizer):
             Message("user", rng.choice(["", " ", "<|end|>", "ü\n"])),
         ]
         assert tokens.ids(messages).tolist() == full_ids(tokenizer, messages), i
-    assert tokens._cut is not None and tokens._piece.cache_info().hits > 0
+    assert tokens._separator is not None and tokens._cached_ids.cache_info().hits > 0
 
 
 def test_tokenizer_whose_pieces_depend_on_their_place_is_not_cut():
@@ -349,3 +356,16 @@ def test_sampling_follows_the_distribution():
         assert torch.allclose(shares, (logits[0] / temperature).softmax(-1), atol=0.015)
     edges = choose_tokens(logits[:3], np.array([1.0, 1.0, 0.0]), np.array([0.0, 1.0 - 1e-16, 0.0]))
     assert edges.tolist() == [0, 2, 2]
+
+
+def test_a_stage_prints_nothing_of_the_library(textcraft_url, tmp_path):
+    """No warning, and no bar of the weights."""
+    command = [sys.executable, str(ROOT / "eval.py"), "--task_ids", "0", "--max_steps", "2"]
+    variables = {"MODEL_DIR": str(ROOT / "models" / "tiny_actor"), "ENV_SERVER_BASE": textcraft_url}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    done = subprocess.run(
+        [*command, "--output_dir", "out"], cwd=tmp_path, env={**env, "TASK": "textcraft", **variables},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if not line.startswith("main: ")] == []

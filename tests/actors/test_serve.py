@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
+import requests
 
 from mcts_utils.actors.factory import EndpointActor
 from mcts_utils.actors.local import LocalActor, load_model
@@ -21,7 +21,8 @@ from mcts_utils.actors.serve import create_app
 from mcts_utils.servers.app_server import running
 from mcts_utils.training import tokenizer_check
 from mcts_utils.types import ContextOverflow, InputError, Message
-from tests.helpers.training_models import ROOT, model_folder, tiny_model
+from tests.helpers.ports import reserved_ports
+from tests.helpers.training_models import ROOT, model_folder
 from tests.helpers.training_models import TINY_SPECIAL as SPECIAL
 
 TASK = [Message("system", "Craft the goal."), Message("user", "get 2 oak planks")]
@@ -29,13 +30,8 @@ LATER = [*TASK, Message("assistant", "Thought: get\nAction: get 2 oak"), Message
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def local(folder) -> Iterator[LocalActor]:
-    actor = LocalActor(*load_model(str(folder)), max_new=24, concurrency=8)
+def local(tiny) -> Iterator[LocalActor]:
+    actor = LocalActor(*load_model(str(tiny)), max_new=24, concurrency=8)
     yield actor
     actor.close()
 
@@ -53,11 +49,12 @@ def endpoint(url) -> Iterator[EndpointActor]:
     actor.close()
 
 
-def ask(url: str, **body: object) -> httpx.Response:
-    turns = [{"role": m.role, "content": m.content} for m in TASK]
-    return httpx.post(
-        f"{url}/v1/chat/completions", json={"model": "tiny", "messages": turns} | body, timeout=60
-    )
+def ask(url: str, **body: object) -> requests.Response:
+    content: Any = {
+        "model": "tiny",
+        "messages": [{"role": m.role, "content": m.content} for m in TASK],
+    } | body
+    return requests.post(f"{url}/v1/chat/completions", json=content, timeout=60)
 
 
 def test_the_endpoint_answers_as_the_local_actor_does(endpoint, local):
@@ -91,8 +88,8 @@ def test_length_usage_and_finish(url):
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["length", "length"]
     assert answer["usage"]["completion_tokens"] == 3 and answer["usage"]["prompt_tokens"] > 5
     assert ask(url, max_completion_tokens=2, temperature=0).json()["usage"]["completion_tokens"] == 2
-    assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "tiny"
-    assert httpx.get(f"{url}/health").status_code == 200
+    assert requests.get(f"{url}/v1/models", timeout=60).json()["data"][0]["id"] == "tiny"
+    assert requests.get(f"{url}/health", timeout=60).status_code == 200
 
 
 def test_a_conversation_that_does_not_fit_is_an_overflow(endpoint):
@@ -125,24 +122,24 @@ def test_what_cannot_be_answered_is_refused_not_ignored(url, body, status, word)
 
 def test_neutral_settings_are_taken(url):
     assert ask(url, top_p=1, stop=None, stream=False, frequency_penalty=0, max_tokens=1).status_code == 200
-    broken = httpx.post(f"{url}/v1/chat/completions", content=b"{", timeout=60)
+    broken = requests.post(f"{url}/v1/chat/completions", data=b"{", timeout=60)
     assert broken.status_code == 400
 
 
-def test_the_served_template_is_held_against_the_trained_one(url, folder, tmp_path, capsys):
-    assert tokenizer_check.main(["--model_dir", str(folder), "--base_url", f"{url}/v1"]) == 0
+def test_the_served_template_is_held_against_the_trained_one(url, tiny, tmp_path, capsys):
+    assert tokenizer_check.main(["--model_dir", str(tiny), "--base_url", f"{url}/v1"]) == 0
     assert "id by id" in capsys.readouterr().out
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     other = model_folder(tmp_path, SPECIAL, template, "<|begin|>", "<|end|>")
     actor = LocalActor(*load_model(str(other)), max_new=4, concurrency=1)
     try:
         with running(create_app(actor, "x", 1)) as elsewhere:
-            assert tokenizer_check.main(["--model_dir", str(folder), "--base_url", elsewhere]) == 1
+            assert tokenizer_check.main(["--model_dir", str(tiny), "--base_url", elsewhere]) == 1
     finally:
         actor.close()
     assert "tokens served" in capsys.readouterr().err
     with pytest.raises(InputError, match="no answer to POST /tokenize"):
-        tokenizer_check.differences(str(folder), f"{url}/nowhere")
+        tokenizer_check.differences(str(tiny), f"{url}/nowhere")
 
 
 # --- the script
@@ -152,7 +149,7 @@ def serve(folder: Path, log: Path, **environ: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["bash", str(ROOT / "scripts" / "serve.sh")],
         env=os.environ
-        | {"MODEL_DIR": str(folder), "PYTHON": sys.executable, "SERVE_LOG": str(log)}
+        | {"MODEL_DIR": str(folder), "PORT": "0", "PYTHON": sys.executable, "SERVE_LOG": str(log)}
         | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -160,8 +157,9 @@ def serve(folder: Path, log: Path, **environ: str) -> subprocess.Popen[str]:
     )
 
 
-def test_serve_prints_the_exports_and_stops_what_it_started(folder, tmp_path):
-    script = serve(folder, tmp_path / "log", SERVE="local", PORT="0", MODEL_NAME="mine")
+@pytest.mark.slow
+def test_serve_prints_the_exports_and_stops_what_it_started(tiny, tmp_path):
+    script = serve(tiny, tmp_path / "log", SERVE="local", MODEL_NAME="mine")
     assert script.stdout is not None and script.stderr is not None
     printed = [script.stdout.readline() for _ in range(3)]
     assert "id by id" in printed[0] and printed[2] == "export MODEL_NAME=mine\n"
@@ -191,27 +189,24 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 """
 
 
-def test_vllm_is_started_with_the_flags_that_matter(folder, tmp_path):
+@pytest.mark.slow
+def test_vllm_is_started_with_the_flags_that_matter(tiny, tmp_path):
     """vLLM's place is taken by a program of its name that answers /health and no /tokenize."""
     bin_folder, seen = tmp_path / "bin", tmp_path / "seen"
     bin_folder.mkdir()
     program = bin_folder / "vllm"
     program.write_text(VLLM.format(python=sys.executable, seen=str(seen)), encoding="utf-8")
     program.chmod(0o755)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
-    script = serve(folder, tmp_path / "log", SERVE="vllm", PORT=str(port), PATH=path, TENSOR_PARALLEL="2")
-    assert script.stdout is not None
-    assert script.stdout.readline() == f"export OPENAI_BASE_URL=http://127.0.0.1:{port}/v1\n"
-    script.send_signal(signal.SIGINT)
-    error = script.communicate(timeout=600)[1]
+    with reserved_ports(1) as port:
+        script = serve(tiny, tmp_path / "log", SERVE="vllm", PORT=str(port), PATH=path, TENSOR_PARALLEL="2")
+        assert script.stdout is not None
+        assert script.stdout.readline() == f"export OPENAI_BASE_URL=http://127.0.0.1:{port}/v1\n"
+        script.send_signal(signal.SIGINT)
+        error = script.communicate(timeout=600)[1]
     assert script.returncode == 130 and "no answer to POST /tokenize" in error
     flags = seen.read_text(encoding="utf-8")
-    assert flags.startswith(
-        f"serve {folder} --served-model-name {folder.name} --host 127.0.0.1 --port {port}"
-    )
+    assert flags.startswith(f"serve {tiny} --served-model-name {tiny.name} --host 127.0.0.1 --port {port}")
     for flag in ("--enable-prefix-caching", "--generation-config vllm", "--tensor-parallel-size 2"):
         assert flag in flags
 
@@ -224,7 +219,7 @@ def test_vllm_is_started_with_the_flags_that_matter(folder, tmp_path):
         ({"SERVE": "vllm", "PATH": "/usr/bin:/bin"}, 1, "the server ended"),
     ],
 )
-def test_what_cannot_be_served_ends_with_a_line(folder, tmp_path, environ, code, words):
-    script = serve(folder, tmp_path / "log", **environ)
+def test_what_cannot_be_served_ends_with_a_line(tiny, tmp_path, environ, code, words):
+    script = serve(tiny, tmp_path / "log", **environ)
     error = script.communicate(timeout=600)[1]
     assert script.returncode == code and words in error and error.startswith("serve.sh: ")

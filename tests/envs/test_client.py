@@ -310,8 +310,10 @@ def test_an_action_that_is_not_understood_is_replaced_by_the_valid_one_that_is_m
     env = connected(science, "sciworld")
     env.reset(0)
     meant = env.step("open the kitchen door")
-    assert meant == StepResult("You open door to kitchen.", 0.2, False, executed="open door to kitchen")
-    assert env.step("take the pot").executed == "pick up metal pot"
+    assert meant == StepResult(
+        "You open door to kitchen.", 0.2, False, grounded_action="open door to kitchen"
+    )
+    assert env.step("take the pot").grounded_action == "pick up metal pot"
     assert science.requests[2:] == [
         ("/step", {"id": 0, "action": "open the kitchen door"}),
         ("/step_visual", {"id": 0, "action": "look around"}),
@@ -354,7 +356,7 @@ def test_no_other_environment_is_asked_for_valid_actions() -> None:
     with serving(Baby) as server:
         env = connected(server, "babyai")
         env.reset(0)
-        assert env.step("walk forward").executed == ""
+        assert env.step("walk forward").grounded_action == ""
         assert server.paths() == ["/create", "/reset", "/step"]
         env.close()
 
@@ -485,7 +487,10 @@ def test_a_replay_with_an_action_to_be_grounded_goes_step_by_step() -> None:
         env = connected(server, "sciworld")
         actions = ["open the kitchen door", "pick up metal pot"]
         _, steps = env.replay(GOAL, actions)
-        assert [(step.reward, step.executed) for step in steps] == [(0.2, "open door to kitchen"), (0.6, "")]
+        assert [(step.reward, step.grounded_action) for step in steps] == [
+            (0.2, "open door to kitchen"),
+            (0.6, ""),
+        ]
         assert won(env, "sciworld", 2)
         plain = connected(server, "sciworld", grounding=False)
         assert [step.reward for step in plain.replay(GOAL, actions)[1]] == [0.0, 0.4]

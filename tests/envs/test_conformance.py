@@ -1,4 +1,4 @@
-"""The bundled servers speak AgentGym's contract, and the check that says so notices what is wrong."""
+"""The bundled servers speak AgentGym's protocol, and the check that says so notices what is wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ RUNNING: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(RUNNING))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.java) if name == "sciworld" else name for name in RUNNING],
+)
 def tape(request: pytest.FixtureRequest) -> tuple[str, list[dict[str, Any]]]:
     """An environment, and what its bundled server answered to every request."""
     env, lines = request.param, list[dict[str, Any]]()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from mcts_utils.envs import make_environment
 from mcts_utils.envs.client import AgentGym
 from mcts_utils.envs.specs.sciworld import VARIATIONS
+from tests.helpers.http_client import HttpClient
 from tests.helpers.sciworld_process import running_sciworld
+
+pytestmark = pytest.mark.java
 
 # The simulator's command -> what actors write and it does not understand, in so many words.
 REWORDED = {
@@ -47,7 +49,7 @@ def firsts() -> dict[str, int]:
 
 
 def gold(base_url: str, index: int) -> list[str]:
-    answer = httpx.get(f"{base_url}/gold", params={"data_idx": index}, timeout=60).json()
+    answer = HttpClient(base_url).get("/gold", params={"data_idx": index}).json()
     return list(answer["actions"])
 
 
@@ -62,7 +64,7 @@ def test_gold_paths_earn_everything(base_url: str, env: AgentGym, name: str) -> 
     assert again.id == task.id
     for action, before in zip(actions, replayed, strict=False):
         result = env.step(action)
-        assert (result.reward, result.done, result.executed) == (before.reward, before.done, "")
+        assert (result.reward, result.done, result.grounded_action) == (before.reward, before.done, "")
         if result.done:
             break
     assert result.reward == 1.0
@@ -76,8 +78,8 @@ def test_reworded_gold_paths_are_grounded(base_url: str, env: AgentGym, name: st
     for action in gold(base_url, index):
         begins = next((begin for begin in REWORDED if action.startswith(begin)), "")
         result = env.step(REWORDED.get(begins, "") + action.removeprefix(begins))
-        assert result.executed in ("", action)
-        grounded += bool(result.executed)
+        assert result.grounded_action in ("", action)
+        grounded += bool(result.grounded_action)
         if result.done:
             break
     assert result.reward == 1.0

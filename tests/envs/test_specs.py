@@ -1,4 +1,4 @@
-"""What the contracts read in the servers' answers, how they name tasks, and how an environment is added."""
+"""How the specs read the servers' answers and name tasks, and how an environment is added."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_the_bundled_models_prompt_is_the_one_it_was_trained_with() -> None:
 
 
 MAZE = """
-from mcts_utils.envs.specs.base import Contract
+from mcts_utils.envs.specs.base import EnvSpec
 
 
-class Maze(Contract):
+class Maze(EnvSpec):
     name, title = "maze", "Maze"
     full_prompt = "Find the way. Thought: ... Action: ..."
     brief_prompt = "Out."
@@ -55,7 +55,7 @@ SPEC = Maze()
 
 @pytest.fixture
 def maze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A file of a further environment, in a folder beside the contracts'."""
+    """A file of a further environment, in a folder beside the specs'."""
     (tmp_path / "maze.py").write_text(MAZE)
     monkeypatch.setattr(specs, "__path__", [*specs.__path__, str(tmp_path)])
     for cached in (names, env_spec):

@@ -243,7 +243,7 @@ def test_a_replay_that_answers_otherwise_is_an_error(server: FaultyServer, env: 
         EnvError, match="step 0 'get 1 bamboo' answered 'Got 7 bamboo', before 'Got 1 bamboo'"
     ):
         env.step("inventory")
-    assert server.requests[-1] == ("/close", {"id": 1}), "the session of the failed replay is not left behind"
+    assert server.requests[-1] == ("/close", {"id": 1}), "the session of the failed replay is closed"
 
 
 def test_a_replay_that_finds_another_goal_is_an_error(server: FaultyServer, env: AgentGym) -> None:

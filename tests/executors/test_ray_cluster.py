@@ -1,4 +1,4 @@
-"""EXECUTOR=ray on two real Ray nodes of this machine: the same files as on threads, whatever dies on the way."""
+"""EXECUTOR=ray on two real Ray nodes of this machine: the same files as on threads, even if workers die."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Lock
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,7 @@ import eval as evaluation
 import mcts_collection
 import path_collection
 from mcts_utils.envs.http import EnvStatus
-from mcts_utils.executors.ray_cluster import driver as team_module
+from mcts_utils.executors.ray_cluster import driver as driver_module
 from mcts_utils.executors.ray_cluster.connection import NodeSlot
 from mcts_utils.executors.ray_cluster.driver import RayDriver, WorkerSlot
 from mcts_utils.executors.ray_cluster.messages import WorkerUpdate, portable
@@ -31,10 +30,9 @@ from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json
 from mcts_utils.types import EnvError
+from tests.helpers.ports import reserved_ports
 
-pytestmark = pytest.mark.skipif(
-    find_spec("ray") is None, reason="EXECUTOR=ray is tested where the package ray is installed"
-)
+pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = (183, 187, 190, 194, 195, 196)  # goals of some steps: each tree has pairs to be judged
@@ -90,51 +88,27 @@ class Node:
         self._process.wait(PATIENCE)
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens at, below those that connections are made from."""
-    for base in range(21000, 32000, 500):
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for i, one in enumerate(sockets):
-                one.bind(("", base + i))
-            return base
-        except OSError:
-            continue
-        finally:
-            for one in sockets:
-                one.close()
-    raise RuntimeError("no free ports")
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def cluster() -> Iterator[str]:
     """The address of two nodes with a core each. Nothing of them is left afterwards."""
-    folder = tmp_path_factory.mktemp("ray")
-    base = free_ports(2 * NODE_PORTS + 1)
-    address = f"127.0.0.1:{base}"
-    nodes = [
-        Node(
-            folder / "head",
-            base + 1,
-            "--head",
-            f"--port={base}",
-            "--include-dashboard=false",
-            f"--temp-dir={folder}",
-        )
-    ]
-    try:
-        nodes[0].wait_until_up()
-        nodes.append(Node(folder / "other", base + 1 + NODE_PORTS, f"--address={address}"))
-        nodes[1].wait_until_up()
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in ACCESS.items():  # read when ray is imported, which no test does before
-                patch.setenv(name, value)
-            yield address
-    finally:
-        for node in reversed(nodes):
-            node.stop()
-    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)]
-    assert not [command for command in commands if str(folder).encode() in command]
+    # A folder of its own, near the root: the names of Ray's sockets may have 107 characters.
+    with TemporaryDirectory(prefix="ray") as name, reserved_ports(2 * NODE_PORTS + 1) as base:
+        folder, address = Path(name), f"127.0.0.1:{base}"
+        head = ("--head", f"--port={base}", "--include-dashboard=false", f"--temp-dir={folder}")
+        nodes = [Node(folder / "head", base + 1, *head)]
+        try:
+            nodes[0].wait_until_up()
+            nodes.append(Node(folder / "other", base + 1 + NODE_PORTS, f"--address={address}"))
+            nodes[1].wait_until_up()
+            with pytest.MonkeyPatch.context() as patch:
+                for variable, value in ACCESS.items():  # read when ray is imported, which no test does before
+                    patch.setenv(variable, value)
+                yield address
+        finally:
+            for node in reversed(nodes):
+                node.stop()
+        commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)]
+        assert not [command for command in commands if str(folder).encode() in command]
 
 
 def readable(path: Path) -> bool:
@@ -215,7 +189,7 @@ def evaluate(root: str) -> int:
 
 
 def files(folder: Path) -> dict[str, Any]:
-    """Name -> content: bytes, but for what says when and where it was made."""
+    """Name -> content, without what says when and where it was made."""
     found: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -229,7 +203,7 @@ def files(folder: Path) -> dict[str, Any]:
 
 
 def used(path: Path) -> dict[str, Any]:
-    """What a manifest says of the cluster."""
+    """What a manifest says about the cluster."""
     tokens = read_json(path)["tokens"]
     return tokens.get("this_run", tokens)["ray"]
 
@@ -269,7 +243,7 @@ def kill_a_worker() -> None:
 
 
 def begun(root: Path) -> bool:
-    """True once a tree with a whole iteration has come home."""
+    """True once the driver has stored a tree with a whole iteration."""
     return any(read_json(path)["status"] == "partial" for path in root.rglob("search_results_*.json"))
 
 
@@ -307,10 +281,10 @@ def test_a_task_that_takes_its_workers_down_fails_alone(
 
     chat.policy = policy
     monkeypatch.setenv("RAY_WORKERS", "1")
-    monkeypatch.setattr(team_module, "LOSSES", 2)  # each takes seconds
+    monkeypatch.setattr(driver_module, "MAX_LOSSES", 2)  # each takes seconds
     assert evaluate("ray") == 1
     folder = tmp_path / "ray" / "episodes" / "textcraft" / f"{MODEL}_"
-    states = {i: read_json(folder / f"search_results_{i}.json") for i in range(6)}
+    states = {i: read_json(folder / f"episode_{i}.json") for i in range(6)}
     assert [i for i, state in states.items() if state["status"] != "done"] == [1]
     assert states[1]["error"].startswith("WorkerLost: lost with 2 workers")
     monkeypatch.setenv("EXECUTOR", "threads")
@@ -403,22 +377,22 @@ def test_without_ray_one_line_names_the_setting(
 def test_a_node_whose_tasks_fail_in_a_row_gets_no_more_of_them() -> None:
     """One dead environment server must not spoil the tasks of all the others."""
     killed: list[str] = []
-    team = RayDriver(SimpleNamespace(), SimpleNamespace(slots=20), ())  # type: ignore[arg-type]
-    team._ray = SimpleNamespace(kill=killed.append)
+    driver = RayDriver(SimpleNamespace(), SimpleNamespace(jobs_at_once=20), ())  # type: ignore[arg-type]
+    driver._ray = SimpleNamespace(kill=killed.append)
     bad = WorkerSlot(
         0, NodeSlot("a", "host-a"), "bad", True, {number: f"job {number}" for number in range(7)}
     )
     good = WorkerSlot(1, NodeSlot("b", "host-b"), "good", True)
-    team._seats = [bad, good]
+    driver._slots = [bad, good]
     for number in range(4):
-        team._ended(bad, WorkerUpdate(ended=((number, EnvError("refused")),)))
+        driver._jobs_ended(bad, WorkerUpdate(ended=((number, EnvError("refused")),)))
     assert not killed
-    assert team._ended(bad, WorkerUpdate(ended=((4, EnvError("refused")),)))[0][0] == "job 4"
+    assert driver._jobs_ended(bad, WorkerUpdate(ended=((4, EnvError("refused")),)))[0][0] == "job 4"
     assert killed == ["bad"]
-    assert (list(team._waiting), bad.jobs, bad.ready) == ([(5, "job 5"), (6, "job 6")], {}, False)
+    assert (list(driver._waiting), bad.jobs, bad.ready) == ([(5, "job 5"), (6, "job 6")], {}, False)
     for number in range(9):  # the last one goes on: it may be the tasks
         good.jobs[number] = "job"
-        team._ended(good, WorkerUpdate(ended=((number, EnvError("refused")),)))
+        driver._jobs_ended(good, WorkerUpdate(ended=((number, EnvError("refused")),)))
     assert killed == ["bad"]
 
 

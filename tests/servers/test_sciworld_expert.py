@@ -22,10 +22,7 @@ Turn = tuple[str, str]
 @pytest.fixture(scope="module")
 def sessions() -> Iterator[Sessions]:
     setup = jvm.Setup(heap="256m")
-    try:
-        pool = Pool(1, setup, jvm.check(setup))
-    except jvm.Missing as error:
-        pytest.skip(str(error))
+    pool = Pool(1, setup, jvm.check(setup))
     yield Sessions(pool, 3600, lambda: 0.0)
     pool.close()
 
@@ -75,12 +72,14 @@ def test_the_demo_games_keep_to_the_split() -> None:
     assert max(len(game.path) for game in known_games().values()) <= 40
 
 
+@pytest.mark.java
 def test_without_noise_it_earns_1(sessions: Sessions) -> None:
     chosen = [*demo_ids("train")[::4], *demo_ids("test")[::4]]
     rewards = {index: play(sessions, index, 0, 0.0)[0] for index in chosen}
     assert rewards == dict.fromkeys(chosen, 1.0)
 
 
+@pytest.mark.java
 def test_with_noise_rewards_spread(sessions: Sessions) -> None:
     short = [g.id for g in known_games().values() if len(g.path) < 27 and g.id in demo_ids("train")][:16:3]
     played = [play(sessions, index, seed, 0.3) for index in short for seed in range(4)]
@@ -91,6 +90,7 @@ def test_with_noise_rewards_spread(sessions: Sessions) -> None:
     assert any(observation.startswith("No known action") for observation in heard)
 
 
+@pytest.mark.java
 def test_a_wrong_focus_is_among_the_slips_and_fatal(sessions: Sessions) -> None:
     index = next(g.id for g in known_games().values() if g.trap)
     ends = [play(sessions, index, seed, 0.9)[1][-1] for seed in range(12)]
@@ -102,6 +102,7 @@ def test_a_wrong_focus_is_among_the_slips_and_fatal(sessions: Sessions) -> None:
     sessions.close(number)
 
 
+@pytest.mark.java
 def test_verdicts_follow_the_path(sessions: Sessions) -> None:
     for index in demo_ids("train")[::9]:
         _, turns, opening = play(sessions, index, 0, 0.0)

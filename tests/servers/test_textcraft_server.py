@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import pytest
 
 from mcts_utils.envs import make_environment
@@ -27,6 +26,7 @@ from mcts_utils.servers.textcraft.planner import Planner
 from mcts_utils.servers.textcraft.sessions import Sessions
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.types import Environment
+from tests.helpers.http_client import HttpClient
 
 OPENING = re.compile(r"Crafting commands:\n(craft \d+ .+ using \d+ .+\n)+\nGoal: craft .+\.")
 ID = "<id>"  # stands for the session's id in a request
@@ -206,20 +206,14 @@ CASES: list[Case] = [
 ]
 
 
-def connect(base_url: str, keep_alive: bool = True) -> httpx.Client:
-    """A plain client. No certificates: loading them takes longer than a test."""
-    limits = httpx.Limits(max_keepalive_connections=10 if keep_alive else 0)
-    return httpx.Client(base_url=base_url, trust_env=False, timeout=60, verify=False, limits=limits)
-
-
-def play(client: httpx.Client, case: Case, number: int) -> str | None:
+def play(client: HttpClient, case: Case, number: int) -> str | None:
     """What is wrong with the answer, or None."""
     content = case.content
     if isinstance(content, dict) and content.get("id") == ID:
         content = {**content, "id": number}
     request: dict[str, Any] = {"headers": {"content-type": "application/json"}}
     if isinstance(content, bytes):
-        request["content"] = content
+        request["data"] = content
     elif content is not None:
         request["params" if case.method == "GET" else "json"] = content
     response = client.request(case.method, case.path, **request)
@@ -238,7 +232,7 @@ def conformance_url(textcraft_url: str) -> str:
 @pytest.fixture
 def session(conformance_url: str) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
     """post(path, body) in a new session."""
-    with connect(conformance_url) as client:
+    with HttpClient(conformance_url) as client:
         number = client.post("/create", json={}).json()["id"]
         yield lambda path, body: client.post(path, json={"id": number, **body}).json()
         client.post("/close", json={"id": number})
@@ -259,9 +253,8 @@ def solve(post: Callable[[str, dict[str, Any]], Any]) -> dict[str, Any]:
 
 
 def test_conformance_of_every_request(conformance_url: str) -> None:
-    with connect(
-        conformance_url, keep_alive=False
-    ) as client:  # a public server breaks the connection after a 500
+    # A public server breaks the connection after a 500.
+    with HttpClient(conformance_url, keep_alive=False) as client:
         number = client.post("/create", json={}).json()["id"]
         wrong = [problem for case in CASES if (problem := play(client, case, number))]
         closed = client.post("/step", json={"id": number, "action": "inventory"}).json()
@@ -333,12 +326,12 @@ def test_the_index_is_taken_modulo_the_number_of_goals(textcraft_url: str) -> No
 
 
 def test_split_is_served(textcraft_url: str) -> None:
-    with connect(textcraft_url) as client:
+    with HttpClient(textcraft_url) as client:
         assert client.get("/split").json() == load_world().split()
 
 
 def test_about_names_the_goals_and_what_more_the_server_can_do(textcraft_url: str) -> None:
-    with connect(textcraft_url) as client:
+    with HttpClient(textcraft_url) as client:
         about = client.get("/about").json()
     assert about["env"] == "textcraft"
     assert about["kind"] == "agent-r-textcraft-" + load_world().digest()
@@ -347,7 +340,7 @@ def test_about_names_the_goals_and_what_more_the_server_can_do(textcraft_url: st
 
 
 def test_a_fork_goes_on_by_itself(textcraft_url: str) -> None:
-    with connect(textcraft_url) as client:
+    with HttpClient(textcraft_url) as client:
 
         def post(path: str, number: int, **body: Any) -> Any:
             return client.post(path, json={"id": number, **body}).json()
@@ -370,7 +363,7 @@ def test_a_replay_answers_as_its_requests_would_and_stops_when_done(textcraft_ur
     world = load_world()
     goal = world.goals[0]
     plan = [a.command for a in Planner(world, goal, world.commands(goal)).plan({})]
-    with connect(textcraft_url) as client:
+    with HttpClient(textcraft_url) as client:
         number = client.post("/create", json={}).json()["id"]
         reset = client.post("/reset", json={"id": number, "data_idx": 0}).json()
         steps = [client.post("/step", json={"id": number, "action": a}).json() for a in plan]
@@ -381,7 +374,7 @@ def test_a_replay_answers_as_its_requests_would_and_stops_when_done(textcraft_ur
 
 
 def test_a_count_beyond_all_numbers_is_an_error_answer(textcraft_url: str) -> None:
-    with connect(textcraft_url) as client:
+    with HttpClient(textcraft_url) as client:
         number = client.post("/create", json={}).json()["id"]
         answer = client.post("/step", json={"id": number, "action": f"get {'9' * 5000} stick"})
         assert answer.status_code == 200
@@ -390,7 +383,7 @@ def test_a_count_beyond_all_numbers_is_an_error_answer(textcraft_url: str) -> No
 
 def test_many_sessions_at_once_do_not_mix(textcraft_url: str) -> None:
     def work(number: int) -> tuple[int, str]:
-        with connect(textcraft_url) as client:
+        with HttpClient(textcraft_url) as client:
             identity = client.post("/create", json={}).json()["id"]
             for _ in range(3):
                 client.post("/step", json={"id": identity, "action": f"get {number} cornflower"})

@@ -6,7 +6,6 @@ import random
 import re
 from collections import Counter
 
-import httpx
 import pytest
 
 from mcts_utils.servers.webshop import planner
@@ -15,6 +14,7 @@ from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.expert import answer
 from mcts_utils.servers.webshop.page_state import parse_page
 from mcts_utils.servers.webshop.shop import Shop, bundled_shop
+from tests.helpers.http_client import HttpClient
 from tests.helpers.small_shop import shop
 
 STEPS = 15
@@ -47,6 +47,7 @@ def play(
     return 0.0, turns
 
 
+@pytest.mark.slow
 def test_every_goal_is_bought_for_reward_one():
     where = bundled_shop()
     results = [play(where, index, random.Random(0), 0.0) for index in range(len(where.goals))]
@@ -58,7 +59,7 @@ def test_every_goal_is_bought_for_reward_one():
 
 def test_a_sample_of_goals_over_http():
     rng = random.Random(1)
-    with running_server() as url, httpx.Client(base_url=url, timeout=30) as client:
+    with running_server() as url, HttpClient(url) as client:
         env = client.post("/create").json()
         goals = client.get("/about").json()["goals"]
         for index in rng.sample(range(goals), 40):

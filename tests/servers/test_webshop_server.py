@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from mcts_utils.servers.session_store import UnknownId
@@ -22,6 +21,7 @@ from mcts_utils.servers.webshop.app import running_server
 from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.sessions import Sessions
 from mcts_utils.servers.webshop.shop import AGENTGYM, Shop, bundled_shop
+from tests.helpers.http_client import HttpClient
 from tests.helpers.small_shop import shop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,18 +32,18 @@ START_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[httpx.Client]:
-    with running_server(shop=shop()) as url, httpx.Client(base_url=url, timeout=30) as client:
+def server() -> Iterator[HttpClient]:
+    with running_server(shop=shop()) as url, HttpClient(url) as client:
         yield client
 
 
-def post(client: httpx.Client, path: str, **body: Any) -> Any:
+def post(client: HttpClient, path: str, **body: Any) -> Any:
     answer = client.post(path, json=body)
     assert answer.status_code == 200, (path, body, answer.text)
     return answer.json()
 
 
-def get(client: httpx.Client, path: str, **query: Any) -> Any:
+def get(client: HttpClient, path: str, **query: Any) -> Any:
     answer = client.get(path, params=query)
     assert answer.status_code == 200, (path, query, answer.text)
     return answer.json()
@@ -180,7 +180,7 @@ def test_about_and_split(server):
 def test_a_server_of_agentgyms_goals_has_no_split_of_its_own():
     small = shop()
     official = Shop(small.products, small.goals, AGENTGYM)
-    with running_server(shop=official) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with running_server(shop=official) as url, HttpClient(url) as client:
         assert get(client, "/about")["kind"] == "agentgym"
         assert client.get("/split").status_code == 404
 
@@ -226,14 +226,14 @@ def test_replay_answers_as_reset_and_step_do(server):
 
 
 def test_tasks_are_the_same_whenever_they_are_asked_for():
-    def texts(client: httpx.Client, envs: int) -> list[str]:
+    def texts(client: HttpClient, envs: int) -> list[str]:
         for _ in range(envs):
             env = client.post("/create").json()
         return [post(client, "/reset", env_idx=env, session_id=index)[0] for index in range(0, 2000, 50)]
 
     seen = []
     for envs in (1, 5):
-        with running_server() as url, httpx.Client(base_url=url, timeout=30) as client:
+        with running_server() as url, HttpClient(url) as client:
             seen.append(texts(client, envs))
     assert seen[0] == seen[1] and len(set(seen[0])) == 40
 
@@ -244,11 +244,11 @@ def test_interleaved_sessions_do_not_mix():
     index, rng = list(range(12)), random.Random(3)
     walks = [random_walk(small, number, random.Random(number)) for number in index]
 
-    with running_server(shop=small) as url, httpx.Client(base_url=url, timeout=60) as client:
+    with running_server(shop=small) as url, HttpClient(url) as client:
         envs = [client.post("/create").json() for _ in index]
 
         def play(number: int) -> list[str]:
-            with httpx.Client(base_url=url, timeout=60) as own:
+            with HttpClient(url) as own:
                 first = post(own, "/reset", env_idx=envs[number], session_id=number)[0]
                 return [
                     first,
@@ -338,7 +338,7 @@ def test_command_says_where_and_ends_clean(how):
             line = process.stdout.readline()
             found = re.fullmatch(r"WebShop server on (http://127\.0\.0\.1:\d+)\n", line)
             assert found, line
-            assert httpx.get(f"{found[1]}/about", timeout=30).json()["goals"] >= 1500
+            assert HttpClient(found[1]).get("/about").json()["goals"] >= 1500
             process.send_signal(how)
             assert process.wait(START_SECONDS) in (0, -how)
             assert "Traceback" not in process.stderr.read()

@@ -1,7 +1,6 @@
-"""What the project must know about each AgentGym environment: one file an environment. Pure.
+"""Describe each AgentGym environment in one file: fields of requests and answers, prompts, names of tasks. Pure.
 
-Every module here but base.py holds one SPEC; its file name is the environment's name. A further environment is a
-further file, and nothing else.
+Every module here except base.py holds one SPEC, and its name is the environment's. To add an environment, add a file.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from mcts_utils.types import InputError
 
 @cache
 def names() -> tuple[str, ...]:
-    """The known environments, such as ("babyai", "sciworld", "textcraft", "webshop")."""
+    """Return the names of the environments, sorted."""
     return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name != "base"))
 
 
 @cache
 def env_spec(name: str) -> EnvSpec:
-    """The contract of an environment.
+    """Return the spec of an environment.
 
     Raises:
         InputError: unknown name.

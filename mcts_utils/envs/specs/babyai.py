@@ -1,4 +1,4 @@
-"""BabyAI: reach, carry, open or bring together coloured things in a grid of rooms."""
+"""BabyAI: reach, carry, open or bring together coloured things in a grid of rooms. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEVELS = 40  # index = seed * LEVELS + level
 
 
 class BabyAI(EnvSpec):
-    """Reward comes with the mission's end, 1 less what the steps cost. The server lists the actions in every turn."""
+    """The reward comes with the mission's end: 1 minus the cost of the steps. Every observation lists the actions."""
 
     name, title = "babyai", "BabyAI"
     full_prompt = (
@@ -33,28 +33,30 @@ class BabyAI(EnvSpec):
     look_actions = re.compile(r"check available")
 
     def goal(self, opening: str) -> str:
-        """The mission."""
         match = re.match(r"Your goal: (.+)", opening)
         if match is None:
             raise EnvError(f"no 'Your goal: ...' in the opening text {opening[:200]!r}")
         return match.group(1).strip()
 
     def task_id(self, opening: str, index: int) -> str:
-        """Level and seed, which the index is made of, and the mission."""
+        """Return level and seed, from the index, and a hash of the mission."""
         seed, level = divmod(index, LEVELS)
         return f"{self.name}:{level + 1}:{seed}:{digest(self.goal(opening))}"
 
     def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
-        """By level, from 1 as in a task's id."""
+        """Return the level, from 1 as in a task's id."""
         return {"level": str(index % LEVELS + 1)}
 
     def result(self, answer: Any) -> StepResult:
-        """`score` adds the reward again with every step behind a mission that ended late without being counted."""
+        """Return the result with the score cut to 1.
+
+        The server adds the reward again in every step after a mission that ended late without being counted.
+        """
         score = min(1.0, number(answer, "score", 0.0, float("1e9")))
         return StepResult(field(answer, "observation", str), score, field(answer, "done", bool))
 
     def shows(self, answer: Any, seen: str) -> bool:
-        """The answer is a dict whose text begins with the goal, as the opening does and no step's observation."""
+        """Compare the ends of the texts: this answer begins with the goal, which a step's observation does not have."""
         return str(field(answer, "observation", str)).endswith(seen)
 
 

@@ -1,4 +1,4 @@
-"""ScienceWorld: an elementary science experiment in a house of ten rooms."""
+"""ScienceWorld: an elementary science experiment in a house of ten rooms. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mcts_utils.envs.specs.base import EnvSpec, Started, field, number
 from mcts_utils.types import EnvError, InputError, StepResult, Task
 
 UNKNOWN = "No known action matches that input"
-# AgentGym's games in the order of their index: every variation of a task, then the next task.
+# Task -> number of its variations, in the order of AgentGym's index: every variation of a task, then the next task.
 VARIATIONS = {
     "boil": 30,
     "melt": 30,
@@ -38,7 +38,7 @@ VARIATIONS = {
     "identify-life-stages-2": 10,
 }
 
-# The simulator's 30 tasks by the alphabet, as --task_num counts them; AgentGym leaves out seven.
+# The simulator's 30 tasks in alphabetical order, as --task_num counts them; AgentGym leaves out seven.
 TASKS = tuple(
     sorted(
         (
@@ -57,10 +57,13 @@ TASKS = tuple(
 
 
 def variations(task: int, count: int) -> list[int]:
-    """Indices of the first `count` variations of task number `task`, from 0 by the alphabet of the 30 tasks.
+    """Return the indices of the first `count` variations of a task.
+
+    Args:
+        task: its number, from 0 in alphabetical order of the 30 tasks.
 
     Raises:
-        InputError: no such task, one that AgentGym's servers leave out, or no variation asked for.
+        InputError: no such task, one that AgentGym's servers leave out, or `count` below 1.
     """
     if not 0 <= task < len(TASKS) or TASKS[task] not in VARIATIONS:
         served = [number for number, name in enumerate(TASKS) if name in VARIATIONS]
@@ -76,10 +79,10 @@ def variations(task: int, count: int) -> list[int]:
 
 
 class ScienceWorld(EnvSpec):
-    """The score is 0..100 and counts all that was earned so far; below 0 the episode is lost.
+    """The server's score, 0..100, counts all that was earned so far; below 0 the episode is lost.
 
-    An ambiguous request is answered with a numbered list: the next action is the number alone, and the actor must
-    give it. Temperatures and the order of things in a list vary between replays, rewards do not.
+    An ambiguous action is answered with a numbered list, and the actor's next action must be the number alone.
+    Temperatures and the order of things in a list vary between replays, rewards do not.
     """
 
     name, title = "sciworld", "ScienceWorld"
@@ -110,18 +113,18 @@ class ScienceWorld(EnvSpec):
     free_action = "look around"
 
     def started(self, answer: Any, index: int) -> Started:
-        """The opening is the task's description and the first look around."""
+        """Return the task, whose opening is the task's description and the first observation."""
         seen = field(answer, "observation", str)
         name = f"{self.name}:{field(answer, 'task_name', str)}:{field(answer, 'var_num', int)}"
         opening = f"{field(answer, 'task_description', str)}\n{seen}"
         return Started(Task(self.name, index, name, opening), seen)
 
     def goal(self, opening: str) -> str:
-        """The task's description, which several variations may share."""
+        """Return the task's description, which several variations may share."""
         return opening.partition("\n")[0]
 
     def task_id(self, opening: str, index: int) -> str:
-        """Task and variation, such as sciworld:boil:0, by the index: the order of games is the same on every server."""
+        """Return task and variation, such as sciworld:boil:0, from the index: its order is the same on every server."""
         left = index
         for name, count in VARIATIONS.items():
             if 0 <= left < count:
@@ -130,30 +133,29 @@ class ScienceWorld(EnvSpec):
         raise EnvError(f"ScienceWorld has no game {index}")
 
     def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
-        """By the name of the task, whose variations are many."""
+        """Return the name of the task."""
         try:
             return {"task_type": self.task_id(opening, index).split(":")[1]}
         except EnvError:
             return {}
 
     def result(self, answer: Any) -> StepResult:
-        """`reward` of the answer is the last step's part alone; the score is what counts."""
+        """Return the result with the answer's score as reward: its own `reward` is that of the last step alone."""
         score = number(answer, "score", -100.0, 100.0)
         done, disaster = field(answer, "done", bool), score < 0
         seen = field(answer, "observation", str)
-        return StepResult(seen, 0.0 if disaster else score / 100, done or disaster, disaster)
+        return StepResult(seen, max(0.0, score) / 100, done or disaster, disaster)
 
     def valid_actions(self, answer: Any) -> Sequence[str]:
-        """`info.valid` of the answer: no other route has it."""
+        """Return `info.valid` of the answer, which only this route has."""
         valid = field(field(answer, "info", dict), "valid", list)
         return [action for action in valid if isinstance(action, str)]
 
     def is_unknown(self, observation: str) -> bool:
-        """True for the one text that says so."""
         return observation.lstrip().startswith(UNKNOWN)
 
     def difference(self, before: StepResult, now: StepResult) -> str:
-        """An action that is refused now and was not before has found another world."""
+        """Return the difference; an action that only one of the two executions refused counts as one."""
         if self.is_unknown(now.observation) != self.is_unknown(before.observation):
             return super().difference(before, replace(now, reward=-1.0))
         return super().difference(before, now)

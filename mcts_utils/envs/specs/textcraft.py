@@ -1,4 +1,4 @@
-"""TextCraft: craft a goal item from a list of recipes."""
+"""TextCraft: craft a goal item from a list of recipes. Pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from mcts_utils.envs.specs.base import EnvSpec
 from mcts_utils.types import EnvError
 
 GOAL_LINE = re.compile(r"^Goal: craft (.+)\.\s*\Z", re.MULTILINE)
-
 COMMAND = re.compile(r"^craft \d+ (.+) using (.+)$", re.MULTILINE)
 COUNT = re.compile(r"^\s*\d+ ")
-# Classes of ingredients whose members are all crafted, and how the members' names end; others have a raw member.
+# Class of ingredients whose members are all crafted -> ending of the members' names; other classes have a raw member.
 CRAFTED = {"planks": " planks", "wooden slabs": " slab", "wool": " wool"}
 
 
 class TextCraft(EnvSpec):
-    """Reward 1 and done come on the step that makes the goal item; the server takes an index modulo its goals."""
+    """The step that makes the goal item ends the episode with reward 1. The server takes an index modulo its goals."""
 
     name, title = "textcraft", "TextCraft"
     full_prompt = (
@@ -40,24 +39,24 @@ class TextCraft(EnvSpec):
     fixed_opening = False
 
     def goal(self, opening: str) -> str:
-        """The goal item; the list of commands before it is no part of a task's identity."""
+        """Return the goal item; the list of commands before it does not identify the task."""
         match = GOAL_LINE.search(opening)
         if match is None:
             raise EnvError(f"no line 'Goal: craft <item>.' in the opening text {opening[-200:]!r}")
         return match.group(1)
 
     def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
-        """By crafting levels between raw items and the goal, 1 and more."""
+        """Return the number of crafting levels from raw items to the goal, 1 or more."""
         goal = GOAL_LINE.search(opening)
         level = depths(COMMAND.findall(opening)).get(goal.group(1)) if goal else None
         return {"depth": str(level)} if level else {}
 
 
 def depths(commands: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Least number of crafting levels of every listed item that can be made.
+    """Return the least number of crafting levels of every listed item that can be made: item -> level.
 
     Args:
-        commands: (item, ingredients as the command lists them). What no command makes is raw, level 0.
+        commands: (item, ingredients as the command lists them). Items that no command makes are raw, level 0.
     """
     recipes = [(item, [COUNT.sub("", part) for part in needs.split(",")]) for item, needs in commands]
     made = {item for item, _ in recipes}

@@ -1,4 +1,4 @@
-"""WebShop: find a product in a shop by its description, choose its options, buy it."""
+"""WebShop: find a product in a shop by its description, choose its options, buy it. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from mcts_utils.types import EnvError, StepResult, Task
 
 INSTRUCTION = re.compile(r"Instruction:\s*(?:\[SEP\]\s*)?(.+?)\s*(?:\[SEP\]|$)", re.DOTALL)
 PRICE = re.compile(r",? and price lower than [\d.,]+ dollars")
-
-OPTION = re.compile(r"(?:\bwith|, and) [^:,]{1,40}: ")  # as a synthetic instruction lists them
+OPTION = re.compile(r"(?:\bwith|, and) [^:,]{1,40}: ")  # as a synthetic instruction lists options
 
 
 class WebShop(EnvSpec):
     """The reward comes with `buy now`; a refused action shows the same page again.
 
-    A public server draws the price limit of every goal anew with each /create, so a task belongs to one session, and
-    its id leaves the limit out. The ids of sessions are random numbers; there is no /close.
+    A public server draws the price limit of every goal anew with each /create, so that a task belongs to one session;
+    its id leaves the limit out. The ids of sessions are random numbers. There is no /close.
     """
 
     name, title = "webshop", "WebShop"
@@ -38,38 +37,37 @@ class WebShop(EnvSpec):
         "command means that the command was wrong."
     )
     brief_prompt = "Buy what is asked for."
-    # A refused action and a clicked option show the same page: its text cannot tell, so nothing counts as refused.
+    # Both a refused action and a clicked option show the same page again, so no observation counts as a refusal.
     id_field, index_field = "env_idx", "session_id"
     session_bound_tasks = True
     hello = listing = "/list_envs"
 
     def greets(self, answer: Any) -> bool:
-        """GET / says only "ok"; no other environment lists its sessions."""
+        """Return True for a list of sessions, which no other environment has; GET / answers only "ok"."""
         return isinstance(answer, list)
 
     def session_id(self, created: Any) -> int:
-        """A bare number."""
+        # The answer is a bare number.
         return int(field({"env_idx": created}, "env_idx", int))
 
     def started(self, answer: Any, index: int) -> Started:
-        """The answer is [page, null]."""
+        # The answer is [page, null].
         page = field({"page": answer[0] if isinstance(answer, list) and answer else None}, "page", str)
         return Started(Task(self.name, index, self.task_id(page, index), page), page)
 
     def goal(self, opening: str) -> str:
-        """The instruction without its price limit."""
+        """Return the instruction without its price limit."""
         match = INSTRUCTION.search(opening)
         if match is None:
             raise EnvError(f"no 'Instruction: [SEP] <goal> [SEP]' in the opening text {opening[:200]!r}")
         return PRICE.sub("", match.group(1)).strip()
 
     def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
-        """By how many options the instruction names in its `name: value` form; one that a person wrote names none."""
+        """Return the number of `name: value` options in the instruction; one that a person wrote has none."""
         goal = INSTRUCTION.search(opening)
         return {"options": str(len(OPTION.findall(goal.group(1))))} if goal else {}
 
     def result(self, answer: Any) -> StepResult:
-        """`state` is the page."""
         reward = number(answer, "reward", 0.0, 1.0)
         return StepResult(field(answer, "state", str), reward, field(answer, "done", bool))
 

@@ -1,1 +1,1 @@
-"""EXECUTOR=ray: jobs on worker processes all over a Ray cluster. Only the driver writes results."""
+"""EXECUTOR=ray: jobs run in worker processes on the nodes of a Ray cluster. Only the driver writes results."""

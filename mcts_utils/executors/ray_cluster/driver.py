@@ -1,7 +1,7 @@
-"""The driver's side of a Ray cluster: worker processes on its nodes, jobs out, files and results home.
+"""Drive worker processes on the nodes of a Ray cluster: send them jobs, receive their files and results.
 
-A worker that is lost (its process or its node died) is replaced, and its jobs are done again, from the files that had
-come home. No stage here, and nothing of what a job is.
+A worker that is lost (its process or its node died) is replaced, and its jobs run again from the files received so far.
+It knows no stage and does not look into jobs.
 """
 
 from __future__ import annotations
@@ -13,34 +13,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tqdm import tqdm
-
 from mcts_utils.executors.ray_cluster.connection import NodeSlot, connect, node_slots
 from mcts_utils.executors.ray_cluster.file_sync import FileSync
 from mcts_utils.executors.ray_cluster.messages import JobMessage, WorkerLost, WorkerPlan, WorkerUpdate
 from mcts_utils.executors.ray_cluster.worker import Worker
 from mcts_utils.executors.stage import Job, Stage
+from mcts_utils.terminal import Progress
 from mcts_utils.types import EnvError, InputError, one_line
 
-AHEAD = 1  # jobs that wait at a worker, so that a thread is never idle while news travel
-LOSSES = 3  # workers that a job may take down with it, or that a seat may lose in a row
-FAULTS = 5  # jobs that fail in a row at one seat: its environment server is gone, and it would spoil all the others
-FINISH_SECONDS = 60.0  # for the last files of running jobs to come home
-CALLS = 4  # methods of a worker at once: one waits for news all the time
+PREFETCHED_JOBS = 1  # jobs that wait at a worker, so that no thread is idle until the next message
+MAX_LOSSES = 3  # workers that one job may be lost with, or that one slot may lose in a row
+MAX_FAILURES = (
+    5  # jobs that fail in a row at one slot: its environment server is down, and all others would fail, too
+)
+FINISH_SECONDS = 60.0  # to wait for the last files of running jobs
+CONCURRENT_CALLS = 4  # methods of a worker that run at once: `take` waits in one of them all the time
 
 
 @dataclass
 class WorkerSlot:
-    """A place in the cluster and the worker that is there now."""
+    """A worker's slot in the cluster, and the worker that runs there now."""
 
     number: int
-    place: NodeSlot
+    node: NodeSlot
     worker: Any = None  # handle of the Ray actor
-    ready: bool = False  # `begin` has worked
-    jobs: dict[int, Job] = field(default_factory=dict)  # under way there
-    lost: int = 0  # workers, since a job last ended here
-    faults: int = 0  # jobs in a row that ended with an EnvError
-    done: int = 0  # jobs that ended here
+    ready: bool = False  # `begin` has succeeded
+    jobs: dict[int, Job] = field(default_factory=dict)  # number -> job, sent to the worker and not ended
+    lost_workers: int = 0  # in a row, since a job last ended here
+    failures: int = 0  # jobs in a row that ended with an EnvError
+    ended_jobs: int = 0
 
 
 class RayDriver:
@@ -48,29 +49,27 @@ class RayDriver:
 
     def __init__(self, stage: Stage, plan: WorkerPlan, jobs: Sequence[Job]) -> None:
         self._stage, self._plan = stage, plan
-        self._seats: list[WorkerSlot] = []
-        self._calls: dict[
-            Any, tuple[WorkerSlot, str]
-        ] = {}  # Ray's reference -> who was called, and which method
+        self._slots: list[WorkerSlot] = []
+        self._calls: dict[Any, tuple[WorkerSlot, str]] = {}  # Ray's reference -> slot, method called
         self._waiting: deque[tuple[int, Job]] = deque(enumerate(jobs))
-        self._losses: Counter[int] = Counter()  # by number of the job
-        self._lost = 0  # workers
+        self._job_losses: Counter[int] = Counter()  # number of the job -> workers that it was lost with
+        self._lost_workers = 0
         self._usage: Counter[str] = Counter()
 
     def __enter__(self) -> RayDriver:
-        """Connected, and one worker has begun; the others follow.
+        """Connect and start the workers; return as soon as one of them is ready.
 
         Raises:
             InputError: the cluster cannot be used, or a worker cannot begin.
         """
-        self._home = FileSync(self._stage.folders)
+        self._file_sync = FileSync(self._stage.folders)
         self._ray = connect(self._stage.settings)
         try:
-            found = node_slots(self._ray, self._stage.settings)[: len(self._waiting)]
-            self._seats = [WorkerSlot(number, place) for number, place in enumerate(found)]
-            for seat in self._seats:
-                self._start(seat)
-            while not any(seat.ready for seat in self._seats):
+            nodes = node_slots(self._ray, self._stage.settings)[: len(self._waiting)]
+            self._slots = [WorkerSlot(number, node) for number, node in enumerate(nodes)]
+            for slot in self._slots:
+                self._start(slot)
+            while not any(slot.ready for slot in self._slots):
                 self._next()
         except BaseException:
             self.__exit__()
@@ -79,169 +78,181 @@ class RayDriver:
 
     def __exit__(self, *error: object) -> None:
         try:
-            self._bring_home()
+            self._finish()
         finally:
-            done = [{"node": s.place.node, "host": s.place.host, "jobs": s.done} for s in self._seats]
-            self._stage.usage = {**self._usage, "ray": {"workers": done, "lost": self._lost}}
+            workers = [
+                {"node": slot.node.node_id, "host": slot.node.host, "jobs": slot.ended_jobs}
+                for slot in self._slots
+            ]
+            self._stage.usage = {**self._usage, "ray": {"workers": workers, "lost": self._lost_workers}}
             self._ray.shutdown()
 
     def results(self, bar: Any) -> Iterator[tuple[Job, Any]]:
-        """Each job with its result, or its exception, as it ends.
+        """Yield each job with its result, or its exception, as it ends.
 
         Raises:
             InputError: a worker cannot begin, or none is left.
         """
-        while self._waiting or any(seat.jobs for seat in self._seats):
-            self._hand_out()
+        while self._waiting or any(slot.jobs for slot in self._slots):
+            self._send_jobs()
             for job, result in self._next():
                 bar.update(1)
                 yield job, result
 
     def _next(self) -> list[tuple[Job, Any]]:
-        """Wait for one answer; the jobs that have ended with it."""
+        """Wait for one answer of a worker; return the jobs that have ended with it."""
         answered, _ = self._ray.wait(list(self._calls), num_returns=1)
         return self._answered(answered[0])
 
-    def _start(self, seat: WorkerSlot) -> None:
-        """A new worker at the seat."""
+    def _start(self, slot: WorkerSlot) -> None:
+        """Start a worker at the slot."""
         settings = self._stage.settings
         remote = self._ray.remote(Worker).options(
             num_cpus=settings.ray_cpus_per_worker,
             num_gpus=settings.ray_gpus_per_worker,
-            max_concurrency=CALLS,
+            max_concurrency=CONCURRENT_CALLS,
             max_restarts=0,
             max_task_retries=0,
-            scheduling_strategy=seat.place.strategy(),
-            name=f"agent-r-{os.getpid()}-{seat.number}-{seat.lost}",
+            scheduling_strategy=slot.node.strategy(),
+            name=f"agent-r-{os.getpid()}-{slot.number}-{slot.lost_workers}",
         )
-        seat.worker, seat.ready = remote.remote(), False
-        # The plan holds the key: as an argument of a method it goes to the worker alone, not to the cluster's tables.
-        self._call(seat, "begin", self._plan)
+        slot.worker, slot.ready = remote.remote(), False
+        # The plan holds the API key: an argument of a method is sent to the worker alone, not to the cluster's tables.
+        self._call(slot, "begin", self._plan)
 
-    def _call(self, seat: WorkerSlot, method: str, *args: Any) -> None:
-        self._calls[getattr(seat.worker, method).remote(*args)] = (seat, method)
+    def _call(self, slot: WorkerSlot, method: str, *args: Any) -> None:
+        self._calls[getattr(slot.worker, method).remote(*args)] = (slot, method)
 
     def _answered(self, call: Any) -> list[tuple[Job, Any]]:
-        """The jobs that have ended with this answer."""
-        seat, method = self._calls[call]
+        """Process the answer to a call; return the jobs that have ended with it."""
+        slot, method = self._calls[call]
         try:
             answer = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            return self._lose(seat, one_line(error))
+            return self._worker_lost(slot, one_line(error))
         if method == "begin":
             if answer is not None:
-                return self._refused(seat, answer)
-            seat.ready = True
+                return self._worker_refused(slot, answer)
+            slot.ready = True
         if method == "take":
-            self._home.store(answer.files)
-        self._calls.pop(call)  # only now: what a signal interrupts here is fetched again at the end
+            self._file_sync.store(answer.files)
+        self._calls.pop(
+            call
+        )  # only now, so that an answer interrupted here by a signal is read again at the end
         if method in ("begin", "take"):
-            self._call(seat, "take")
-        return self._ended(seat, answer) if method == "take" else []
+            self._call(slot, "take")
+        return self._jobs_ended(slot, answer) if method == "take" else []
 
-    def _ended(self, seat: WorkerSlot, news: WorkerUpdate) -> list[tuple[Job, Any]]:
-        for _, result in news.ended:
-            seat.done, seat.lost = seat.done + 1, 0
-            seat.faults = seat.faults + 1 if isinstance(result, EnvError) else 0
-        ended = [(seat.jobs.pop(number), result) for number, result in news.ended]
-        if seat.faults >= FAULTS and any(other.ready for other in self._seats if other is not seat):
-            self._forget(seat)
-            self._waiting.extendleft(reversed(seat.jobs.items()))
-            seat.jobs = {}
-            self._note(f"{FAULTS} tasks in a row failed on {seat.place.host}: it gets no more of them")
+    def _jobs_ended(self, slot: WorkerSlot, update: WorkerUpdate) -> list[tuple[Job, Any]]:
+        """Return the jobs that the update ends; end a worker whose jobs fail in a row while others work."""
+        for _, result in update.ended:
+            slot.ended_jobs, slot.lost_workers = slot.ended_jobs + 1, 0
+            slot.failures = slot.failures + 1 if isinstance(result, EnvError) else 0
+        ended = [(slot.jobs.pop(number), result) for number, result in update.ended]
+        if slot.failures >= MAX_FAILURES and any(other.ready for other in self._slots if other is not slot):
+            self._end_worker(slot)
+            self._waiting.extendleft(reversed(slot.jobs.items()))
+            slot.jobs = {}
+            self._note(f"{MAX_FAILURES} tasks in a row failed on {slot.node.host}: it gets no more of them")
         return ended
 
-    def _hand_out(self) -> None:
-        """Jobs to those who have the fewest, until all have enough; the last try of a job is made alone."""
-        parcels: dict[int, list[JobMessage]] = {}
-        while self._waiting and (free := [seat for seat in self._seats if self._takes_more(seat)]):
-            seat = min(free, key=lambda seat: len(seat.jobs))
+    def _send_jobs(self) -> None:
+        """Send jobs, each to the worker with the fewest, until all have enough; the last try of a job runs alone."""
+        messages: dict[int, list[JobMessage]] = {}
+        while self._waiting and (free := [slot for slot in self._slots if self._takes_more(slot)]):
+            slot = min(free, key=lambda slot: len(slot.jobs))
             number, job = self._waiting[0]
-            if self._is_suspect(number) and seat.jobs:
+            if self._is_suspect(number) and slot.jobs:
                 break
             self._waiting.popleft()
-            seat.jobs[number] = job
-            parcels.setdefault(seat.number, []).append(
-                JobMessage(number, job, self._home.contents(self._stage.input_files(job)))
-            )
-        for number, sent in parcels.items():
-            self._call(self._seats[number], "add", sent)
+            slot.jobs[number] = job
+            files = self._file_sync.contents(self._stage.input_files(job))
+            messages.setdefault(slot.number, []).append(JobMessage(number, job, files))
+        for number, sent in messages.items():
+            self._call(self._slots[number], "add", sent)
 
-    def _takes_more(self, seat: WorkerSlot) -> bool:
-        full = len(seat.jobs) >= self._plan.slots + AHEAD
-        return seat.ready and not full and not any(map(self._is_suspect, seat.jobs))
+    def _takes_more(self, slot: WorkerSlot) -> bool:
+        full = len(slot.jobs) >= self._plan.jobs_at_once + PREFETCHED_JOBS
+        return slot.ready and not full and not any(map(self._is_suspect, slot.jobs))
 
     def _is_suspect(self, number: int) -> bool:
-        """True for a job that was lost so often that it may be the reason."""
-        return self._losses[number] == LOSSES - 1
+        """Return True for a job that was lost so often that it may be the reason."""
+        return self._job_losses[number] == MAX_LOSSES - 1
 
-    def _lose(self, seat: WorkerSlot, reason: str) -> list[tuple[Job, Any]]:
-        """The worker at the seat is gone: another one is started, its jobs wait again, but not for ever."""
-        self._forget(seat)
-        self._lost += 1
+    def _worker_lost(self, slot: WorkerSlot, reason: str) -> list[tuple[Job, Any]]:
+        """Replace a lost worker and put its jobs back in the queue; return those that were lost too often."""
+        self._end_worker(slot)
+        self._lost_workers += 1
         given_up = []
-        for number, job in reversed(seat.jobs.items()):
-            self._losses[number] += 1
-            if self._losses[number] < LOSSES:
+        for number, job in reversed(slot.jobs.items()):
+            self._job_losses[number] += 1
+            if self._job_losses[number] < MAX_LOSSES:
                 self._waiting.appendleft((number, job))
             else:
-                given_up.append((job, WorkerLost(f"lost with {LOSSES} workers; the last: {reason}")))
-        seat.jobs, seat.lost = {}, 0 if given_up else seat.lost + 1
-        self._note(f"a worker on {seat.place.host} is lost ({reason[:200]}); its jobs run again")
-        if seat.lost < LOSSES:
-            self._start(seat)
+                given_up.append((job, WorkerLost(f"lost with {MAX_LOSSES} workers; the last: {reason}")))
+        slot.jobs, slot.lost_workers = {}, 0 if given_up else slot.lost_workers + 1
+        self._note(f"a worker on {slot.node.host} is lost ({reason[:200]}); its jobs run again")
+        if slot.lost_workers < MAX_LOSSES:
+            self._start(slot)
         else:
-            self._leave(seat, InputError(f"{LOSSES} workers were lost on {seat.place.host}: {reason}"))
+            self._leave_empty(
+                slot, InputError(f"{MAX_LOSSES} workers were lost on {slot.node.host}: {reason}")
+            )
         return given_up
 
-    def _refused(self, seat: WorkerSlot, error: Exception) -> list[tuple[Job, Any]]:
-        """A worker cannot begin. At the start that ends the run; a replacement is done without."""
-        self._forget(seat)
-        refusal = InputError(f"worker on {seat.place.host}: {error}")
-        if not seat.lost:
+    def _worker_refused(self, slot: WorkerSlot, error: Exception) -> list[tuple[Job, Any]]:
+        """Handle a worker that cannot begin: the first one of a slot ends the run, a replacement leaves it empty."""
+        self._end_worker(slot)
+        refusal = InputError(f"worker on {slot.node.host}: {error}")
+        if not slot.lost_workers:
             raise refusal
-        self._leave(seat, refusal)
+        self._leave_empty(slot, refusal)
         return []
 
-    def _leave(self, seat: WorkerSlot, why: Exception) -> None:
-        """No worker at this seat any more."""
-        seat.ready = False
-        if not any(other.worker for other in self._seats):
-            raise why
-        self._note(str(why))
+    def _leave_empty(self, slot: WorkerSlot, reason: Exception) -> None:
+        """Start no more workers at the slot; raise `reason` if no other slot has one."""
+        slot.ready = False
+        if not any(other.worker for other in self._slots):
+            raise reason
+        self._note(str(reason))
 
-    def _forget(self, seat: WorkerSlot) -> None:
-        """Expect nothing more from the seat's worker; end it, if it is not dead yet."""
-        self._calls = {call: (other, m) for call, (other, m) in self._calls.items() if other is not seat}
-        if seat.worker is not None:
-            self._ray.kill(seat.worker)
-        seat.worker, seat.ready = None, False
+    def _end_worker(self, slot: WorkerSlot) -> None:
+        """End the slot's worker, if it still runs, and drop the pending calls to it."""
+        self._calls = {
+            call: (other, method) for call, (other, method) in self._calls.items() if other is not slot
+        }
+        if slot.worker is not None:
+            self._ray.kill(slot.worker)
+        slot.worker, slot.ready = None, False
 
     def _note(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+        Progress.write(text, file=sys.stderr)
 
-    def _bring_home(self) -> None:
+    def _finish(self) -> None:
         """End the workers, store their last files and add up what they used."""
         try:
-            ends = {seat.worker.finish.remote(): seat for seat in self._seats if seat.ready}
-            takes = [call for call, (seat, method) in self._calls.items() if method == "take"]
-            waited = [*takes, *ends]  # in this order: what is taken was written before what comes at the end
-            if waited:
-                self._ray.wait(waited, num_returns=len(waited), timeout=FINISH_SECONDS)
+            finishes = {slot.worker.finish.remote(): slot for slot in self._slots if slot.ready}
+            takes = [call for call, (_, method) in self._calls.items() if method == "take"]
+            pending = [
+                *takes,
+                *finishes,
+            ]  # in this order: files in a `take` are older than those in a `finish`
+            if pending:
+                self._ray.wait(pending, num_returns=len(pending), timeout=FINISH_SECONDS)
             for call in takes:
-                self._home.store(self._now(call, WorkerUpdate()).files)
-            for call, seat in ends.items():
-                news, usage = self._now(call, (WorkerUpdate(), {}))
-                self._home.store(news.files)
-                seat.done += len(news.ended)
+                self._file_sync.store(self._answer_or(call, WorkerUpdate()).files)
+            for call, slot in finishes.items():
+                update, usage = self._answer_or(call, (WorkerUpdate(), {}))
+                self._file_sync.store(update.files)
+                slot.ended_jobs += len(update.ended)
                 self._usage.update({k: v for k, v in usage.items() if isinstance(v, (int, float))})
         finally:
-            for seat in self._seats:
-                self._forget(seat)
+            for slot in self._slots:
+                self._end_worker(slot)
 
-    def _now(self, call: Any, otherwise: Any) -> Any:
-        """The answer, if it is there: at the end nobody is waited for twice."""
+    def _answer_or(self, call: Any, default: Any) -> Any:
+        """Return the answer to a call that was waited for, or `default` if it did not come."""
         try:
             return self._ray.get(call, timeout=1.0)
         except self._ray.exceptions.RayError:
-            return otherwise
+            return default

@@ -1,4 +1,4 @@
-"""What a driver and a worker process send each other. Knows no Ray."""
+"""Define the messages between the driver and a worker process. It knows no Ray."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from mcts_utils.types import Actor, EnvError, Environment, one_line
 
 
 class WorkerLost(EnvError):
-    """A job that went down with its worker process again and again."""
+    """A job was lost with its worker process too often."""
 
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """What a worker process must know. It holds the API key: it is sent in messages and never written."""
+    """Everything that a worker process needs. It holds the API key, so it is sent in messages and never written."""
 
     make_stage: Callable[[Path], Stage]
     make_actor: Callable[[], Actor] | None = field(repr=False)
     make_environment: Callable[[], Environment]
-    folders: tuple[str, ...]
-    slots: int  # jobs at once in one worker
-    server: str  # URL of the environment server, which may be another one on every node
-    task_set: str  # the kind it must be of
+    folders: tuple[str, ...]  # names of the stage's folders
+    jobs_at_once: int  # in one worker
+    server: str  # URL of the environment server; a node may have its own server there
+    task_set: str  # the kind that the server must be of; empty: any
     model_dir: str  # of a local model; empty: none
-    weights: str  # what it must hold (storage.fingerprint)
-    folder: str  # the driver's working folder, from where a relative model_dir counts
+    weights: str  # fingerprint that the model must have (storage.manifest)
+    folder: str  # the driver's working folder, to which a relative model_dir refers
 
     @classmethod
     def of(
         cls,
         stage: Stage,
-        slots: int,
+        jobs_at_once: int,
         make_actor: Callable[[], Actor] | None,
         make_environment: Callable[[], Environment],
     ) -> WorkerPlan:
-        """The plan of a stage."""
+        """Return the plan of a stage for its workers."""
         settings = stage.settings
         model_dir = settings.model_dir if settings.local and make_actor else ""
         return cls(
@@ -48,7 +48,7 @@ class WorkerPlan:
             make_actor,
             make_environment,
             tuple(stage.folders),
-            slots,
+            jobs_at_once,
             settings.env_server_base,
             stage.task_set,
             model_dir,
@@ -59,7 +59,7 @@ class WorkerPlan:
 
 @dataclass(frozen=True)
 class JobMessage:
-    """One job on its way to a worker."""
+    """One job for a worker, with its input files."""
 
     number: int
     job: Job
@@ -68,18 +68,18 @@ class JobMessage:
 
 @dataclass(frozen=True)
 class WorkerUpdate:
-    """What a worker has to say: the newest content of files, then what the jobs ended with."""
+    """What happened at a worker since its last update."""
 
-    files: dict[str, bytes] = field(default_factory=dict)
-    ended: tuple[tuple[int, Any], ...] = ()  # (number of the parcel, result or exception)
+    files: dict[str, bytes] = field(default_factory=dict)  # name as in JobMessage -> newest content
+    ended: tuple[tuple[int, Any], ...] = ()  # (number of the job, result or exception)
 
 
 def portable(error: Exception) -> Exception:
-    """The exception if another process can have it, else an EnvError that says the same."""
+    """Return the exception if it can be pickled, else an EnvError with its text."""
     try:
         copy = pickle.loads(pickle.dumps(error))
         if type(copy) is type(error) and str(copy) == str(error):
             return error
     except Exception:
-        pass  # whatever keeps an exception from being copied, its text is enough
+        pass  # its class may raise anything when it is copied
     return EnvError(one_line(error))

@@ -1,6 +1,6 @@
-"""A worker process: it does jobs on threads, in a folder of its own, and hands out the files that they write.
+"""Run jobs in a worker process: on threads, in a temporary folder, whose files it hands to the driver.
 
-It knows no Ray (team.py starts it, and calls its methods from several threads) and no stage (the plan makes one).
+It knows no Ray (driver.py starts it and calls its methods from several threads) and no stage (the plan makes one).
 """
 
 from __future__ import annotations
@@ -23,90 +23,93 @@ from mcts_utils.types import InputError, Stopped
 
 
 class Worker:
-    """One process's share of a stage: `begin`, then `add` and `take` as often as wanted, `finish` at the end."""
+    """The jobs of one process. Call `begin`, then `add` and `take` any number of times, and `finish` at the end."""
 
     def __init__(self) -> None:
         self._changed = Condition()
-        self._files: dict[str, bytes] = {}  # the newest content only, so a slow reader costs no memory
+        self._files: dict[
+            str, bytes
+        ] = {}  # only the newest content of each, so that a slow driver costs no memory
         self._ended: list[tuple[int, Any]] = []
         self._finished = False
-        self._open = ExitStack()
+        self._resources = ExitStack()
         self._stage: Stage | None = None
 
     def where(self) -> tuple[str, int]:
-        """Host name and process id."""
+        """Return host name and process id."""
         return socket.gethostname(), os.getpid()
 
     def begin(self, plan: WorkerPlan) -> Exception | None:
-        """Load the model or reach the endpoint; what went wrong is returned."""
+        """Check the node, load the model or reach the endpoint; return the error, or None."""
         try:
-            check_here(plan)
-            self._folder = Path(self._open.enter_context(TemporaryDirectory(prefix="agent-r-")))
+            check_node(plan)
+            self._folder = Path(self._resources.enter_context(TemporaryDirectory(prefix="agent-r-")))
             for name in plan.folders:
                 (self._folder / name).mkdir()
             stage = plan.make_stage(self._folder)
-            self._work = self._open.enter_context(
-                stage.job_runner(plan.make_actor, plan.make_environment, self._saved)
+            self._run_job = self._resources.enter_context(
+                stage.job_runner(plan.make_actor, plan.make_environment, self._file_written)
             )
-            self._threads = ThreadPoolExecutor(plan.slots, thread_name_prefix="task")
+            self._threads = ThreadPoolExecutor(plan.jobs_at_once, thread_name_prefix="task")
             self._stage = stage
         except Exception as error:
-            self._open.close()
+            self._resources.close()
             return portable(error)
         return None
 
-    def add(self, parcels: Sequence[JobMessage]) -> None:
-        """Do these jobs too, as soon as a thread is free."""
-        for parcel in parcels:
-            self._threads.submit(self._do, parcel)
+    def add(self, messages: Sequence[JobMessage]) -> None:
+        """Queue jobs for the next free threads."""
+        for message in messages:
+            self._threads.submit(self._handle, message)
 
     def take(self) -> WorkerUpdate:
-        """What happened since the last call; waits until something did."""
+        """Wait until something has happened since the last call; return it."""
         with self._changed:
             self._changed.wait_for(lambda: self._files or self._ended or self._finished)
-            return self._drain()
+            return self._update()
 
     def finish(self) -> tuple[WorkerUpdate, dict[str, Any]]:
-        """Stop running jobs, which save what they can; the last news, and what the work took."""
+        """Stop running jobs, which save what they can; return the last update and the stage's `usage`."""
         usage: dict[str, Any] = {}
         if self._stage is not None:
             self._stage.stop.set()
             self._threads.shutdown(wait=True, cancel_futures=True)
-            self._open.close()
+            self._resources.close()
             usage = dict(self._stage.usage)
         with self._changed:
             self._finished = True
             self._changed.notify_all()
-            return self._drain(), usage
+            return self._update(), usage
 
-    def _drain(self) -> WorkerUpdate:
-        news = WorkerUpdate(self._files, tuple(self._ended))
+    def _update(self) -> WorkerUpdate:
+        update = WorkerUpdate(self._files, tuple(self._ended))
         self._files, self._ended = {}, []
-        return news
+        return update
 
-    def _do(self, parcel: JobMessage) -> None:
-        result = self._result(parcel.job, parcel.files)
+    def _handle(self, message: JobMessage) -> None:
+        result = self._result(message.job, message.files)
         if isinstance(result, Stopped):
             return
         with self._changed:
-            self._ended.append((parcel.number, result))
+            self._ended.append((message.number, result))
             self._changed.notify_all()
 
     def _result(self, job: Job, files: dict[str, bytes]) -> Any:
+        """Run a job on its input files; return its result or its exception."""
         paths = [self._folder / name for name in files]
         try:
             for path, content in zip(paths, files.values(), strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            return self._work(job)
+            return self._run_job(job)
         except Exception as error:
             return portable(error)
         finally:
             for path in paths:
                 path.unlink(missing_ok=True)
 
-    def _saved(self, path: Path) -> None:
-        """A file that was just written goes on its way; no stage reads again what it wrote."""
+    def _file_written(self, path: Path) -> None:
+        """Move a written file from the disk to the next update; no stage reads its own files again."""
         content = path.read_bytes()
         path.unlink()
         with self._changed:
@@ -114,11 +117,11 @@ class Worker:
             self._changed.notify_all()
 
 
-def check_here(plan: WorkerPlan) -> None:
-    """Nothing, if the environment server and the model that this node has are those that the driver has.
+def check_node(plan: WorkerPlan) -> None:
+    """Check that this node has the driver's kind of environment server and the driver's model.
 
     Raises:
-        InputError, EnvError, OSError: naming what is missing or another.
+        InputError, EnvError, OSError: naming what is missing or differs.
     """
     if plan.task_set:
         plan.make_environment().close()

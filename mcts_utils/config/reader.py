@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from mcts_utils.types import InputError
 PROMPT_KEY = "agent_r_prompt"  # in MODEL_DIR/config.json: the prompt that the model was trained with
 
 
-def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
+def settings_from_env(environ: Mapping[str, str] | None = None, tasks: Collection[str] = ()) -> Settings:
     """Return the settings of `environ`; by default of os.environ over the `.env` file of the working folder.
 
-    An empty value counts as not set.
+    An empty value counts as not set. TASK must be one of `tasks`, if there are any, whatever else is wrong.
 
     Raises:
         InputError: naming the variable and its value.
@@ -33,6 +33,8 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
     given: dict[str, Any] = {
         name: text for name in names if (text := environ.get(variable(name), "").strip())
     }
+    if tasks and given.get("task", Settings.task) not in tasks:
+        raise InputError(f"TASK must be one of {', '.join(tasks)}: {given['task']!r}")
     try:
         return _with_dependent_defaults(Settings(**given), given)
     except ValidationError as error:
