@@ -5,7 +5,7 @@
     python eval.py compare test_result/textcraft/NAME_base test_result/textcraft/NAME_tuned
     python eval.py loops test_result/textcraft/NAME_base test_result/textcraft/NAME_tuned
 
-Writes {output_dir}/{task}/{model}_{MODEL_TYPE}/search_results_{idx}.json, summary.json and manifest.json. Run it again
+Writes {output_dir}/{task}/{model}_{MODEL_TYPE}/episode_{idx}.json, summary.json and manifest.json. Run it again
 to go on after an interruption or to retry failed tasks. Exit code 1: some tasks failed; 2: bad input; 130: Ctrl-C.
 """
 
@@ -18,23 +18,24 @@ from functools import partial
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import settings_from_env
+from mcts_utils.envs import names
 from mcts_utils.envs.task_set import open_task_set
 from mcts_utils.evaluation import compare, loops
-from mcts_utils.evaluation.eval_set import choose_starts, freeze, sampled
+from mcts_utils.evaluation.eval_set import choose_starts, repeat_starts, save_run_as_eval_set
 from mcts_utils.evaluation.few_shot import load_examples
 from mcts_utils.evaluation.protocol import protocol_of
 from mcts_utils.evaluation.stage import EvaluationStage
 from mcts_utils.evaluation.summary import describe
-from mcts_utils.executors.threads import sigterm_as_interrupt
-from mcts_utils.types import ActorError, EnvError, InputError
+from mcts_utils.terminal import run_command
+from mcts_utils.types import InputError
 
 REVISE_STEPS = 50  # Table 3: at most 50 rounds after the cut
 MAIN_STEPS = 100  # Table 2
-COMMANDS = {"compare": compare.main, "loops": loops.main}  # on finished runs
+COMMANDS = {"compare": compare.main, "loops": loops.main}  # these read finished runs
 
 
 def flags(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line; what is left out comes from the environment."""
+    """Return the parsed command line; flags that are left out are read from the environment."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0],
         epilog="eval.py compare -h, eval.py loops -h: on finished runs",
@@ -63,10 +64,10 @@ def flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Nothing, if the numbers can be used and go together.
+    """Check that the numbers are in range and go together.
 
     Raises:
-        InputError: naming the flag and its value.
+        InputError: a flag has a bad value; the message names both.
     """
     if not 0 <= args.temperature < float("inf"):
         raise InputError(f"--temperature must be at least 0: {args.temperature}")
@@ -80,8 +81,8 @@ def check(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Run, score, print."""
-    settings = settings_from_env().override(
+    """Run the episodes, print their scores and return the exit code: 1 if a task failed, else 0."""
+    settings = settings_from_env(tasks=names()).override(
         env_server_base=args.env_server_base, model_name=args.model_name, seed=args.seed
     )
     settings.require("env_server_base", "model_name")
@@ -89,38 +90,35 @@ def evaluate(args: argparse.Namespace) -> int:
     max_steps = args.max_steps or (MAIN_STEPS if args.mode == "main" else REVISE_STEPS)
     tasks = open_task_set(settings)
     task_set = tasks.kind()
-    shown = load_examples(args.examples, settings.task, args.shots, settings.seed) if args.shots else None
-    how = (args.mode, args.temperature, max_steps, task_set, args.shots, shown.digest() if shown else "")
+    examples = load_examples(args.examples, settings.task, args.shots, settings.seed) if args.shots else None
+    digest = examples.digest() if examples else ""
+    protocol = protocol_of(settings, args.mode, args.temperature, max_steps, task_set, args.shots, digest)
     starts = choose_starts(settings, args.mode, task_set, args.task_ids, args.source, args.panel)
     evaluation = EvaluationStage(
         settings,
-        protocol_of(settings, *how),
-        sampled(starts, args.samples),
+        protocol,
+        repeat_starts(starts, args.samples),
         args.output_dir,
-        examples=shown,
+        examples=examples,
     )
     summary = evaluation.run(partial(make_actor, settings), tasks.environment, bool(args.overwrite))
-    if args.panel and not summary["n_failed"]:
-        freeze(args.panel, settings, task_set, evaluation.folder)
+    if args.panel and not summary.n_failed:
+        save_run_as_eval_set(args.panel, settings, task_set, evaluation.folder)
     print(describe(summary))
     print(evaluation.folder / "summary.json")
-    return 1 if summary["n_failed"] else 0
+    return 1 if summary.n_failed else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code."""
+    """Run the command and return the exit code: 0, 1 after failed tasks, 2 after bad input, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    try:
+
+    def work() -> int:
         if argv and argv[0] in COMMANDS:
             return COMMANDS[argv[0]](argv[1:])
-        sigterm_as_interrupt()
         return evaluate(flags(argv))
-    except (InputError, EnvError, ActorError, OSError) as error:
-        print(f"eval.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("eval.py: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+
+    return run_command("eval.py", work, "stopped; run the same command again to go on")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Stage 1: search trees over training tasks, or what another strategy makes of as many model calls.
+"""Stage 1: build search trees of training tasks, or those of another strategy with as many model calls.
 
     python mcts_collection.py --env_server_base http://127.0.0.1:8000 --model_name NAME --min 0 --max 200
     python mcts_collection.py --task_ids train            (or 0,3,5-9, or a file with such a list)
     python mcts_collection.py --strategy best_of_n --budget_from mcts_result/textcraft/NAME --output_dir best_of_n
 
-Writes {output_dir}/{task}/{model}/search_results_{idx}.json and manifest.json. Run it again to go on after Ctrl-C or to
-retry failed trees. Exit code 1: some trees failed; 2: bad input; 130: Ctrl-C.
+Writes {output_dir}/{task}/{model}/search_results_{idx}.json and manifest.json. Run it again to continue after Ctrl-C or
+to retry failed trees. Exit code: 0 done, 1 some trees failed, 2 bad input, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,42 +17,41 @@ from functools import partial
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
+from mcts_utils.envs import names
 from mcts_utils.envs.task_ids import training_list, training_range, training_variations
 from mcts_utils.envs.task_set import open_task_set
-from mcts_utils.executors.threads import sigterm_as_interrupt
 from mcts_utils.search.baselines import SEARCH, Baseline
 from mcts_utils.search.budget import baseline, check_strategy, spent_by
-from mcts_utils.search.stage import SearchStage, describe
-from mcts_utils.types import ActorError, EnvError, InputError
+from mcts_utils.search.stage import SearchStage
+from mcts_utils.search.totals import describe
+from mcts_utils.terminal import run_command
+from mcts_utils.types import InputError
 
 
 def flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; what is left out comes from the environment."""
+    """Return the command line's values; environment variables replace those that are not given."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--env_server_base", help="URL of the environment server (or ENV_SERVER_BASE)")
-    add("--model_name", help="as the endpoint knows it (or MODEL_NAME)")
+    add("--model_name", help="the model's name at the endpoint (or MODEL_NAME)")
     add("--task_ids", help="train (default), a list such as 0,3,5-9, or a file with a list")
     add("--min", type=int, help="with --max: indices min..max-1 of the server, test ids left out")
     add("--max", type=int)
-    add("--task_num", type=int, help="sciworld: number of a task, from 0 by the alphabet")
-    add("--task_iteration", type=int, help="sciworld: so many variations of it, from the first (default 5)")
+    add("--task_num", type=int, help="sciworld: number of a task, from 0, in alphabetical order")
+    add("--task_iteration", type=int, help="sciworld: number of its variations, from the first (default 5)")
     add("--strategy", default=SEARCH, help="mcts (default), best_of_n or direct_revision")
-    add("--budget", help="best_of_n, direct_revision: completions a task may cost")
-    add(
-        "--budget_from",
-        help="... or a folder of trees: as many as each of them cost; its tasks are the default",
-    )
+    add("--budget", help="best_of_n, direct_revision: most completions per task")
+    add("--budget_from", help="or a folder of trees: as many as each of them took; its tasks are the default")
     add("--output_dir", default="mcts_result")
     add("--allow_test", action="store_true", help="search test ids too: never train on them")
     return parser.parse_args(argv)
 
 
 def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int], default: str) -> list[int]:
-    """Indices to search; `default` where no flag names any.
+    """Return the indices to search; `default` if no flag names any.
 
     Raises:
-        InputError: flags that do not go together, a test id asked for by name, or nothing left.
+        InputError: if flags do not go together, a test id is named, or no index is left.
     """
     ways = {
         "--task_ids": args.task_ids is not None,
@@ -70,38 +69,34 @@ def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int], def
 
 
 def collect(args: argparse.Namespace, settings: Settings, number: int | None) -> int:
-    """Do what the flags say; the exit code."""
+    """Search, print the summary line and return the exit code; `number` is the value of --budget."""
     tasks = open_task_set(settings)
     test = set() if args.allow_test else tasks.test_ids()
     kind = tasks.kind()
     spent = spent_by(args.budget_from, settings.task, kind) if args.budget_from is not None else {}
     ids = chosen_ids(args, settings, test, ",".join(map(str, spent)) or "train")
     held_out = tasks.held_out(test)
-    instead: Baseline | None = None
+    other: Baseline | None = None
     if args.strategy != SEARCH:
-        instead = baseline(args.strategy, number, args.budget_from or "", spent, ids)
-    collection = SearchStage(settings, ids, args.output_dir, kind, held_out, baseline=instead)
-    totals = collection.run(partial(make_actor, settings), tasks.environment)
-    print(describe(totals, collection.manifest.parent))
+        other = baseline(args.strategy, number, args.budget_from or "", spent, ids)
+    stage = SearchStage(settings, ids, args.output_dir, kind, held_out, baseline=other)
+    totals = stage.run(partial(make_actor, settings), tasks.environment)
+    print(describe(totals, stage.manifest.parent))
     return 1 if totals["failed"] else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code."""
-    try:
-        sigterm_as_interrupt()
+    """Run stage 1; return the exit code."""
+
+    def work() -> int:
         args = flags(argv)
-        settings = settings_from_env().override(
+        settings = settings_from_env(tasks=names()).override(
             env_server_base=args.env_server_base, model_name=args.model_name
         )
         settings.require("env_server_base", "model_name")
         return collect(args, settings, check_strategy(args.strategy, args.budget, args.budget_from))
-    except (InputError, EnvError, ActorError, OSError) as error:
-        print(f"mcts_collection.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("mcts_collection.py: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+
+    return run_command("mcts_collection.py", work, "stopped; run the same command again to go on")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Stage 2: search trees -> verified revision records.
+"""Stage 2: build verified revision records from search trees.
 
     python path_collection.py --input_dir mcts_result/textcraft/MODEL --output_dir mcts_training_data \\
         --data_type centric --revise 1 --env_server_base http://127.0.0.1:26001
     python path_collection.py --verify mcts_training_data/textcraft_centric.jsonl --env_server_base URL
 
-Writes {output_dir}/{task}_{data_type}.jsonl, its .manifest.json and the judge's verdicts. Exit codes: 0; 2 for bad
-input (whatever could be used is written); 130 for Ctrl-C.
+Writes {output_dir}/{task}_{data_type}.jsonl, its .manifest.json and the judge's verdicts. Exit code: 0 done, 2 bad
+input (records of the usable trees are written all the same), 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from functools import partial
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
-from mcts_utils.envs.contamination import HeldOut
+from mcts_utils.envs import names
 from mcts_utils.envs.task_set import TaskSet, open_task_set
-from mcts_utils.executors.threads import sigterm_as_interrupt
-from mcts_utils.revision.builder import KINDS, Options
+from mcts_utils.revision.options import KINDS, Options
 from mcts_utils.revision.pairs import PairRule
 from mcts_utils.revision.stage import RevisionStage, reasons
 from mcts_utils.revision.verdict_cache import LABELS
 from mcts_utils.revision.verdict_rows import DATA_TYPE, write_verdicts
 from mcts_utils.revision.verification import verify_file
-from mcts_utils.types import ActorError, EnvError, InputError
+from mcts_utils.terminal import run_command
+from mcts_utils.types import InputError
 
-MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # rows a task may give; 8 for the kinds made of pairs
-UNPARSED_MOST = 0.2  # of the verdicts; beyond, the model cannot judge
+MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # most rows per task; 8 for the kinds made of pairs
+MAX_UNPARSED = 0.2  # share of the verdicts; above it the model cannot judge
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags; what has an environment variable has it as its default."""
+    """Return the parser of the flags; environment variables replace those that are not given."""
     flags = argparse.ArgumentParser(description="Search trees -> verified revision records (stage 2).")
     add = flags.add_argument
     add("--input_dir", help="a folder of search_results_<idx>.json, ours or the reference's")
     add("--output_dir", default="mcts_training_data")
     add("--data_type", choices=(*KINDS, DATA_TYPE), default="centric")
     add("--env_server_base", help="environment server (ENV_SERVER_BASE)")
-    add("--model_name", help="whose verdicts they are (MODEL_NAME)")
+    add("--model_name", help="the model that judges (MODEL_NAME)")
     add(
         "--revise",
         type=int,
@@ -48,23 +48,23 @@ def parser() -> argparse.ArgumentParser:
         default=1,
         help="1: the actor judges; 0: cut at the first refused step",
     )
-    add("--alpha", type=float, help="a good path's reward is above it (ALPHA)")
+    add("--alpha", type=float, help="the reward of a good path is above it (ALPHA)")
     add("--beta", type=float, help="least gap between good and bad (BETA)")
     add("--strict", type=int, choices=(0, 1), default=0, help="1: r(bad) < beta < r(good)")
-    add("--clean", type=int, choices=(0, 1), default=1, help="1: leave out what good paths do not need")
-    add("--verified", type=int, choices=(0, 1), default=1, help="0: splices as recorded, never executed")
-    add("--unique", type=int, choices=(0, 1), default=1, help="0: rows with the same actions are kept")
+    add("--clean", type=int, choices=(0, 1), default=1, help="1: leave out steps that good paths do not need")
+    add("--verified", type=int, choices=(0, 1), default=1, help="0: splices as recorded, not executed")
+    add("--unique", type=int, choices=(0, 1), default=1, help="0: keep rows with the same actions")
     add(
         "--mask_refused",
         type=int,
         choices=(0, 1),
         default=1,
-        help="1: no loss on refused steps that had to stay",
+        help="1: no loss on refused steps that could not be left out",
     )
     add("--judge_prefix", type=int, choices=(0, 1), default=0, help="1: judge the shared prefix too")
     add("--drop_unjudged", type=int, choices=(0, 1), default=1, help="0: no bad step found: cut at the end")
-    add("--repair", type=int, choices=(0, 1), default=0, help="1: the actor continues where a splice breaks")
-    add("--max_per_task", type=int, help="rows of one task at most (default: 8 for pairs, 4 for good paths)")
+    add("--repair", type=int, choices=(0, 1), default=0, help="1: the actor continues where a splice fails")
+    add("--max_per_task", type=int, help="most rows per task (default: 8 for pairs, 4 for good paths)")
     add("--reference_fields", type=int, choices=(0, 1), default=0, help="1: also write revise_log")
     add("--allow_test", action="store_true", help="take trees of test tasks too: never train on them")
     add("--seed", type=int, help="(SEED)")
@@ -75,7 +75,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def cap_of(args: argparse.Namespace) -> int:
-    """Rows of one task at most."""
+    """Return the most rows per task.
+
+    Raises:
+        InputError: if --max_per_task is below 1.
+    """
     if args.max_per_task is None:
         return MAX_PER_TASK.get(args.data_type, Options.max_per_task)
     if args.max_per_task < 1:
@@ -84,7 +88,7 @@ def cap_of(args: argparse.Namespace) -> int:
 
 
 def options_of(args: argparse.Namespace, settings: Settings) -> Options:
-    """Flags and settings as the stage's options."""
+    """Return the options of the stage from flags and settings."""
     return Options(
         data_type=args.data_type,
         rule=PairRule(settings.alpha, settings.beta, bool(args.strict)),
@@ -102,15 +106,10 @@ def options_of(args: argparse.Namespace, settings: Settings) -> Options:
     )
 
 
-def look(tasks: TaskSet) -> tuple[str, HeldOut]:
-    """Return the server's kind, and its test tasks."""
-    return tasks.kind(), tasks.held_out(tasks.test_ids())
-
-
 def cannot_judge(verdicts: Mapping[str, int], model: str) -> str:
-    """What to say where many verdicts did not parse, or nothing."""
+    """Return a warning if too many verdicts did not parse, else ""."""
     asked = sum(verdicts[label] for label in LABELS)
-    if verdicts["unparsed"] <= UNPARSED_MOST * asked:
+    if verdicts["unparsed"] <= MAX_UNPARSED * asked:
         return ""
     return (
         f"warning: {verdicts['unparsed']} of {asked} verdicts of {model} did not parse, so it cannot judge. Train on "
@@ -119,66 +118,70 @@ def cannot_judge(verdicts: Mapping[str, int], model: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the flags say; returns the exit code."""
+    """Do what the flags ask for; return the exit code.
+
+    Raises:
+        InputError: if a flag is missing or has a bad value.
+    """
     given = ("env_server_base", "model_name", "alpha", "beta", "seed")
-    settings = settings_from_env().override(**{name: getattr(args, name) for name in given})
-    for name in ("alpha", "beta"):
-        if not 0 <= getattr(settings, name) <= 1:
-            raise InputError(f"--{name} must be between 0 and 1: {getattr(settings, name)}")
+    settings = settings_from_env(tasks=names()).override(**{name: getattr(args, name) for name in given})
     if args.data_type == DATA_TYPE and args.input_dir and not args.verify:
-        settings.require("model_name")
-        counts = write_verdicts(settings, args.input_dir, args.output_dir, cap_of(args))
-        print(
-            f"{counts['written']} verdicts of {counts['trees']} trees; left out: {counts['dropped'] or 'none'}"
-        )
-        return 0
+        return collect_verdicts(args, settings)
     settings.require("env_server_base")
     tasks = open_task_set(settings)
     if args.verify:
-        found = verify_file(args.verify, tasks.environment)
-        print(f"{args.verify}: " + ", ".join(f"{name} {count}" for name, count in found.items()))
-        return 0 if found.get("exact", 0) == found.get("rows", 0) else 2
+        return verify(args.verify, tasks)
     if not args.input_dir:
         raise InputError("--input_dir is not given")
+    return revise(args, settings, tasks)
+
+
+def collect_verdicts(args: argparse.Namespace, settings: Settings) -> int:
+    """Write the judge's verdicts as training rows; return the exit code."""
+    settings.require("model_name")
+    counts = write_verdicts(settings, args.input_dir, args.output_dir, cap_of(args))
+    print(f"{counts['written']} verdicts of {counts['trees']} trees; left out: {counts['dropped'] or 'none'}")
+    return 0
+
+
+def verify(path: str, tasks: TaskSet) -> int:
+    """Execute the rows of a records file again and print the counts; return 2 unless all rows are exact."""
+    counts = verify_file(path, tasks.environment)
+    print(f"{path}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return 0 if counts.get("exact", 0) == counts.get("rows", 0) else 2
+
+
+def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet) -> int:
+    """Build the records, print failures and the summary line; return the exit code."""
     options = options_of(args, settings)
     judged = args.data_type == "centric" and args.revise == 1
-    if judged or options.repair:
+    actor = partial(make_actor, settings) if judged or options.repair else None
+    if actor:
         settings.require("model_name")
-    conversion = RevisionStage(
+    stage = RevisionStage(
         settings,
         options,
         args.input_dir,
         args.output_dir,
         judged=judged,
         allow_test=args.allow_test,
-        look=partial(look, tasks),
+        tasks=tasks,
     )
-    actor = partial(make_actor, settings) if judged or options.repair else None
-    counts = conversion.run(actor, tasks.environment)
-    for line in conversion.failures:
+    counts = stage.run(actor, tasks.environment)
+    for line in stage.failures:
         print(line, file=sys.stderr)
-    if warning := cannot_judge(counts["verdicts"], settings.model_name):
+    if warning := cannot_judge(counts.verdicts, settings.model_name):
         print(warning, file=sys.stderr)
     dropped = ", ".join(reasons(counts)) or "none"
-    already = " (done before, nothing executed again)" if conversion.resumed else ""
-    print(
-        f"{conversion.output}: {counts['written']} records of {counts['trees']} trees; dropped: {dropped}{already}"
-    )
-    return 2 if conversion.failures else 0
+    already = " (done before, nothing executed again)" if stage.resumed else ""
+    print(f"{stage.output}: {counts.written} records of {counts.trees} trees; dropped: {dropped}{already}")
+    return 2 if stage.failures else 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    args = parser().parse_args(argv)
-    sigterm_as_interrupt()
-    try:
-        return run(args)
-    except (InputError, EnvError, ActorError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: verdicts are kept, the next run asks only for the others", file=sys.stderr)
-        return 130
+    """Run stage 2; return the exit code."""
+    if_interrupted = "interrupted: verdicts are kept, the next run asks only for the others"
+    return run_command("path_collection.py", lambda: run(parser().parse_args(argv)), if_interrupted)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ COMMANDS = {  # as it is typed -> module with its main
     "python xtuner_config/train.py": "mcts_utils.training.train",
     "python xtuner_config/preview.py": "mcts_utils.training.preview",
     "python xtuner_config/export.py": "mcts_utils.training.export",
+    "python xtuner_config/render.py": "mcts_utils.training.render_config",
     "python -m mcts_utils.training.tokenizer_check": "mcts_utils.training.tokenizer_check",
     "python eval.py": "eval",
     "python eval.py compare": "mcts_utils.evaluation.compare",

@@ -17,7 +17,10 @@ COMMANDS = (
         (
             ("bash scripts/demo.sh", "one round on the bundled environment and actor"),
             ("bash scripts/iteration.sh", "one iteration with your model and server"),
-            ("bash scripts/run_all.sh", "several iterations on several environments; DRY_RUN=1 estimates them"),
+            (
+                "bash scripts/run_all.sh",
+                "several iterations on several environments; DRY_RUN=1 estimates them",
+            ),
             ("bash scripts/experiment.sh", "the paper's arms in our small world"),
         ),
     ),
@@ -38,8 +41,14 @@ COMMANDS = (
         (
             ("python xtuner_config/preview.py", "one row with its trained tokens highlighted"),
             ("python xtuner_config/export.py", "records for TRL, LLaMA-Factory or OpenAI"),
-            ("python -m mcts_utils.training.tokenizer_check", "an endpoint's chat template against the trained one"),
-            ("python -m mcts_utils.training.render_config", "write the configs of xtuner_config/ again"),
+            (
+                "python -m mcts_utils.training.tokenizer_check",
+                "an endpoint's chat template against the trained one",
+            ),
+            (
+                "python xtuner_config/render.py",
+                "print a config of the trainer; write the committed ones again",
+            ),
         ),
     ),
     (
@@ -60,6 +69,7 @@ COMMANDS = (
         (
             ("bash scripts/check.sh", "all checks"),
             ("bash scripts/docs.sh", "build the pages"),
+            ("python -m mcts_utils.storage.schema", "the JSON Schema of a kind of file"),
             ("bash scripts/bench.sh", "how fast the pipeline is"),
             ("python -m mcts_utils.bench", "the same, with flags"),
             ("bash scripts/make_actor.sh", "make the bundled actor again"),

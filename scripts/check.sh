@@ -1,15 +1,32 @@
 #!/usr/bin/env bash
-# ruff, mypy, pytest: what CI runs once the environment is there. Stops at the first that fails.
-#   bash scripts/check.sh [pytest arguments]
-# PYTHON names another interpreter than .venv's.
+# Runs ruff, mypy, the documentation's build and pytest, as CI does. Stops at the first one that fails.
+#   bash scripts/check.sh [--fast] [pytest arguments]
+# --fast leaves out the documentation and the tests that are slow, run a whole pipeline, or need the trainer, Java or Ray.
+# pytest runs in two processes; -n 0 among its arguments: in one. PYTHON: interpreter; default .venv/bin/python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
-if ! "$python" -c 'import ruff, mypy, pytest' 2>/dev/null; then
-  echo "check.sh: $python lacks ruff, mypy or pytest: run bash scripts/setup.sh, or set PYTHON" >&2
+fast=0 arguments=(-n 2 --dist loadgroup --no-loadscope-reorder)
+for argument in "$@"; do
+  case $argument in
+    --fast) fast=1 && arguments+=(-m "not (slow or pipeline or trainer or java or ray)") ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+if ! "$python" -c 'import ruff, mypy, pytest, xdist' 2>/dev/null; then
+  echo "check.sh: $python lacks ruff, mypy, pytest or pytest-xdist: run bash scripts/setup.sh, or set PYTHON" >&2
   exit 2
 fi
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$python" -m mypy
-exec "$python" -m pytest "$@"
+if [ "$fast" = 1 ]; then
+  "$python" -m mypy
+else # side by side: each takes one core
+  bash scripts/docs.sh &
+  code=0 && "$python" -m mypy || code=$?
+  wait $!
+  [ "$code" = 0 ] || exit "$code"
+fi
+# Two test processes share the cores: one thread for each model that they or their children compute with.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+exec "$python" -m pytest "${arguments[@]}"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# From a fresh clone to an agent that got better: one round of Agent-R on the bundled TextCraft and the bundled actor.
+# One iteration of Agent-R from a fresh clone, on the bundled TextCraft and the bundled actor.
 #
 #   bash scripts/demo.sh
-#   TASK=sciworld bash scripts/demo.sh     (or webshop, or multi) the stages on other worlds: see demo_scripted.sh
+#   TASK=sciworld bash scripts/demo.sh     (or webshop, or multi) other environments: see demo_scripted.sh
 #
-# Makes the environments where they are missing, starts the server, evaluates the actor on held-out goals, searches,
-# builds verified revisions, trains with XTuner, evaluates again, prints one table and stops the server. Under 15
-# minutes on 2 cores, installs not counted. The same command again resumes; remove runs/demo to start over.
-# SEED (0) seeds search, records and training; RUN_DIR (runs/demo) is where everything goes.
+# Installs the two virtual environments if they are missing, starts the server, evaluates the actor on held-out goals,
+# searches, builds verified revisions, trains with XTuner, evaluates again, prints one table and stops the server. Takes
+# under 15 minutes on 2 cores, without installation. The same command again resumes; remove runs/demo to start over.
+# SEED (0): seed of search, records and training. RUN_DIR (runs/demo): folder of all results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
@@ -19,19 +19,20 @@ esac
 python=.venv/bin/python
 run=${RUN_DIR:-runs/demo}
 mkdir -p "$run"
-# The demo is one fixed experiment: nothing of a person's .env or shell may change it. Empty means the default, and
-# wins over .env.
+# The demo is one fixed experiment, which neither .env nor the shell may change. An empty value means the default and
+# overrides .env.
 export OPENAI_BASE_URL= OPENAI_API_KEY= PROMPT= TEMP= UCT_C= CONCURRENCY= WORKERS= ALPHA= BETA= EPOCHS= ETA= GENERAL_DATA=
 export ITERATION=1 TASK=textcraft MODEL_NAME=tiny_actor SEED=${SEED:-0} PYTHON=$python RUN_DIR=$run
 export MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=4 N_ROLLOUT=${N_ROLLOUT:-2} MAX_TOKEN_LENGTH=64
 export TRAIN_CONFIG=tiny_actor TRAIN_FLAGS=${TRAIN_FLAGS:-}
 base=models/tiny_actor
 
-. scripts/processes.sh
-start "$run/server.log" "$python" -m mcts_utils.servers.textcraft --port 0
-export ENV_SERVER_BASE=$url
+server=("$python" -m mcts_utils.servers.textcraft --port 0)
+read -r ENV_SERVER_BASE pid < <("$python" -m mcts_utils.pipeline.processes 60 "$run/server.log" "${server[@]}")
+trap 'kill "$pid"' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM
+export ENV_SERVER_BASE
 
-# Every second training goal, of all depths: what fits into the time.
+# Every second training goal, of all depths: as many as the time allows.
 "$python" - >"$run/tasks.txt" <<'PY'
 from mcts_utils.servers.textcraft.world import load_world
 print(",".join(map(str, load_world().split()["train"][::2])))

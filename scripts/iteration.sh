@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# One iteration of Agent-R for your own model and environment server: collect -> revise -> train -> evaluate.
+# One iteration of Agent-R with your own model and environment server: collect, revise, train, evaluate.
 #
 #   ENV_SERVER_BASE=http://127.0.0.1:36001 MODEL_DIR=models/tiny_actor ITERATION=1 bash scripts/iteration.sh
 #
-# ITERATION=1|2|3  sets ALPHA 0.5, 0.7, 1.0 (Section 4.2) and EPOCHS 3, 1, 1 (Appendix C.1), unless the shell gives them
-# RUN_DIR          where everything goes; default runs/iteration_$ITERATION
-# STEPS            which of "collect revise train evaluate" to run; default all. Each resumes where it stopped.
+# ITERATION=1|2|3  sets ALPHA 0.5, 0.7, 1.0 (Section 4.2) and EPOCHS 3, 1, 1 (Appendix C.1), unless the shell sets them
+# RUN_DIR          folder of all results; default runs/iteration_$ITERATION
+# STEPS            which of "collect revise train evaluate" to run; default all. Each step resumes if it was stopped
 # TASK_IDS         training tasks: train (default), a list such as 0-9,31, or a file
 # EVAL_STEPS       steps of a test episode; default 100. EVAL_IDS: test tasks; default test, all of them
-# GENERAL_DATA     a ShareGPT-style JSON to mix in at ETA (default 0.2, Section 3.2); without it none is mixed in
-# REHEARSE         1: train on the model's own verdicts too, so that it can judge in the next iteration as well
-# TRAIN_CONFIG     tiny_actor (default) or llama3_8b_instruct_full_agent_r; TRAIN_FLAGS: more flags for train.py
+# GENERAL_DATA     file of ShareGPT rows to mix in; ETA (default 0.2, Section 3.2) is the share of agent rows
+# REHEARSE         1: train on the model's own verdicts too, so that it can still judge in the next iteration
+# TRAIN_CONFIG     tiny_actor (default) or llama3_8b_instruct_full_agent_r; TRAIN_FLAGS: further flags of train.py
 # The actor is MODEL_DIR (local weights) or OPENAI_BASE_URL with MODEL_NAME. Training always starts from MODEL_DIR.
 # With an endpoint, serve the trained model, point OPENAI_BASE_URL at it and run STEPS=evaluate.
 set -euo pipefail
@@ -18,7 +18,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 die() { echo "iteration.sh: $1" >&2; exit 2; }
 [ -x "$(command -v "$python")" ] || die "$python is missing: run bash scripts/setup.sh"
-setting() { # the variable's value, else what .env says, as the stages read it
+setting() { # NAME: the variable's value, else that of .env, as the stages read it
   if [ -n "${!1+set}" ] || [ ! -f .env ]; then
     printf %s "${!1-}"
   else

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo with three seeds, one after the other, and their results side by side. Resumes like the demo.
+# Runs the demo with three seeds, one after the other, and compares their results. Resumes like the demo.
 #   bash scripts/seeds.sh            (or: bash scripts/seeds.sh 3 4 5)
 # Seed N runs in runs/demo_seed_N. Exit code 1 unless every seed gains 10 points on the held-out goals and recovers
 # from more failed prefixes than before.
@@ -10,7 +10,7 @@ first=
 for seed in $seeds; do
   echo "==== seed $seed"
   run=runs/demo_seed_$seed
-  # Greedy evaluation of the untrained actor has no seed: its results, and the failed prefixes, serve all seeds.
+  # Greedy evaluation of the untrained actor uses no seed: its results and the failed prefixes are the same for all seeds.
   if [ -n "$first" ] && [ ! -e "$run/panel.json" ]; then
     mkdir -p "$run/test_result/textcraft"
     cp -r "$first"/test_result/textcraft/*_before* "$run/test_result/textcraft/"

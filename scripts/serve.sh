@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Serves a model folder as an OpenAI-compatible endpoint: with vLLM, or without a GPU with the local actor.
-#   MODEL_DIR=runs/x/model bash scripts/serve.sh [more flags of the server]
-# Waits until it answers, holds its chat template against what is trained (mcts_utils/training/tokenizer_check.py), prints the exports
-# to use, and stays; Ctrl-C or SIGTERM stops it and the server. Exit code 1: the server ended by itself, or serves other
-# tokens than are trained; 2: bad input.
-# PORT (8000), HOST (127.0.0.1), MODEL_NAME (the folder's name), SERVE=vllm|local (vllm where there are vllm and a GPU),
+#   MODEL_DIR=runs/x/model bash scripts/serve.sh [further flags of the server]
+# Waits until the server answers, checks that its chat template gives the tokens that are trained
+# (mcts_utils/training/tokenizer_check.py), prints the exports to use, and keeps running; Ctrl-C or SIGTERM stops the script
+# and the server. Exit code 1: the server ended by itself, or its tokens differ from the trained ones; 2: bad input.
+# PORT (8000), HOST (127.0.0.1), MODEL_NAME (the folder's name), SERVE=vllm|local (vllm if it is installed and there is a GPU),
 # SERVE_TIMEOUT (1800 s), SERVE_LOG (runs/serve_PORT.log); TENSOR_PARALLEL: GPUs for one copy of the model.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,8 +22,8 @@ if [ -z "$mode" ]; then
   if command -v vllm >/dev/null && nvidia-smi >/dev/null 2>&1; then mode=vllm; fi
 fi
 case $mode in
-  # The template is the folder's own. Sampling defaults of generation_config.json (top_p 0.9 in Llama 3.1's) would bend
-  # what the search samples.
+  # The chat template is the folder's own. Sampling defaults of generation_config.json (top_p 0.9 for Llama 3.1) would
+  # change the distribution that the search samples from.
   vllm)
     command=(vllm serve "$model" --served-model-name "$name" --host "$host" --port "$port" --enable-prefix-caching
       --generation-config vllm --chat-template-content-format string)
@@ -38,6 +38,7 @@ answers() { # whether something answers GET /health at $url
 url=http://$host:$port
 if [ "$port" != 0 ] && answers; then die "PORT=$port: something answers there already"; fi
 mkdir -p "$(dirname "$log")"
+: >"$log" # it is read before the server has opened it
 "${command[@]}" "$@" >"$log" 2>&1 &
 pid=$!
 stop() {
@@ -52,7 +53,7 @@ deadline=$((SECONDS + limit))
 until [ "$port" != 0 ] && answers; do
   kill -0 "$pid" 2>/dev/null || die "the server ended: $(tail -n 1 "$log") (log: $log)" 1
   [ "$SECONDS" -lt "$deadline" ] || die "no answer at $url in $limit s (log: $log)" 1
-  if [ "$port" = 0 ]; then # the local actor takes a free one and names it
+  if [ "$port" = 0 ]; then # the local actor takes a free port and prints it
     found=$(sed -nE 's/^.* on (http[^ ]+)$/\1/p' "$log" | head -n 1)
     if [ -n "$found" ]; then url=$found port=${found##*:} && continue; fi
   fi

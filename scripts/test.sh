@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a checked one: makes the environments where they are missing, then runs every check.
+# Makes the two environments if they are missing, then runs every check.
 #   bash scripts/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."

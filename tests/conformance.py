@@ -1,7 +1,7 @@
 """Does a server speak AgentGym's contract? One list of requests per environment, played against any base URL:
 
-    python tests/conformance.py webshop http://127.0.0.1:26002
-    python tests/conformance.py webshop --recorded answers.jsonl
+    python -m tests.conformance webshop http://127.0.0.1:26002
+    python -m tests.conformance webshop --recorded answers.jsonl
 
 A recording is JSON lines with method, path, params, body, status and response; of our requests, those that it holds
 are checked in order. Prints one line per request that was answered otherwise than expected, then a summary; exit code
@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import requests
 
 from tests.conformance_requests import REQUESTS, Every, Request, Same
+from tests.helpers.http_client import HttpClient
 
 VARIABLE = re.compile(r"<([a-z]+)>")
 TEXT = "__text__"  # in recordings: the answer was no JSON
@@ -133,19 +134,18 @@ def filled(content: Any, kept: Mapping[str, Any]) -> Any:
     return VARIABLE.sub(lambda match: str(kept[match[1]]), content)
 
 
-def connected(base_url: str) -> httpx.Client:
+def connected(base_url: str) -> HttpClient:
     """A new connection for every request: servers close theirs after a 500."""
-    limits = httpx.Limits(max_keepalive_connections=0)
-    return httpx.Client(base_url=base_url, timeout=120, limits=limits, trust_env=False)
+    return HttpClient(base_url, timeout=120, keep_alive=False)
 
 
-def live(client: httpx.Client) -> Exchange:
+def live(client: HttpClient) -> Exchange:
     """Requests to a server; its base URL is the client's."""
 
     def exchange(method: str, path: str, content: Any) -> tuple[int, Any]:
         sent = {"params": content} if method == "GET" else {"json": content}
         if isinstance(content, bytes):
-            sent = {"content": content}
+            sent = {"data": content}
         response = client.request(method, path, **(sent if content is not None else {}))
         try:
             return response.status_code, response.json()
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             with connected(args.base_url) as client:
                 outcome = play(REQUESTS[args.env], live(client))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except requests.RequestException as error:
             parser.error(f"{args.base_url}: {error!r}")
     for line in outcome.failed:
         print(line)

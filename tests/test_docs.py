@@ -6,15 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mcts_utils.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_configuration_page_and_the_example_are_up_to_date():
-    done = subprocess.run(
-        [sys.executable, "docs/configuration.py", "--check"], cwd=ROOT, capture_output=True, text=True
-    )
+@pytest.mark.slow
+@pytest.mark.parametrize("maker", ["docs/configuration.py", "docs/file_formats.py"])
+def test_what_is_made_from_the_code_is_up_to_date(maker):
+    done = subprocess.run([sys.executable, maker, "--check"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

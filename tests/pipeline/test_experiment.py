@@ -8,7 +8,7 @@ import re
 import signal
 import stat
 import subprocess
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # Writes down its call. The server names an address and stays; FAIL is a pattern of a call that fails, HANG of one that
 # does not end. It is bash, so that it needs no start-up time.
 STUB = r"""#!/usr/bin/env bash
+[ "${2:-}" != mcts_utils.pipeline.experiment ] || exec "$REAL_PYTHON" "$@"
 line="$* model=$MODEL_DIR type=${MODEL_TYPE:-} seed=${SEED:-} alpha=${ALPHA:-}"
 case $line in
   *servers.textcraft*) echo $$ >"$CALLS.server"; echo "TextCraft server on http://127.0.0.1:9"; exec sleep 600 ;;
-  -\ *) echo "0,1,2" ;;
   *) echo "$line" >>"$CALLS" ;;
 esac
 folder=$(sed -nE 's/.*--output_dir ([^ ]+).*/\1/p' <<<"$line")
@@ -71,7 +71,12 @@ def setting(tmp_path: Path) -> Callable[..., dict[str, str]]:
         "MODEL",
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    places = {"RUN_DIR": str(tmp_path / "run"), "PYTHON": str(stub), "CALLS": str(tmp_path / "calls")}
+    places = {
+        "REAL_PYTHON": sys.executable,
+        "RUN_DIR": str(tmp_path / "run"),
+        "PYTHON": str(stub),
+        "CALLS": str(tmp_path / "calls"),
+    }
     places["RESULTS"] = str(tmp_path / "results")
     return lambda **more: kept | places | SMALL | more
 
@@ -189,15 +194,15 @@ def test_a_failed_cell_stops_only_what_needs_it_and_is_tried_again(
 def test_a_stopped_run_leaves_no_process_behind(
     tmp_path: Path, setting: Callable[..., dict[str, str]]
 ) -> None:
-    process = subprocess.Popen(
-        ["bash", "scripts/experiment.sh"], cwd=ROOT, env=setting(HANG="train.py"), stdout=subprocess.DEVNULL
-    )
-    pids: list[int] = []
-    while len(pids) < 2:  # both lanes
-        assert process.poll() is None
-        time.sleep(0.02)
-        noted = tmp_path / "calls.pids"
-        pids = [int(line) for line in noted.read_text(encoding="utf-8").split()] if noted.exists() else []
+    os.mkfifo(tmp_path / "calls.pids")
+    with open(os.open(tmp_path / "calls.pids", os.O_RDWR)) as begun:
+        process = subprocess.Popen(
+            ["bash", "scripts/experiment.sh"],
+            cwd=ROOT,
+            env=setting(HANG="train.py"),
+            stdout=subprocess.DEVNULL,
+        )
+        pids = [int(begun.readline()), int(begun.readline())]  # both lanes
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     saved = (tmp_path / "calls.end").read_text(encoding="utf-8").splitlines()

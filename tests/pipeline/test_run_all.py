@@ -18,7 +18,6 @@ import pytest
 from mcts_utils.report.runs.iteration import main as stages
 from mcts_utils.report.runs.iterations import main as iterations
 from mcts_utils.storage.files import read_json, read_jsonl
-from tests.helpers.sciworld_process import NO_JAVA
 
 ROOT = Path(__file__).resolve().parents[2]
 SCIWORLD = shutil.which("java") is not None and importlib.util.find_spec("scienceworld") is not None
@@ -47,14 +46,10 @@ SMALL = {
     "PYTHON": sys.executable,
 }
 if SCIWORLD:
-    from mcts_utils.servers.sciworld.expert import demo_ids, known
+    from mcts_utils.servers.sciworld.expert import demo_ids, known_games
 
-    games = sorted(known().values(), key=lambda game: len(game.path))
+    games = sorted(known_games().values(), key=lambda game: len(game.path))
     SMALL["TASK_IDS_SCIWORLD"] = str(next(game.id for game in games if game.id in demo_ids("train")))
-needs_trainer = pytest.mark.skipif(
-    not (ROOT / ".venv-xtuner").is_dir() and "XTUNER_PYTHON" not in os.environ,
-    reason="the trainer's environment is missing: bash scripts/setup.sh makes it",
-)
 
 
 def environ(run: Path, **variables: str) -> dict[str, str]:
@@ -94,7 +89,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return run, done.stdout
 
 
-@needs_trainer
+@pytest.mark.trainer
 def test_two_iterations_train_one_model_on_the_records_of_all_environments(
     finished: tuple[Path, str],
 ) -> None:
@@ -135,14 +130,14 @@ def test_two_iterations_train_one_model_on_the_records_of_all_environments(
     assert "Scripted players acted in: " + " ".join(TASKS) in printed
 
 
-def test_sciworld_is_among_the_environments(request: pytest.FixtureRequest) -> None:
-    if not SCIWORLD:
-        pytest.skip(NO_JAVA)
-    run, _ = request.getfixturevalue("finished")
+@pytest.mark.trainer
+@pytest.mark.java
+def test_sciworld_is_among_the_environments(finished: tuple[Path, str]) -> None:
+    run, _ = finished
     assert read_json(run / "iteration_2/summary.json")["environments"]["sciworld"]["search"]["trees"] == 1
 
 
-@needs_trainer
+@pytest.mark.trainer
 def test_the_same_command_again_repeats_nothing_and_starts_nothing(finished: tuple[Path, str]) -> None:
     run, printed = finished
     before = files(run)
@@ -157,7 +152,7 @@ def test_the_same_command_again_repeats_nothing_and_starts_nothing(finished: tup
     assert "Estimate" not in plan.stdout
 
 
-@needs_trainer
+@pytest.mark.trainer
 def test_what_is_lost_or_changed_is_done_again_with_all_that_follows(finished: tuple[Path, str]) -> None:
     run, _ = finished
     (run / "iteration_2/webshop/records/webshop_good.manifest.json").unlink()
@@ -226,6 +221,7 @@ def estimate(run: Path, **variables: str) -> list[str]:
     return lines
 
 
+@pytest.mark.xdist_group("estimate")
 def test_the_estimate_measures_the_model_where_it_can_answer(tmp_path: Path) -> None:
     lines = estimate(tmp_path / "run", DOLLARS_PER_GPU_HOUR="3")
     assert lines[0].endswith("were searched, revised and evaluated by tiny_actor (models/tiny_actor).")
@@ -247,6 +243,7 @@ def test_the_estimate_measures_the_model_where_it_can_answer(tmp_path: Path) -> 
     assert number(sums[-1][-1]) > 3 * 8 * 2 * 20 / 60  # two iterations' overhead alone
 
 
+@pytest.mark.xdist_group("estimate")
 def test_where_no_model_can_answer_scripted_players_are_measured_and_it_says_so(tmp_path: Path) -> None:
     lines = estimate(tmp_path / "run", MODEL_DIR="nowhere", ENV_SERVER_BASE_TEXTCRAFT="http://127.0.0.1:9")
     assert "by scripted players with slips (chance 0.4 a turn)" in lines[0]
