@@ -89,11 +89,11 @@ def evaluate(args: argparse.Namespace) -> int:
     check(args)
     max_steps = args.max_steps or (MAIN_STEPS if args.mode == "main" else REVISE_STEPS)
     tasks = open_task_set(settings)
-    task_set = tasks.kind()
+    server_kind = tasks.kind()
     examples = load_examples(args.examples, settings.task, args.shots, settings.seed) if args.shots else None
     digest = examples.digest() if examples else ""
-    protocol = protocol_of(settings, args.mode, args.temperature, max_steps, task_set, args.shots, digest)
-    starts = choose_starts(settings, args.mode, task_set, args.task_ids, args.source, args.panel)
+    protocol = protocol_of(settings, args.mode, args.temperature, max_steps, server_kind, args.shots, digest)
+    starts = choose_starts(settings, args.mode, server_kind, args.task_ids, args.source, args.panel)
     evaluation = EvaluationStage(
         settings,
         protocol,
@@ -103,7 +103,7 @@ def evaluate(args: argparse.Namespace) -> int:
     )
     summary = evaluation.run(partial(make_actor, settings), tasks.environment, bool(args.overwrite))
     if args.panel and not summary.n_failed:
-        save_run_as_eval_set(args.panel, settings, task_set, evaluation.folder)
+        save_run_as_eval_set(args.panel, settings, server_kind, evaluation.folder)
     print(describe(summary))
     print(evaluation.folder / "summary.json")
     return 1 if summary.n_failed else 0

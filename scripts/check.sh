@@ -14,7 +14,7 @@ for argument in "$@"; do
   esac
 done
 if ! "$python" -c 'import ruff, mypy, pytest, xdist' 2>/dev/null; then
-  echo "check.sh: $python lacks ruff, mypy, pytest or pytest-xdist: run bash scripts/setup.sh, or set PYTHON" >&2
+  echo "check.sh: $python lacks ruff, mypy, pytest or pytest-xdist: run bash scripts/setup.sh --dev, or set PYTHON" >&2
   exit 2
 fi
 "$python" -m ruff check .

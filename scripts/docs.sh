@@ -7,12 +7,7 @@
 # first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [ ! -f .venv/.stamp ]; then bash scripts/setup.sh --no-train; fi
-stamp=$(cat .venv/.stamp requirements-docs.txt | sha256sum)
-if [ "$(cat .venv/.stamp-docs 2>/dev/null)" != "$stamp" ]; then
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
-  echo "$stamp" >.venv/.stamp-docs
-fi
+bash scripts/setup.sh --no-train --docs
 rm -rf runs/docs
 .venv/bin/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -c docs . runs/docs
 echo '<meta http-equiv="refresh" content="0; url=docs/index.html">' >runs/docs/index.html

@@ -3,5 +3,5 @@
 #   bash scripts/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh --ray
+bash scripts/setup.sh --ray --dev --docs
 exec bash scripts/check.sh "$@"

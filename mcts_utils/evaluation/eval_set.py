@@ -75,7 +75,7 @@ def save_eval_set(
     path: str | Path,
     task: str,
     mode: str,
-    task_set: str,
+    server_kind: str,
     starts: Sequence[EpisodeStart],
     source: Mapping[str, Any],
 ) -> None:
@@ -83,7 +83,7 @@ def save_eval_set(
 
     Args:
         mode: "main" for whole tasks, "revise" for cut prefixes.
-        task_set: kind of server that the indices belong to.
+        server_kind: kind of server that the indices belong to.
         source: origin of the starts, such as the run and the seed.
     """
     prefixes = [
@@ -93,7 +93,7 @@ def save_eval_set(
     panel = PanelFile(
         task=task,
         mode=mode,
-        task_set=task_set,
+        server_kind=server_kind,
         sha256=starts_hash(starts),
         source=dict(source),
         prefixes=prefixes,
@@ -101,7 +101,7 @@ def save_eval_set(
     write_json(path, panel)
 
 
-def load_eval_set(path: str | Path, task: str, mode: str, task_set: str) -> list[EpisodeStart]:
+def load_eval_set(path: str | Path, task: str, mode: str, server_kind: str) -> list[EpisodeStart]:
     """Read the starts of an eval set from its file.
 
     Raises:
@@ -115,7 +115,7 @@ def load_eval_set(path: str | Path, task: str, mode: str, task_set: str) -> list
     for found, expected, message in (
         (panel.task, task, "it is for TASK={}, not {}"),
         (panel.mode, mode, "it is for --mode {}, not {}"),
-        (panel.task_set or task_set, task_set, "its server was of kind {}, this one is {}"),
+        (panel.server_kind or server_kind, server_kind, "its server was of kind {}, this one is {}"),
     ):
         if found != expected:
             raise InputError(f"--panel {path}: {message.format(found, expected)}")
@@ -145,12 +145,12 @@ def _sha256(texts: Sequence[str]) -> str:
 def choose_starts(
     settings: Settings,
     mode: str,
-    task_set: str,
+    server_kind: str,
     task_ids: str | None = None,
     source: str | None = None,
     panel: str | None = None,
 ) -> list[EpisodeStart]:
-    """Return the starts of a run on a server of the kind `task_set`.
+    """Return the starts of a run on a server of the kind `server_kind`.
 
     Args:
         mode: "main" or "revise".
@@ -165,7 +165,7 @@ def choose_starts(
     if mode == "revise" and task_ids:
         raise InputError(f"--task_ids {task_ids}: --mode revise plays what --from or --panel names")
     if panel and Path(panel).exists():
-        starts = load_eval_set(panel, settings.task, mode, task_set)
+        starts = load_eval_set(panel, settings.task, mode, server_kind)
         if task_ids:
             _check_same_tasks(starts, wanted(task_ids), task_ids, panel)
         return starts
@@ -173,10 +173,10 @@ def choose_starts(
         return [EpisodeStart(index) for index in wanted(task_ids or "test")]
     if not source:
         raise InputError("--mode revise needs --from RUN_DIR, or --panel with a file that exists")
-    starts = _cut_run(settings, task_set, source)
+    starts = _cut_run(settings, server_kind, source)
     if panel:
         save_eval_set(
-            panel, settings.task, mode, task_set, starts, {"run": Path(source).name, "seed": settings.seed}
+            panel, settings.task, mode, server_kind, starts, {"run": Path(source).name, "seed": settings.seed}
         )
     return starts
 
@@ -189,11 +189,13 @@ def _check_same_tasks(starts: list[EpisodeStart], wanted: list[int], task_ids: s
         )
 
 
-def _cut_run(settings: Settings, task_set: str, source: str) -> list[EpisodeStart]:
+def _cut_run(settings: Settings, server_kind: str, source: str) -> list[EpisodeStart]:
     """Return the cut failures of a run folder; raise InputError if there is none or the server is of another kind."""
     episodes = list(episodes_of(source))
-    if other := {episode.settings.task_set for episode in episodes} - {task_set, ""}:
-        raise InputError(f"--from {source}: played on a server of kind {other.pop()}, this one is {task_set}")
+    if other := {episode.settings.server_kind for episode in episodes} - {server_kind, ""}:
+        raise InputError(
+            f"--from {source}: played on a server of kind {other.pop()}, this one is {server_kind}"
+        )
     starts, left_out = cut_failures(episodes, settings.seed)
     sys.stderr.write(f"{len(starts)} failed episodes cut; left out: {left_out}\n")
     if not starts:
@@ -201,9 +203,9 @@ def _cut_run(settings: Settings, task_set: str, source: str) -> list[EpisodeStar
     return starts
 
 
-def save_run_as_eval_set(panel: str, settings: Settings, task_set: str, run: Path) -> None:
+def save_run_as_eval_set(panel: str, settings: Settings, server_kind: str, run: Path) -> None:
     """Write the tasks of a finished run as an eval set, unless the file exists."""
     if not Path(panel).exists():
         ids = {episode.task.index: episode.task.id for episode in episodes_of(run)}
         starts = [EpisodeStart(index, (), ids[index]) for index in summary_of(run).indices]
-        save_eval_set(panel, settings.task, "main", task_set, starts, {"run": run.name})
+        save_eval_set(panel, settings.task, "main", server_kind, starts, {"run": run.name})

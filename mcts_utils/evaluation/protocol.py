@@ -20,11 +20,11 @@ def protocol_of(
     mode: str,
     temperature: float,
     max_steps: int,
-    task_set: str = "",
+    server_kind: str = "",
     shots: int = 0,
     examples: str = "",
 ) -> EvalProtocol:
-    """Return the protocol of a run with these settings, on a server of the kind `task_set` (envs.server_about)."""
+    """Return the protocol of a run with these settings, on a server of the kind `server_kind` (envs.server_about)."""
     return EvalProtocol(
         task=settings.task,
         mode=mode,
@@ -33,7 +33,7 @@ def protocol_of(
         prompt=settings.prompt,
         max_token_length=settings.max_token_length,
         seed=settings.seed if temperature > 0 else None,
-        task_set=task_set,
+        server_kind=server_kind,
         grounding=settings.grounding,
         shots=shots or UNSET,
         examples=examples or UNSET,

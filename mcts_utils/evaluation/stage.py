@@ -57,7 +57,7 @@ class EvaluationStage:
         """
         self.settings, self.protocol, self.examples = settings, protocol, examples
         self.starts = list(starts)
-        self.task_set, self.stop = protocol.task_set, Event()
+        self.server_kind, self.stop = protocol.server_kind, Event()
         self.usage: dict[str, Any] = {}  # calls and tokens of this run
         self._output_dir = Path(output_dir)
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")

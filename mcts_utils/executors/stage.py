@@ -26,7 +26,7 @@ class Stage(Protocol):
     usage: dict[str, Any]  # calls, tokens, ... of the jobs; set when the context of `job_runner` ends
 
     @property
-    def task_set(self) -> str:
+    def server_kind(self) -> str:
         """Return the kind of server that the jobs' indices belong to; empty: any."""
 
     @property

@@ -64,7 +64,7 @@ class RevisionStage:
             weights: storage.manifest.fingerprint of MODEL_DIR, if that is known.
         """
         self._tasks, self._allow_test = tasks, allow_test
-        self.task_set, self._held_out = "", HeldOut()
+        self.server_kind, self._held_out = "", HeldOut()
         self._weights = fingerprint(settings.model_dir) if weights is None else weights
         self.settings, self.options, self.judged = settings, options, judged
         self.input_dir, self.output_dir = Path(input_dir), Path(output_dir)
@@ -84,13 +84,13 @@ class RevisionStage:
         judged: bool,
         allow_test: bool,
         weights: str,
-        task_set: str,
+        server_kind: str,
         held_out: HeldOut,
         folder: Path,
     ) -> RevisionStage:
         """Return the stage of a worker process, which converts single trees in a folder of its own."""
         made = cls(settings, options, folder / "in", folder / "out", judged, allow_test, weights=weights)
-        made.task_set, made._held_out = task_set, held_out
+        made.server_kind, made._held_out = server_kind, held_out
         return made
 
     def run(
@@ -113,7 +113,7 @@ class RevisionStage:
             self.resumed = True
             return earlier
         if self._tasks is not None:
-            self.task_set = self._tasks.kind()
+            self.server_kind = self._tasks.kind()
             self._held_out = self._tasks.held_out(self._tasks.test_ids())
         with closing(RowSpool(self.output_dir, RecordRow)) as spool:
             self._convert(make_actor, make_environment, spool)
@@ -130,7 +130,7 @@ class RevisionStage:
 
     def remote_factory(self) -> Callable[[Path], RevisionStage]:
         how = (self.settings, self.options, self.judged, self._allow_test, self._weights)
-        return partial(RevisionStage.from_folder, *how, self.task_set, self._held_out)
+        return partial(RevisionStage.from_folder, *how, self.server_kind, self._held_out)
 
     @contextmanager
     def job_runner(
@@ -247,8 +247,8 @@ class RevisionStage:
             BadTree: if its indices are another kind of server's, or it is a test task's.
         """
         kind = tree.settings.get("goals")
-        if kind and self.task_set and kind != self.task_set:
-            raise BadTree(f"searched on a server of kind {kind}, this one is {self.task_set}")
+        if kind and self.server_kind and kind != self.server_kind:
+            raise BadTree(f"searched on a server of kind {kind}, this one is {self.server_kind}")
         try:
             if not self._allow_test:
                 self._held_out.check(tree.task)
@@ -282,7 +282,7 @@ class RevisionStage:
             env_steps=total["env_steps"],
         )
         inputs = [path for index, path in self.trees if index in spool]
-        settings = self._relevant_settings() | {"goals": self.task_set}
+        settings = self._relevant_settings() | {"goals": self.server_kind}
         manifest, outputs = self._manifest_path(), [self.output]
         write_manifest(manifest, "revision", settings, inputs, outputs, plain(counts), self.usage, seconds)
         return counts

@@ -39,11 +39,11 @@ def check_strategy(strategy: str, budget: str | None, budget_from: str | None) -
     return int(budget)
 
 
-def spent_by(folder: str, env: str, task_set: str) -> dict[int, int]:
+def spent_by(folder: str, env: str, server_kind: str) -> dict[int, int]:
     """Return the completions by task index that the finished search in a folder spent.
 
     Args:
-        task_set: the kind of server that the indices must belong to.
+        server_kind: the kind of server that the indices must belong to.
 
     Raises:
         InputError: if there is no tree, an unfinished one, one of another environment, or one that spent nothing.
@@ -51,9 +51,11 @@ def spent_by(folder: str, env: str, task_set: str) -> dict[int, int]:
     found = {}
     for index, path in tree_files(folder, "--budget_from").items():
         tree = finished_tree(path)
-        kind = tree.settings.get("goals", task_set)
-        if (tree.task.env, kind) != (env, task_set):
-            raise InputError(f"--budget_from: {path} is of {tree.task.env} ({kind}), not {env} ({task_set})")
+        kind = tree.settings.get("goals", server_kind)
+        if (tree.task.env, kind) != (env, server_kind):
+            raise InputError(
+                f"--budget_from: {path} is of {tree.task.env} ({kind}), not {env} ({server_kind})"
+            )
         if not tree.stats["completions"]:
             raise InputError(f"--budget_from: {path} spent no completions")
         found[index] = tree.stats["completions"]

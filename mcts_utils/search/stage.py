@@ -43,7 +43,7 @@ class SearchStage:
         settings: Settings,
         indices: Sequence[int],
         output_dir: str | Path,
-        task_set: str = "",
+        server_kind: str = "",
         held_out: HeldOut | None = None,
         weights: str | None = None,
         baseline: Baseline | None = None,
@@ -51,7 +51,7 @@ class SearchStage:
         """Prepare a run; nothing is read or asked yet, but for MODEL_DIR.
 
         Args:
-            task_set: the kind of server that the indices belong to (envs.server_about); empty for any.
+            server_kind: the kind of server that the indices belong to (envs.server_about); empty for any.
             held_out: test tasks, which are never searched.
             weights: storage.manifest.fingerprint of MODEL_DIR, if that is known.
             baseline: what to follow instead of the search.
@@ -62,10 +62,10 @@ class SearchStage:
         self._output_dir = output_dir
         self.counters = Counters()
         self.stop = Event()
-        self.task_set = task_set
+        self.server_kind = server_kind
         self.usage: dict[str, Any] = {}  # of this run
         weights = fingerprint(settings.model_dir) if weights is None else weights
-        self.strategy = Strategy(settings, task_set, weights, baseline)
+        self.strategy = Strategy(settings, server_kind, weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)
         self.manifest = self.path(0).with_name("manifest.json")
         self._finished: dict[int, TreeTotals] = {}  # by index
@@ -74,14 +74,14 @@ class SearchStage:
     def from_folder(
         cls,
         settings: Settings,
-        task_set: str,
+        server_kind: str,
         held_out: HeldOut,
         weights: str,
         baseline: Baseline | None,
         folder: Path,
     ) -> SearchStage:
         """Return the stage of a worker process, which searches single trees in a folder of its own."""
-        return cls(settings, (), folder / "out", task_set, held_out, weights, baseline)
+        return cls(settings, (), folder / "out", server_kind, held_out, weights, baseline)
 
     def path(self, index: int) -> Path:
         """Return the file of one tree."""
@@ -98,7 +98,7 @@ class SearchStage:
     def remote_factory(self) -> Callable[[Path], SearchStage]:
         weights, baseline = self.strategy.weights, self.strategy.baseline
         return partial(
-            SearchStage.from_folder, self.settings, self.task_set, self._held_out, weights, baseline
+            SearchStage.from_folder, self.settings, self.server_kind, self._held_out, weights, baseline
         )
 
     def run(

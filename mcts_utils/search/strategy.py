@@ -30,7 +30,7 @@ class Strategy:
     """The strategy of a run and its settings."""
 
     settings: Settings
-    task_set: str  # the kind of server that the indices belong to
+    server_kind: str  # the kind of server that the indices belong to
     weights: str  # of a local model (storage.manifest.fingerprint)
     baseline: Baseline | None = None  # instead of the search
 
@@ -43,7 +43,7 @@ class Strategy:
         """Return what all trees of the folder share; each of them records it."""
         unused = SEARCH_ONLY if self.baseline else ()
         how = {name: getattr(self.settings, name) for name in FIXED if name not in unused}
-        return {**how, "weights": self.weights, "goals": self.task_set, "strategy": self.name}
+        return {**how, "weights": self.weights, "goals": self.server_kind, "strategy": self.name}
 
     def public(self) -> dict[str, Any]:
         """Return the settings for the manifest; a baseline's budget is the sum over all its tasks."""

@@ -178,7 +178,7 @@ def test_an_episode_that_failed_before_is_tried_again_under_its_new_name(tmp_pat
 def test_old_runs_and_panels_serve_new_ones(version, tmp_path, capsys):
     run = runs_in(tmp_path, version)
     panel = FIXTURES / version / "panel.json"
-    goals = summary_of(run).protocol.task_set
+    goals = summary_of(run).protocol.server_kind
     starts, _ = cut_failures(episodes_of(run), 0)
     assert load_eval_set(panel, "textcraft", "revise", goals) == starts
     other = tmp_path / "again"

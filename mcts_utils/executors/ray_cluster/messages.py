@@ -27,7 +27,7 @@ class WorkerPlan:
     folders: tuple[str, ...]  # names of the stage's folders
     jobs_at_once: int  # in one worker
     server: str  # URL of the environment server; a node may have its own server there
-    task_set: str  # the kind that the server must be of; empty: any
+    server_kind: str  # the kind that the server must be of; empty: any
     model_dir: str  # of a local model; empty: none
     weights: str  # fingerprint that the model must have (storage.manifest)
     folder: str  # the driver's working folder, to which a relative model_dir refers
@@ -50,7 +50,7 @@ class WorkerPlan:
             tuple(stage.folders),
             jobs_at_once,
             settings.env_server_base,
-            stage.task_set,
+            stage.server_kind,
             model_dir,
             fingerprint(model_dir),
             str(Path.cwd()),

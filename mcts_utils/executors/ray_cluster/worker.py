@@ -123,11 +123,13 @@ def check_node(plan: WorkerPlan) -> None:
     Raises:
         InputError, EnvError, OSError: naming what is missing or differs.
     """
-    if plan.task_set:
+    if plan.server_kind:
         plan.make_environment().close()
         kind = server_about(plan.server)["kind"]
-        if kind != plan.task_set:
-            raise InputError(f"the environment server {plan.server} is of kind {kind}, not {plan.task_set}")
+        if kind != plan.server_kind:
+            raise InputError(
+                f"the environment server {plan.server} is of kind {kind}, not {plan.server_kind}"
+            )
     if plan.model_dir:
         os.chdir(plan.folder)
         if not Path(plan.model_dir).is_dir():

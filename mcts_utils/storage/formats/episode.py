@@ -23,9 +23,9 @@ class EvalProtocol(Fields, frozen=True, kw_only=True):
     prompt: Annotated[str, about("`full` or `brief`")]
     max_token_length: Annotated[int, about("tokens of one answer")]
     seed: Annotated[int | None, about("null with temperature 0")]
-    task_set: Annotated[str, about("[kind of server](environments.md#kinds-of-servers) of the indices")] = (
-        field(name="goals", default="")
-    )
+    server_kind: Annotated[
+        str, about("[kind of server](environments.md#kinds-of-servers) of the indices")
+    ] = field(name="goals", default="")
     grounding: Annotated[bool, about("action grounding")] = True
     shots: Annotated[int | UnsetType, about("number of the examples; only where there are some")] = UNSET
     examples: Annotated[Sha256 | UnsetType, about("hash of the examples; only where there are some")] = UNSET
@@ -103,7 +103,7 @@ class PanelFile(Fields, frozen=True, kw_only=True):
     version: Annotated[int, about("1")] = 1
     task: Annotated[str, about("environment")]
     mode: Annotated[Mode, about("`main` or `revise`")] = "revise"
-    task_set: Annotated[str | UnsetType, about("kind of server")] = field(name="goals", default=UNSET)
+    server_kind: Annotated[str | UnsetType, about("kind of server")] = field(name="goals", default=UNSET)
     sha256: Annotated[Sha256, about("hash of the sorted (task id, prefix hash) pairs; the panel's name")] = ""
     source: Annotated[
         dict[str, Any], about("`run`: the name of the run that it comes from; with `revise` also `seed`")
