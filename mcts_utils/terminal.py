@@ -28,6 +28,7 @@ class Progress(tqdm):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Take what tqdm takes; without a terminal its intervals and its format are ours."""
         self.lines = not sys.stderr.isatty()
+        self._printed = -LINE_SECONDS  # when the last line was, by the clock of `elapsed`
         if self.lines:
             options |= {"mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS, "bar_format": LINE}
         super().__init__(*args, **options)
@@ -37,7 +38,12 @@ class Progress(tqdm):
         if not self.lines:
             super().display(msg, pos)
             return
-        print(str(self) if msg is None else msg, file=sys.stderr, flush=True)
+        elapsed = self.format_dict["elapsed"]
+        if (
+            self.n == self.total or elapsed - self._printed >= LINE_SECONDS / 2
+        ):  # its monitor thread may come, too
+            self._printed = elapsed
+            print(str(self) if msg is None else msg, file=sys.stderr, flush=True)
 
     def clear(self, nolock: bool = False) -> None:
         """Make room for a message; lines need none."""
@@ -47,6 +53,7 @@ class Progress(tqdm):
     def close(self) -> None:
         """Show the end."""
         if self.lines and not self.disable:
+            self._printed = -LINE_SECONDS
             self.display()
             self.disable = True
             self._decr_instances(self)
