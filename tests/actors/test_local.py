@@ -358,6 +358,7 @@ def test_sampling_follows_the_distribution():
     assert edges.tolist() == [0, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_stage_prints_nothing_of_the_library(textcraft_url, tmp_path):
     """No warning, and no bar of the weights."""
     command = [sys.executable, str(ROOT / "eval.py"), "--task_ids", "0", "--max_steps", "2"]

@@ -237,6 +237,7 @@ def test_a_difference_that_the_adjusted_p_does_not_bear_out_is_called_so(
     assert with_adjusted_p({"p": 0.01}, p) == {"p": 0.01, "p_holm": p}  # repeats have no verdict
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_named_and_shown_as_a_dash(run: Path) -> None:
     broken = read_json(run / "test_result/textcraft/tiny_actor_direct_s1_i1/summary.json")
     write_json(run / "test_result/textcraft/tiny_actor_direct_s1_i1/summary.json", {**broken, "n_failed": 2})
@@ -280,6 +281,7 @@ def test_solved_goals_are_broken_down_by_depth(report: Path, summary: dict[str, 
     assert re.search(r"\| Agent-R \| 1 \| 50.0 % \([^|]+\) \| 75.0 % ", table)
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(report: Path, summary: dict[str, Any], tmp_path: Path) -> None:
     write_json(tmp_path / "summary.json", summarise(report.parent / "run"))
     assert (tmp_path / "summary.json").read_bytes() == (report / "summary.json").read_bytes()
@@ -287,6 +289,7 @@ def test_the_same_files_give_the_same_bytes(report: Path, summary: dict[str, Any
     assert figure is not None and png(figure) == (report / "ablation.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_arms_that_run_all_iterations_are_drawn_as_far_as_they_are_there(run: Path) -> None:
     plan = read_json(run / "arms.json")
     for arm in ("direct", "agent_r_uncleaned"):  # planned for all iterations, though the second is not there
@@ -311,6 +314,7 @@ def test_arms_that_run_all_iterations_are_drawn_as_far_as_they_are_there(run: Pa
     assert re.findall(r"^\| ([^|]+) \| 25", table, re.MULTILINE) == listed
 
 
+@pytest.mark.slow
 def test_the_rehearsed_arm_is_held_against_the_others_as_well(run: Path) -> None:
     plan = read_json(run / "arms.json")
     plan["arms"]["agent_r_rehearsal"] = {**plan["arms"]["agent_r"], "iterations": 1}
@@ -365,6 +369,7 @@ def test_a_run_that_cannot_be_counted_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_two_code_revisions_are_both_named(run: Path) -> None:
     manifest(
         run / "seed_0/agent_r/iteration_1/model/manifest.json", {"rows": {}, "dropped": {}}, code="fff0000"

@@ -158,3 +158,29 @@ def test_the_command_prints_or_writes_schemas(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {f"{kind}.schema.json" for kind in KINDS}
     done = subprocess.run([*command, "forest"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "'forest'" in done.stderr and done.stderr.count("\n") == 1
+
+
+AT_ONCE = """
+import sys, threading
+from mcts_utils.storage.formats.tree import parse_tree
+from mcts_utils.types import InputError
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+def read():
+    start.wait()
+    try:
+        parse_tree({"format": "agent-r-tree", "version": 2, "status": "done", "nodes": []})
+    except InputError:
+        pass
+threads = [threading.Thread(target=read) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+@pytest.mark.parametrize(
+    "attempt", range(3)
+)  # without the preparation in formats/__init__.py one in four crashes
+def test_threads_may_read_their_first_file_at_once(attempt):
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
