@@ -68,7 +68,7 @@ class EndpointActor:
             api_key=api_key or "none",
             max_retries=0,
             timeout=TIMEOUT,
-            http_client=light_client(base_url, concurrency or MAX_AUTO_CONCURRENCY),
+            http_client=light_client(base_url),
         )
         self.base_url, self._key, self.model, self.max_tokens = base_url, api_key, model, max_tokens
         self._limiter = ConcurrencyLimiter(concurrency, AdaptiveLimit(MAX_AUTO_CONCURRENCY))
@@ -267,13 +267,13 @@ class EndpointActor:
         return f"OPENAI_BASE_URL={self.base_url} does not answer as a chat endpoint: {line}"
 
 
-def light_client(base_url: str, connections: int) -> Any:
+def light_client(base_url: str) -> Any:
     """Return a client over PooledTransport for plain HTTP without a proxy; else None, for the library's own one."""
     url = urllib.parse.urlsplit(base_url)
     proxied = "http" in urllib.request.getproxies() and not urllib.request.proxy_bypass(url.netloc)
     if url.scheme != "http" or proxied:
         return None
-    return openai.DefaultHttpxClient(transport=PooledTransport(base_url, connections))
+    return openai.DefaultHttpxClient(transport=PooledTransport(base_url))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

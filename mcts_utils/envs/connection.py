@@ -52,7 +52,7 @@ class SingleAdapter(HTTPAdapter):
     """An adapter of `requests` with one connection to one server."""
 
     def __init__(self, base_url: str) -> None:
-        """Open no connection yet. `base_url`: a URL that `requests` has prepared."""
+        """Open no connection yet."""
         super().__init__()
         url = parse_url(base_url)
         pool: HTTPConnectionPool

@@ -185,7 +185,9 @@ class HttpSession:
                 # A server that is too slow to answer is not sent the same work twice.
                 if slow or attempt == RESENDS or not (repeatable or isinstance(cause, UNSENT)):
                     texts = [part for part in cause.args if isinstance(part, str)] or [str(cause)]
-                    text = texts[-1].partition("): ")[2] or texts[-1]  # urllib3 begins with its connection's class
+                    text = (
+                        texts[-1].partition("): ")[2] or texts[-1]
+                    )  # urllib3 begins with its connection's class
                     lost = ConnectionLost(f"{request.method} {request.url}: {shown(text)}")
                     lost.slow = slow
                     raise lost from error

@@ -1,4 +1,4 @@
-"""The openai library's requests over urllib3, against real sockets."""
+"""The openai library's requests over http.client, against real sockets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def url() -> Iterator[str]:
 
 
 def client(url: str, timeout: float = 30) -> httpx2.Client:
-    return httpx2.Client(transport=PooledTransport(url, 4), timeout=timeout, headers={"X-Word": "so"})
+    return httpx2.Client(transport=PooledTransport(url), timeout=timeout, headers={"X-Word": "so"})
 
 
 def test_requests_share_a_connection_and_answers_arrive_decoded(url: str) -> None:
