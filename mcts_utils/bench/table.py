@@ -21,12 +21,12 @@ FIELDS = {
     "reference_bytes_per_node": ("slots_16", "reference_bytes_per_node"),
 }
 TARGETS = {
-    "slot_utilisation_16": ">= 0.85",
+    "slot_utilisation_16": ">= 0.92",
     "slot_utilisation_64": ">= 0.95",
     "steps_per_node": "<= 1.2",
     "steps_per_node_public": "<= 3",
     "speedup_vs_serial": ">= 18",
-    "cpu_ms_per_call": "<= 3",
+    "cpu_ms_per_call": "<= 2.5",
     "bytes_vs_reference": "<= 1/15 = 0.067",
     "peak_rss_mb": "< 500",
 }

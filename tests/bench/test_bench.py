@@ -77,7 +77,7 @@ def test_the_table_shows_them(small):
     folder, printed = small
     found = read_json(folder / "summary.json")
     assert table(found["parts"], found) in printed
-    assert ">= 0.85" in printed
+    assert ">= 0.92" in printed
     assert str(folder) in printed
 
 
