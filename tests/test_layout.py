@@ -167,7 +167,7 @@ def test_only_config_reads_the_environment():
                 readers.add(str(path.relative_to(ROOT)))
     # Stage 3 starts the trainer in an environment of its own, so it reads and hands on the whole of it.
     training = {name for name in readers if name.startswith(f"{PACKAGE}/training/")}
-    # The programs behind the scripts read what the scripts set.
+    # The programs that the scripts start read what the scripts set.
     assert readers - training == {f"{PACKAGE}/config/reader.py", f"{PACKAGE}/pipeline/processes.py"}
 
 

@@ -1,4 +1,4 @@
-"""What the programs behind the scripts share: variables, child processes, and an end with one line and an exit code.
+"""Shared parts of the programs that the scripts start: variables, child processes, ends with one line and an exit code.
 
     python -m mcts_utils.pipeline.processes SECONDS LOG COMMAND...
 

@@ -27,4 +27,4 @@ class ScriptedActor(Actor):
         return self._meter.stats()
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Free nothing: there is nothing to free."""
