@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -85,6 +87,25 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
         signal.signal(signal.SIGTERM, earlier)
     print(f"{name}: {line}", file=sys.stderr)
     return code
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[None]:
+    """Keep SIGINT and SIGTERM back within the block, in the main thread: they take effect at its end.
+
+    A process that is started within it is known to the program before an interrupt can end the program.
+    """
+    came: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()  # no other thread sees a signal
+    earlier = [signal.signal(number, lambda number, _: came.append(number)) for number in signals if main]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, earlier, strict=False):
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.terminal import Parser, deferred_interrupts, run_command
 from mcts_utils.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,3 +77,17 @@ def test_a_command_ends_with_one_line_and_an_exit_code(error, code, line, capsys
 def test_a_parsers_errors_are_one_line_too(capsys):
     assert run_command("tool", lambda: len(vars(Parser().parse_args(["--x"])))) == 2
     assert capsys.readouterr().err == "tool: unrecognized arguments: --x\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_the_end_of_what_must_be_whole(number):
+    done = []
+
+    def work() -> None:
+        with deferred_interrupts():
+            signal.raise_signal(number)
+            done.append("whole")
+        done.append("goes on")
+
+    assert run_command("x", work) == 130
+    assert done == ["whole"]

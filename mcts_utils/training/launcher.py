@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from mcts_utils.terminal import Progress
+from mcts_utils.terminal import Progress, deferred_interrupts
 from mcts_utils.training.node_layout import NodeLayout
 from mcts_utils.types import InputError
 
@@ -174,18 +174,20 @@ def run(
         TrainingFailed: with the tail of the log, if the exit code is not 0.
     """
     with log.open("a", encoding="utf-8") as file:
-        # In a session of its own: one signal reaches a launcher's workers too, and Ctrl-C in the terminal none of them.
-        child = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=dict(environ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        child: subprocess.Popen[str] | None = None
         try:
+            with deferred_interrupts():
+                # In a session of its own: one signal reaches a launcher's workers too, and Ctrl-C in the terminal none.
+                child = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env=dict(environ),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
             assert child.stdout is not None
             for line in child.stdout:
                 file.write(line)
@@ -193,7 +195,8 @@ def run(
                 on_line(line)
             code = child.wait()
         except BaseException:
-            end_process_group(child)
+            if child is not None:
+                end_process_group(child)
             raise
     if code != 0:
         tail = log.read_text(encoding="utf-8").splitlines()[-TAIL:]
