@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from mcts_utils.bench import scenarios
+from mcts_utils.bench.own_world import step_cost
 from mcts_utils.bench.scenarios import EndpointLoad, SearchSize
 from mcts_utils.bench.table import Figures, summary, table
 from mcts_utils.storage.files import write_json
@@ -21,16 +22,22 @@ from mcts_utils.storage.manifest import code_revision
 from mcts_utils.terminal import run_command
 from mcts_utils.types import InputError
 
-PARTS = ("slots_16", "slots_64", "auto", "revision", "public", "descent", "serial", "serial_reference")
+PARTS = (
+    "slots_16",
+    "slots_64",
+    "auto",
+    "revision",
+    "public",
+    "descent",
+    "serial",
+    "serial_reference",
+    "own_world",
+)
 SERIAL_ITERA = 4  # iterations of the reference's setting
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        InputError: a value is out of range.
-    """
+    """Parse the command line; raise InputError if a value is out of range."""
     parser = argparse.ArgumentParser(prog="python -m mcts_utils.bench", description=__doc__)
     add = parser.add_argument
     add("--tasks", type=int, default=64, help="trees of the measured searches")
@@ -75,6 +82,7 @@ def plan(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], Figures
         "descent": partial(scenarios.search, descending, descent, root / "descent"),
         "serial": partial(scenarios.serial, alone, serial, root / "serial", False),
         "serial_reference": partial(scenarios.serial, alone, serial, root / "serial_reference", True),
+        "own_world": step_cost,
     }
 
 

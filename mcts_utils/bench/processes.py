@@ -12,39 +12,26 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mcts_utils.config.settings import Settings, variable
 from mcts_utils.types import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = re.compile(r"(?:on|at) (http://\S+)")
-# Variables that a shell may have set for other work; the benchmark sets those that it needs.
-VARIABLES = (
-    *(
-        "TASK",
-        "MODEL_NAME",
-        "MODEL_DIR",
-        "MODEL_TYPE",
-        "OPENAI_API_KEY",
-        "OPENAI_BASE_URL",
-        "ENV_SERVER_BASE",
-    ),
-    *("MAX_DEPTH", "ITERA", "N_GEN", "N_ROLLOUT", "TEMP", "MAX_TOKEN_LENGTH", "ALPHA", "BETA", "UCT_C"),
-    *("PROMPT", "SEED", "CONCURRENCY", "WORKERS", "EXECUTOR"),
-)
+# A shell may have set them for other work; the benchmark sets those that it needs.
+VARIABLES = [variable(field.name) for field in fields(Settings)]
 
 
 @dataclass(frozen=True)
 class ProcessUsage:
     """The resources that a process used from its start to its end."""
 
-    code: int  # exit code
     seconds: float  # wall time
     cpu_s: float  # user and system time
     peak_rss_mb: float  # MiB
-    tail: str  # the last line of its output
 
 
 @dataclass(frozen=True)
@@ -63,43 +50,31 @@ class ServerProcess:
     def cpu_s(self) -> float | None:
         """Return the user and system time so far in seconds; None without /proc."""
         try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            words = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def python(*arguments: str) -> list[str]:
-    """Return a command of this interpreter with these arguments."""
-    return [sys.executable, *arguments]
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
-def server(command: Sequence[str], log: Path) -> Iterator[ServerProcess]:
-    """Run a server process, which must print its URL, during a `with` block.
-
-    Raises:
-        InputError: it did not start.
-    """
+def server(arguments: Sequence[str], log: Path) -> Iterator[ServerProcess]:
+    """Run a server, a module with its arguments, on a free port during a `with` block. It must print its URL."""
+    command = [sys.executable, "-m", *arguments, "--port", "0"]
     with log.open("w+") as out:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
         try:
-            yield ServerProcess(_url(process, log), process.pid)
+            while not (found := URL.search(log.read_text())):
+                if process.poll() is not None:
+                    raise InputError(f"a server did not start: {' '.join(log.read_text().split())[-300:]}")
+                time.sleep(0.05)
+            yield ServerProcess(found[1], process.pid)
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             process.wait()
 
 
-def _url(process: subprocess.Popen, log: Path) -> str:
-    while process.poll() is None:
-        if found := URL.search(log.read_text()):
-            return found.group(1)
-        time.sleep(0.05)
-    raise InputError(f"a server did not start: {' '.join(log.read_text().split())[-300:]}")
-
-
 def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path, log: Path) -> ProcessUsage:
-    """Run a command to its end in a folder, with no settings but these variables, and return what it used.
+    """Run a script to its end in a folder, with no settings but these variables, and return what it used.
 
     The folder must have no `.env`.
 
@@ -111,7 +86,10 @@ def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path,
     began = time.monotonic()
     with log.open("w") as out:
         process = subprocess.Popen(
-            ["env", *unset, *values, *command], cwd=folder, stdout=out, stderr=subprocess.STDOUT
+            ["env", *unset, *values, sys.executable, *command],
+            cwd=folder,
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
         try:
             _, status, used = os.wait4(process.pid, 0)
@@ -120,10 +98,9 @@ def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path,
             process.wait()
             raise
     process.returncode = os.waitstatus_to_exitcode(status)
-    lines = [line for line in log.read_text().replace("\r", "\n").splitlines() if line.strip()]
-    tail = lines[-1] if lines else ""
     if process.returncode:
-        raise InputError(f"{command[1]} failed with {process.returncode}: {tail[-300:]}")
+        lines = log.read_text().replace("\r", "\n").strip().splitlines()
+        raise InputError(f"{command[0]} failed with {process.returncode}: {''.join(lines[-1:])[-300:]}")
     peak = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     cpu = used.ru_utime + used.ru_stime
-    return ProcessUsage(process.returncode, time.monotonic() - began, cpu, peak, tail)
+    return ProcessUsage(time.monotonic() - began, cpu, peak)

@@ -9,22 +9,23 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.actors.factory import make_actor
-from mcts_utils.bench.processes import ROOT, ProcessUsage, ServerProcess, measured, python, server
+from mcts_utils.bench.processes import ROOT, ProcessUsage, ServerProcess, measured, server
 from mcts_utils.bench.reference import reference_bytes
 from mcts_utils.bench.serial_search import SerialSimulator
 from mcts_utils.bench.table import Figures
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import make_environment
 from mcts_utils.search.stage import SearchStage
-from mcts_utils.search.tree import Tree, nodes
-from mcts_utils.search.tree_io import load_tree
-from mcts_utils.storage.files import read_json
+from mcts_utils.search.tree import nodes
+from mcts_utils.search.tree_io import finished_tree
+from mcts_utils.storage.formats.manifest import RevisionCounts, SearchCounts
 from mcts_utils.storage.layout import tree_files, tree_folder
+from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.types import Environment, StepResult, Task
 
 TASK, MODEL = "textcraft", "textcraft-expert"
@@ -86,17 +87,16 @@ class Testbed:
 
     def load_stats(self) -> Figures:
         """Return the endpoint's counts."""
-        chat = ServerProcess(self.chat.url.removesuffix("/v1"), self.chat.pid)
-        return chat.get("/stats")
+        return replace(self.chat, url=self.chat.url.removesuffix("/v1")).get("/stats")
 
 
 @contextmanager
 def testbed(load: EndpointLoad, folder: Path) -> Iterator[Testbed]:
     """Run both servers, each in its own process, during a `with` block."""
     folder.mkdir(parents=True, exist_ok=True)
-    chat = python("-m", "mcts_utils.servers.mock_llm", "--port", "0", "--slots", str(load.slots))
+    chat = ["mcts_utils.servers.mock_llm", "--slots", str(load.slots)]
     chat += ["--latency", str(load.latency), "--noise", str(load.noise)]
-    env = python("-m", "mcts_utils.servers.textcraft", "--port", "0")
+    env = ["mcts_utils.servers.textcraft"]
     with server(chat, folder / "chat.log") as endpoint, server(env, folder / "env.log") as world:
         yield Testbed(endpoint, world, load, folder)
 
@@ -105,15 +105,11 @@ def search(load: EndpointLoad, size: SearchSize, folder: Path) -> Figures:
     """Measure stage 1 as a user runs it: mcts_collection.py in its own process."""
     with testbed(load, folder) as servers:
         ids = ",".join(map(str, servers.ids(size.tasks)))
-        command = python(str(ROOT / "mcts_collection.py"), "--task_ids", ids, "--output_dir", "mcts_result")
+        command = [str(ROOT / "mcts_collection.py"), "--task_ids", ids, "--output_dir", "mcts_result"]
         used = measured(command, servers.variables(size), folder, folder / "collection.log")
         served, env_cpu = servers.load_stats(), servers.env.cpu_s()
-    manifest = read_json(tree_folder(folder / "mcts_result", TASK, MODEL) / "manifest.json")
-    return {
-        **process_figures(used, served, env_cpu),
-        **search_figures(manifest, folder),
-        "utilisation": served["utilisation"],
-    }
+    figures = {**process_figures(used, served, env_cpu), **search_figures(folder)}
+    return figures | {"utilisation": served["utilisation"]}
 
 
 def process_figures(used: ProcessUsage, served: Figures, env_cpu: float | None) -> Figures:
@@ -132,62 +128,57 @@ def process_figures(used: ProcessUsage, served: Figures, env_cpu: float | None) 
     }
 
 
-def search_figures(manifest: Figures, folder: Path) -> Figures:
+def search_figures(folder: Path) -> Figures:
     """Return what the trees cost. `steps_per_node` counts all executed steps, replayed ones as well."""
-    counts, run = manifest["counts"], manifest["tokens"]["this_run"]
+    trees = tree_folder(folder / "mcts_result", TASK, MODEL)
+    manifest = read_manifest(trees / "manifest.json")
+    counts, run = manifest.counts_as(SearchCounts), manifest.tokens["this_run"]
     executed = tree_bytes = reference = 0
-    for index, path in tree_files(
-        tree_folder(folder / "mcts_result", TASK, MODEL), "the search's folder"
-    ).items():
-        tree = load_tree(read_json(path), TASK, index)
-        executed += executed_nodes(tree)
+    for path in tree_files(trees, "the search's folder").values():
+        tree = finished_tree(path)
+        # All nodes that cost a step: not the root, and no candidate that was never chosen.
+        executed += sum(node.executed for node in nodes(tree)) - 1
         tree_bytes += path.stat().st_size
         reference += reference_bytes(tree)
-    steps = run["env_steps"] + run["replayed_steps"]
+    steps, each, every = run["env_steps"] + run["replayed_steps"], max(1, counts.trees), counts.nodes or 0
     return {
-        "trees": counts["trees"],
-        "trees_per_s": round(counts["trees"] / manifest["seconds"], 4),
-        "failed": counts["failed"],
-        "nodes": counts["nodes"],
+        "trees": counts.trees,
+        "trees_per_s": round(counts.trees / manifest.seconds, 4),
+        "failed": counts.failed,
+        "nodes": every,
         "executed_nodes": executed,
         "env_steps": run["env_steps"],
         "replayed_steps": run["replayed_steps"],
         "steps_per_node": round(steps / max(1, executed), 3),
         "calls": run["calls"],
-        "calls_per_tree": round(run["calls"] / max(1, counts["trees"]), 1),
-        "prompt_tokens_per_tree": round(run["prompt_tokens"] / max(1, counts["trees"])),
-        "completion_tokens_per_tree": round(run["completion_tokens"] / max(1, counts["trees"])),
+        "calls_per_tree": round(run["calls"] / each, 1),
+        "prompt_tokens_per_tree": round(run["prompt_tokens"] / each),
+        "completion_tokens_per_tree": round(run["completion_tokens"] / each),
         "in_flight": round(run["in_flight_s"] / max(1e-9, run["busy_s"]), 1),
         "concurrency": run["concurrency"],
-        "selections_uct_share": counts["selections_uct_share"],
-        "mean_leaf_reward": counts["mean_leaf_reward"],
+        "selections_uct_share": counts.selections_uct_share,
+        "mean_leaf_reward": counts.mean_leaf_reward,
         "bytes": tree_bytes,
-        "bytes_per_node": round(tree_bytes / max(1, counts["nodes"])),
+        "bytes_per_node": round(tree_bytes / max(1, every)),
         "reference_bytes_per_node": round(reference / max(1, executed)),
     }
-
-
-def executed_nodes(tree: Tree) -> int:
-    """Return the number of nodes that cost a step: all but the root and candidates that were never chosen."""
-    return sum(node.executed for node in nodes(tree)) - 1
 
 
 def revision(load: EndpointLoad, trees: Path, folder: Path) -> Figures:
     """Measure stage 2 over the trees of a search, with the endpoint as the judge."""
     with testbed(load, folder) as servers:
-        command = python(
-            str(ROOT / "path_collection.py"), "--input_dir", str(tree_folder(trees, TASK, MODEL))
-        )
+        command = [str(ROOT / "path_collection.py"), "--input_dir", str(tree_folder(trees, TASK, MODEL))]
         command += ["--output_dir", "records"]
         used = measured(command, servers.variables(SearchSize(64, 1, 8)), folder, folder / "revision.log")
         served, env_cpu = servers.load_stats(), servers.env.cpu_s()
-    manifest = read_json(folder / "records" / f"{TASK}_centric.manifest.json")
-    verdicts, run = manifest["counts"]["verdicts"], manifest["tokens"]
+    manifest = read_manifest(folder / "records" / f"{TASK}_centric.manifest.json")
+    counts, run = manifest.counts_as(RevisionCounts), manifest.tokens
+    verdicts = counts.verdicts
     judged = sum(count for name, count in verdicts.items() if name not in ("requests", "unparsed"))
     return {
         **process_figures(used, served, env_cpu),
-        "records": manifest["counts"]["written"],
-        "pairs": manifest["counts"].get("pairs", 0),
+        "records": counts.written,
+        "pairs": counts.pairs or 0,
         "judged_steps": judged,
         "requests": verdicts["requests"],
         "verdicts_per_judged_step": round(verdicts["requests"] / judged, 3) if judged else 0.0,
@@ -218,7 +209,7 @@ def public(load: EndpointLoad, size: SearchSize, folder: Path) -> Figures:
         settings = servers.settings(size)
         stage = SearchStage(settings, servers.ids(size.tasks), folder / "mcts_result")
         stage.run(lambda: make_actor(settings), lambda: PlainSession(make_environment(TASK, servers.env.url)))
-    figures = search_figures(read_json(stage.manifest), folder)
+    figures = search_figures(folder)
     return {name: figures[name] for name in ("trees", "executed_nodes", "env_steps", "steps_per_node")}
 
 

@@ -12,6 +12,7 @@ from random import Random
 
 from mcts_utils.config import Settings
 from mcts_utils.prompts import acting_messages, action_of
+from mcts_utils.replies import Reply, read_reply
 from mcts_utils.rollouts.episode import derive_seed, take_step
 from mcts_utils.search.mcts import Rules, run_search
 from mcts_utils.search.tree import Tree, new_tree
@@ -49,7 +50,7 @@ class SerialSimulator:
         self._number, self._executed = number, {}
         yield self
 
-    def sample(self, path: Sequence[Step], n: int) -> list[tuple[str, str]]:
+    def sample(self, path: Sequence[Step], n: int) -> list[Reply]:
         """Sample `n` candidates, and execute each of them."""
         messages = acting_messages(self._task, path, self._settings.prompt)
         seed = derive_seed(self._settings.seed, self._task.index, self._number, len(path))
@@ -58,10 +59,10 @@ class SerialSimulator:
         for number, size in enumerate(sizes):
             samples += self._actor.sample(messages, size, self._settings.temp, seed + number)
         self.calls += len(sizes)
-        replies = [sample.text.strip() for sample in samples]
+        replies = [read_reply(sample.text) for sample in samples]
         for reply in replies:
-            self._replay(path, reply)
-        return [(reply, action_of(reply)) for reply in replies]
+            self._replay(path, reply.text)
+        return replies
 
     def execute(self, path: Sequence[Step], reply: str) -> Step:
         """Return the step that `sample` executed; execute it again if it was sampled in an earlier iteration."""

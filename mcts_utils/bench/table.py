@@ -19,6 +19,8 @@ FIELDS = {
     "prompt_shared_share": ("slots_16", "prompt_shared_share"),
     "bytes_per_node": ("slots_16", "bytes_per_node"),
     "reference_bytes_per_node": ("slots_16", "reference_bytes_per_node"),
+    "own_step_ms_in_process": ("own_world", "step_ms_in_process"),
+    "own_step_ms_http": ("own_world", "step_ms_http"),
 }
 TARGETS = {
     "slot_utilisation_16": ">= 0.92",
@@ -37,6 +39,7 @@ ROWS = (
     *("calls_per_tree", "prompt_tokens_per_tree", "completion_tokens_per_tree"),
     *("bytes_per_node", "reference_bytes_per_node"),
     *("records", "judged_steps", "requests", "verdicts_per_judged_step", "trees_per_s"),
+    *("step_ms_in_process", "step_ms_http"),
 )
 
 

@@ -10,29 +10,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.evaluation import metrics
+from mcts_utils.evaluation.metrics import paired
 from mcts_utils.evaluation.results import check_comparable, compare_folders, summary_of
 from mcts_utils.storage.files import write_json
-from mcts_utils.storage.formats.base import plain
-from mcts_utils.storage.formats.episode import EvalProtocol
+from mcts_utils.storage.formats.base import parsed
+from mcts_utils.storage.formats.summary import Comparison, PairedRuns
 from mcts_utils.tables import BRACKETS, number
 from mcts_utils.types import InputError
 
 
-def comparison(runs: Sequence[str | Path], all_pairs: bool = False) -> dict[str, Any]:
+def comparison(runs: Sequence[str | Path], all_pairs: bool = False) -> Comparison:
     """Compare every run with the first, or every pair of runs.
 
-    Returns:
-        panel (sha256 of the eval set), protocol, and pairs, each with: before, after, the keys of
-        metrics.compare_runs, score (the main score of this environment), test and p (McNemar's test if the score is
-        success and each task has one episode, else a sign-flip test on rewards), p_holm (p adjusted for the number
-        of pairs).
+    The test is McNemar's if the environment's main score is success and each task has one episode, else a sign-flip
+    test on rewards.
 
     Raises:
         InputError: fewer than two runs, the same run twice, or runs that results.check_comparable refuses.
@@ -42,65 +40,60 @@ def comparison(runs: Sequence[str | Path], all_pairs: bool = False) -> dict[str,
     protocol = summary_of(runs[0]).protocol
     for run in runs[1:]:
         check_comparable(runs[0], run)
-    chosen = list(combinations(runs, 2)) if all_pairs else [(runs[0], run) for run in runs[1:]]
-    pairs = []
-    for one, two in chosen:
-        found = compare_folders(one, two)
-        pairs.append({"before": Path(one).name, "after": Path(two).name, **found, **_test(protocol, found)})
-    adjusted = metrics.holm([pair["p"] for pair in pairs if pair["p"] is not None])
-    for pair in pairs:
-        pair["p_holm"] = adjusted.pop(0) if pair["p"] is not None else None
-    return {"panel": protocol.panel, "protocol": plain(protocol), "pairs": pairs}
+    score, pairs = env_spec(protocol.task).score, []
+    for one, two in combinations(runs, 2) if all_pairs else [(runs[0], run) for run in runs[1:]]:
+        found = compare_folders(one, two) | {
+            "before": Path(one).name,
+            "after": Path(two).name,
+            "score": score,
+        }
+        exact = score == "success_rate" and found["mcnemar_p"] is not None
+        found |= (
+            {"test": "mcnemar", "p": found["mcnemar_p"]}
+            if exact
+            else {"test": "sign_flip", "p": found["permutation_p"]}
+        )
+        pairs.append(parsed(found, PairedRuns))
+    adjusted = iter(paired.holm([pair.p for pair in pairs if pair.p is not None]))
+    pairs = [pair if pair.p is None else replace(pair, p_holm=next(adjusted)) for pair in pairs]
+    return Comparison(panel=protocol.panel or None, protocol=protocol, pairs=pairs)
 
 
-def _test(protocol: EvalProtocol, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the main score, the name of its test and its p-value."""
-    score = env_spec(protocol.task).score
-    exact = score == "success_rate" and found["mcnemar_p"] is not None
-    return {
-        "score": score,
-        "test": "mcnemar" if exact else "sign_flip",
-        "p": found["mcnemar_p" if exact else "permutation_p"],
-    }
-
-
-def describe(found: Mapping[str, Any]) -> str:
+def describe(found: Comparison) -> str:
     """Return the comparison as text, one block for each pair."""
-    several = len(found["pairs"]) > 1
-    blocks = [f"panel {found['panel'][:12]}"]
-    for pair in found["pairs"]:
+    several = len(found.pairs) > 1
+    blocks = [f"panel {(found.panel or '')[:12]}"]
+    for pair in found.pairs:
         rows = _rows(pair)
         if several:
-            rows = {"": f"{pair['before']} -> {pair['after']}", **rows}
-            rows["adjusted after Holm"] = _p(pair["p_holm"])
+            rows = {"": f"{pair.before} -> {pair.after}", **rows}
+            rows["adjusted after Holm"] = _p(pair.p_holm)
         blocks.append("\n".join(f"{name:<24} {value}" for name, value in rows.items()))
     return ("\n\n" if several else "\n").join(blocks)
 
 
-def _rows(pair: Mapping[str, Any]) -> dict[str, str]:
+def _rows(pair: PairedRuns) -> dict[str, str]:
     rows = {
-        "tasks": str(pair["n"]),
-        "success rate": " -> ".join(f"{value:.3f}" for value in pair["success_rate"]),
-        "mean reward": " -> ".join(f"{value:.3f}" for value in pair["mean_reward"]),
-        "difference": f"{_points(pair['difference'], pair['difference_ci95'])} (mean reward)",
-        "wins / losses / ties": f"{pair['wins']} / {pair['losses']} / {pair['ties']}",
+        "tasks": str(pair.n),
+        "success rate": " -> ".join(f"{value:.3f}" for value in pair.success_rate),
+        "mean reward": " -> ".join(f"{value:.3f}" for value in pair.mean_reward),
+        "difference": f"{_points(pair.difference, pair.difference_ci95)} (mean reward)",
+        "wins / losses / ties": f"{pair.wins} / {pair.losses} / {pair.ties}",
     }
-    if pair["success_difference"] != pair["difference"]:
-        interval = pair["success_difference_ci95"]
-        rows["difference of success"] = _points(pair["success_difference"], interval)
-    if pair["gained"] is not None:
-        counts = f"{pair['gained']} / {pair['lost']}"
-        rows["successes gained / lost"] = f"{counts} (McNemar: {_p(pair['mcnemar_p'])})"
-    rows["sign-flip test, rewards"] = _p(pair["permutation_p"])
+    if pair.success_difference != pair.difference:
+        rows["difference of success"] = _points(pair.success_difference, pair.success_difference_ci95)
+    if pair.gained is not None:
+        rows["successes gained / lost"] = f"{pair.gained} / {pair.lost} (McNemar: {_p(pair.mcnemar_p)})"
+    rows["sign-flip test, rewards"] = _p(pair.permutation_p)
     rows["power"] = (
-        f"n {pair['n']}: a difference of {100 * pair['detectable']:.1f} points would be found with 80 % power"
-        if pair["detectable"]
-        else f"n {pair['n']}: no two tasks differ enough to say"
+        f"n {pair.n}: a difference of {100 * pair.detectable:.1f} points would be found with 80 % power"
+        if pair.detectable
+        else f"n {pair.n}: no two tasks differ enough to say"
     )
     return rows
 
 
-def _points(mean: float, interval: Sequence[float] | None) -> str:
+def _points(mean: float | None, interval: Sequence[float] | None) -> str:
     return number(mean, interval, "+.3f", ends=BRACKETS)
 
 

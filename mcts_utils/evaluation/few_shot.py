@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.evaluation.metrics import is_success
+from mcts_utils.evaluation.metrics.scores import is_success
 from mcts_utils.evaluation.results import episodes_of
 from mcts_utils.prompts import step_messages
-from mcts_utils.storage.files import read_json, read_jsonl
+from mcts_utils.storage.files import iter_jsonl, read_json
 from mcts_utils.storage.formats.base import parsed
 from mcts_utils.storage.formats.episode import EpisodeFile
 from mcts_utils.types import Actor, EnvError, InputError, Message, Sample
@@ -34,11 +34,7 @@ class Examples:
         return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()
 
     def before(self, messages: Sequence[Message]) -> list[Message]:
-        """Return the dialogue with the examples inserted after its system turn.
-
-        Raises:
-            InputError: too few examples have another goal.
-        """
+        """Return the dialogue with examples after its system turn; raise InputError if too few are of another goal."""
         system, opening = messages[0], messages[1]
         own = goal_of(self.task, opening.content)
         shown = [turns for goal, turns in self.pool if goal != own][: self.shots]
@@ -58,7 +54,7 @@ class FewShotActor:
     ) -> list[Sample]:
         return self._actor.sample(self._examples.before(messages), n, temperature, seed)
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         return self._actor.stats()
 
     def close(self) -> None:
@@ -96,22 +92,18 @@ def goal_of(task: str, opening: str) -> str:
 def _dialogues(path: Path, task: str) -> list[tuple[Message, ...]]:
     """Read the dialogues of stage 2 records or of solved episodes."""
     if path.suffix == ".jsonl":
-        return [
-            _record_dialogue(row, f"--examples {path} row {n}", task)
-            for n, row in enumerate(read_jsonl(path), 1)
-        ]
+        return [_record_dialogue(row, f"--examples {path} row {n}", task) for n, row in iter_jsonl(path)]
     try:
         episodes = list(episodes_of(path)) if path.is_dir() else [parsed(read_json(path), EpisodeFile)]
     except InputError as error:
         raise InputError(f"--examples {path}: not a finished episode ({error})") from error
     if other := {episode.task.env for episode in episodes} - {task}:
         raise InputError(f"--examples {path}: played in {other.pop()}, not {task}")
-    return [_episode_dialogue(episode) for episode in episodes if is_success(episode.reward)]
-
-
-def _episode_dialogue(episode: EpisodeFile) -> tuple[Message, ...]:
-    """Return the dialogue of an episode, from the opening to the last assistant turn."""
-    return (Message("user", episode.task.opening), *step_messages(episode.all_steps)[:-1])
+    return [
+        (Message("user", episode.task.opening), *step_messages(episode.all_steps)[:-1])  # to the last reply
+        for episode in episodes
+        if is_success(episode.reward)
+    ]
 
 
 def _record_dialogue(row: Mapping[str, Any], where: str, task: str) -> tuple[Message, ...]:

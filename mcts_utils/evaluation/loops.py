@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
-from mcts_utils.evaluation import metrics
+from mcts_utils.evaluation.metrics import behaviour, scores
 from mcts_utils.evaluation.results import by_task, episodes_of, summary_of
 from mcts_utils.evaluation.summary import estimate_text
 from mcts_utils.executors.threads import run_tasks
@@ -60,52 +61,44 @@ def loop_report(run: Path, first_errors: FirstErrors, judged_by: LoopJudge) -> L
     if not episodes:
         raise InputError(f"{run}: no finished episode")
     steps, tasks = [episode.own_steps for episode in episodes], [episode.task.index for episode in episodes]
-    failed = [i for i, episode in enumerate(episodes) if not metrics.is_success(episode.reward)]
-    errors = _errors_of(run, episodes, failed, first_errors)
-    refused = first_refused(run, episodes)
-    signals = [metrics.actions_until(taken, is_signal_step) for taken in steps]
-    repeats = metrics.repeats_by_length([[step.action for step in taken] for taken in steps], tasks)
+    failed = {i: episode for i, episode in enumerate(episodes) if not scores.is_success(episode.reward)}
+    errors, refused = (
+        dict(zip(failed, positions(run, list(failed.values())), strict=True))
+        for positions in (first_errors, first_refused)
+    )
+    signals = dict(enumerate(behaviour.actions_until(taken, is_signal_step) for taken in steps))
+    repeats = behaviour.repeats_by_length([[step.action for step in taken] for taken in steps], tasks)
     return LoopReport(
         panel=summary_of(run).protocol.panel or "",
         episodes=len(episodes),
         failed=len(failed),
         repeated_sequences=repeats,
         judge=judged_by,
-        revision_length=_mean_position(errors, failed, tasks),
-        error_found=_share(errors, failed, tasks),
-        first_refused=_mean_position(refused, failed, tasks),
-        first_signal=_mean_position(signals, range(len(episodes)), tasks),
-        signals=_share(signals, range(len(episodes)), tasks),
+        revision_length=_mean_position(errors, tasks),
+        error_found=_share(errors, tasks),
+        first_refused=_mean_position(refused, tasks),
+        first_signal=_mean_position(signals, tasks),
+        signals=_share(signals, tasks),
     )
 
 
-def _errors_of(
-    run: Path, episodes: Sequence[EpisodeFile], failed: Sequence[int], first_errors: FirstErrors
-) -> list[int | None]:
-    """Return the position of each episode's first error; None for episodes that did not fail."""
-    errors: list[int | None] = [None] * len(episodes)
-    for i, error in zip(failed, first_errors(run, [episodes[i] for i in failed]), strict=True):
-        errors[i] = error
-    return errors
+def _mean_position(positions: Mapping[int, int | None], tasks: Sequence[int]) -> Estimate:
+    """Return the mean position over the episodes that have one, by number, with an interval over tasks."""
+    known = {i: float(position) for i, position in positions.items() if position is not None}
+    return behaviour.per_task(list(known.values()), tasks=[tasks[i] for i in known])
 
 
-def _mean_position(positions: Sequence[int | None], chosen: Sequence[int], tasks: Sequence[int]) -> Estimate:
-    """Return the mean position over the chosen episodes that have one, with an interval over tasks."""
-    known = [(float(position), tasks[i]) for i in chosen if (position := positions[i]) is not None]
-    return metrics.per_task([position for position, _ in known], tasks=[task for _, task in known])
-
-
-def _share(positions: Sequence[int | None], chosen: Sequence[int], tasks: Sequence[int]) -> Estimate:
-    """Return the share of the chosen episodes that have a position; Wilson's interval if each task has one episode."""
+def _share(positions: Mapping[int, int | None], tasks: Sequence[int]) -> Estimate:
+    """Return the share of the episodes that have a position; Wilson's interval if each task has one episode."""
     groups: dict[int, list[float]] = {}
-    for i in chosen:
-        groups.setdefault(tasks[i], []).append(float(positions[i] is not None))
-    return metrics.mean_at_k(list(groups.values()))
+    for i, position in positions.items():
+        groups.setdefault(tasks[i], []).append(float(position is not None))
+    return scores.mean_at_k(list(groups.values()))
 
 
 def first_refused(run: Path, episodes: Sequence[EpisodeFile]) -> list[int | None]:
     """Return, for each episode, the number of the first action that the environment refused, or None."""
-    return [metrics.actions_until(e.own_steps, partial(is_refused, e.task.env)) for e in episodes]
+    return [behaviour.actions_until(e.own_steps, partial(is_refused, e.task.env)) for e in episodes]
 
 
 class EpisodeJudge:
@@ -113,7 +106,7 @@ class EpisodeJudge:
 
     def __init__(self, settings: Settings, actor: Actor) -> None:
         self.settings = settings
-        weights = fingerprint(settings.model_dir if settings.local else "")
+        weights = fingerprint(settings.model_dir if settings.local else "", settings.chat_template)
         self.model = settings.model_name + (f"@{weights[:12]}" if weights else "")
         self.judge = Judge(
             actor, settings.prompt, seed=settings.seed, wave=settings.judge_wave, slots=settings.in_flight
@@ -134,7 +127,9 @@ class EpisodeJudge:
         results: dict[int, int | None] = {}
         with (
             Progress(total=len(episodes), desc=f"judge {run.name}", unit="episode") as bar,
-            closing(run_tasks(every, lambda i: self.first_error(run, episodes[i]), workers, bar)) as ended,
+            closing(
+                run_tasks(lambda i: self.first_error(run, episodes[i]), workers, Event(), every, bar)
+            ) as ended,
         ):
             for i, result in ended:
                 if isinstance(result, Exception):
@@ -159,7 +154,6 @@ def model_first_errors(settings: Settings) -> Iterator[tuple[FirstErrors, LoopJu
 
 def describe(found: Mapping[str, LoopReport]) -> str:
     """Return the numbers as a table with one column per run."""
-    width = max(24, *(len(name) + 2 for name in found))
     titles = {
         "revision_length": "revision length",
         "error_found": "failed, error found",
@@ -167,21 +161,14 @@ def describe(found: Mapping[str, LoopReport]) -> str:
         "first_signal": "first signal, actions",
         "signals": "episodes with a signal",
     }
-    row, runs = text_row(24, width), list(found.values())
-    return "\n".join(
-        [
-            row("", found),
-            row("episodes (failed)", [f"{run.episodes} ({run.failed})" for run in runs]),
-            *(
-                row(f"repeats of length {k}", [estimate_text(run.repeated_sequences[k]) for run in runs])
-                for k in runs[0].repeated_sequences
-            ),
-            *(
-                row(title, [estimate_text(getattr(run, key)) for run in runs])
-                for key, title in titles.items()
-            ),
-        ]
-    )
+    row, runs = text_row(24, max(24, *(len(name) + 2 for name in found))), list(found.values())
+    lines = [row("", found), row("episodes (failed)", [f"{run.episodes} ({run.failed})" for run in runs])]
+    for k in runs[0].repeated_sequences:
+        texts = [estimate_text(run.repeated_sequences[k]) for run in runs]
+        lines.append(row(f"repeats of length {k}", texts))
+    for key, title in titles.items():
+        lines.append(row(title, [estimate_text(getattr(run, key)) for run in runs]))
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.evaluation import metrics
+from mcts_utils.evaluation.metrics import paired
 from mcts_utils.evaluation.protocol import differences
 from mcts_utils.storage.files import read_json
 from mcts_utils.storage.formats.base import parsed
@@ -26,13 +26,9 @@ def by_task(episodes: Iterable[EpisodeFile]) -> dict[tuple[int, str], list[Episo
 
 
 def compare_folders(run_a: str | Path, run_b: str | Path) -> dict[str, Any]:
-    """Compare two finished runs over the same eval set, paired by goal (metrics.compare_runs).
-
-    Raises:
-        InputError: the runs cannot be compared (see `check_comparable`).
-    """
+    """Compare two finished runs, paired by goal (paired.compare_runs), after `check_comparable`."""
     check_comparable(run_a, run_b)
-    return metrics.compare_runs(rewards_of(run_a), rewards_of(run_b))
+    return paired.compare_runs(rewards_of(run_a), rewards_of(run_b))
 
 
 def check_comparable(run_a: str | Path, run_b: str | Path) -> None:
@@ -93,10 +89,6 @@ def episodes_of(run: str | Path) -> Iterator[EpisodeFile]:
 
 
 def summary_of(run: str | Path) -> Summary:
-    """Return the summary of a run folder.
-
-    Raises:
-        InputError: there is no summary.json, or it is not that of an evaluation.
-    """
+    """Return the summary of a run folder; raise InputError if there is none."""
     path = Path(run) / "summary.json"
     return parsed(read_json(path), Summary, f"{path}: not the summary of an evaluation run")

@@ -18,10 +18,10 @@ from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
 from mcts_utils.config import Settings
-from mcts_utils.envs.session_pool import SessionPool
-from mcts_utils.evaluation import metrics
+from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.evaluation.eval_set import EpisodeStart
 from mcts_utils.evaluation.few_shot import Examples, FewShotActor
+from mcts_utils.evaluation.metrics import scores
 from mcts_utils.evaluation.protocol import EvalProtocol, differences
 from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
@@ -30,11 +30,12 @@ from mcts_utils.rollouts.episode import derive_seed, run_episode
 from mcts_utils.storage.files import read_json, write_json
 from mcts_utils.storage.formats.base import StepFields, TaskFields, plain
 from mcts_utils.storage.formats.episode import EpisodeFile, EpisodeSettings, FailedEpisode, parse_episode
+from mcts_utils.storage.formats.manifest import EvaluationCounts
 from mcts_utils.storage.formats.summary import Summary
 from mcts_utils.storage.layout import episode_path, existing, run_folder
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.terminal import Progress
-from mcts_utils.types import Actor, Environment, InputError, Step, one_line
+from mcts_utils.types import Actor, Environment, InputError, ServiceGone, Step, one_line
 
 
 class EvaluationStage:
@@ -63,7 +64,7 @@ class EvaluationStage:
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
         self.folder = run_folder(output_dir, settings.task, settings.model_name, kind)
         if weights is None:
-            weights = fingerprint(settings.model_dir if settings.local else "")
+            weights = fingerprint(settings.model_dir if settings.local else "", settings.chat_template)
         self._made_with = EpisodeSettings(**asdict(protocol), model=settings.model_name, weights=weights)
 
     @classmethod
@@ -121,7 +122,7 @@ class EvaluationStage:
     ) -> Iterator[Callable[[EpisodeStart], float]]:
         assert make_actor is not None
         actor = FewShotActor(make_actor(), self.examples) if self.examples else make_actor()
-        pool = SessionPool(make_environment)
+        pool = SessionPool(make_environment, session_limit(self.settings, self.server_kind))
 
         def roll_out(start: EpisodeStart) -> float:
             """Roll out one episode and return its reward."""
@@ -198,18 +199,20 @@ class EvaluationStage:
         """Count the results as they arrive and record failures. `kept`: rewards of episodes that earlier runs finished.
 
         Raises:
-            InputError: an episode raised one, or MAX_FAILURES episodes failed and none is finished.
+            InputError: an episode raised one; MAX_FAILURES episodes failed and none is finished; or the server or the
+                endpoint is gone.
         """
-        successes, guard = sum(metrics.is_success(reward) for reward in kept), FailureGuard(len(kept))
+        successes, guard = sum(scores.is_success(reward) for reward in kept), FailureGuard(len(kept))
         for start, result in results:
             if isinstance(result, InputError):
                 raise result
             if isinstance(result, Exception):
-                self._record_failure(start, result)
-                guard.require_success("tasks", result)
+                if not isinstance(result, ServiceGone):
+                    self._record_failure(start, result)
+                guard.require_success((start.index, start.sample), "tasks", result)
             else:
-                guard.add_success()
-                successes += metrics.is_success(result)
+                guard.add_success((start.index, start.sample))
+                successes += scores.is_success(result)
             share = f"{successes / guard.worked:.1%}" if guard.worked else "-"
             bar.set_postfix(success=share, failed=guard.failed, refresh=False)
 
@@ -270,10 +273,17 @@ class EvaluationStage:
         path = self.folder / "summary.json"
         if not ran and path.exists():
             old = summary_of(self.folder)
-            if replace(summary, seconds=old.seconds, tokens=old.tokens) == old:
+            # A summary of an earlier version has no `replies`.
+            if replace(summary, seconds=old.seconds, tokens=old.tokens) == replace(
+                old, replies=summary.replies
+            ):
                 return old
         write_json(path, summary)
-        counts = {key: getattr(summary, key) for key in ("n", "n_failed", "ends")}
+        counts = plain(
+            EvaluationCounts(
+                n=summary.n, n_failed=summary.n_failed, ends=summary.ends, replies=summary.replies
+            )
+        )
         settings = {**self.settings.public(), **plain(self._made_with)}
         write_manifest(
             self.folder / "manifest.json", "eval", settings, [], [*files, path], counts, tokens, seconds

@@ -13,10 +13,11 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.evaluation import metrics
 from mcts_utils.evaluation.eval_set import eval_set_hash
+from mcts_utils.evaluation.metrics import behaviour, scores
 from mcts_utils.evaluation.results import by_task
-from mcts_utils.rollouts.steps import is_refused
+from mcts_utils.replies import Reply, count_replies
+from mcts_utils.rollouts.steps import is_invalid
 from mcts_utils.storage.formats.base import parsed, plain
 from mcts_utils.storage.formats.episode import EpisodeFile, EvalProtocol, FailedEpisode
 from mcts_utils.storage.formats.summary import Estimate, MeanAtK, Scores, Summary
@@ -43,36 +44,58 @@ def summarise(
     """
     done = [episode for episode in episodes if isinstance(episode, EpisodeFile)]
     failed = [episode for episode in episodes if isinstance(episode, FailedEpisode)]
-    tasks = by_task(done)
+    tasks, duplicates = _once(by_task(done))
     first = [found[0] for found in tasks.values()]  # a sample of each task
     panel = eval_set_hash((episode.task.id, episode.settings.prefix) for episode in first)
-    behaviour, scores = _behaviour(tasks, protocol.task), _scores(list(tasks.values()))
+    acted, scored = _behaviour(tasks, protocol.task), _scores(list(tasks.values()))
     summary = {
         **model,
-        **scores,
-        "ci95": {**behaviour.pop("ci95"), **scores["ci95"]},
+        **scored,
+        "ci95": {**acted.pop("ci95"), **scored["ci95"]},
         "score": env_spec(protocol.task).score,
         "n_failed": len(failed),
         "failures": [{"index": episode.index, "error": episode.error} for episode in failed],
         "ends": dict(sorted(Counter(episode.end for episode in done).items())),
-        **behaviour,
+        **acted,
         "breakdown": breakdown(tasks, protocol.task),
         "panel": panel,
         "protocol": replace(protocol, panel=panel, samples=samples if samples > 1 else UNSET),
         "indices": [episode.task.index for episode in first],
+        "duplicates": duplicates or UNSET,
+        "replies": _replies(done, protocol.action_format or "any"),
     }
     if samples > 1:
         summary |= _sample_scores(list(tasks.values()), samples)
     if protocol.mode == "revise":
         _add_recovery(summary, done)
-    return parsed(summary, Summary)
+    return parsed({name: value for name, value in summary.items() if value is not UNSET}, Summary)
+
+
+def _once(tasks: Tasks) -> tuple[Tasks, dict[str, int]]:
+    """Return the tasks without those whose goal and prefix came before, and (index of such a one -> first index)."""
+    kept: dict[tuple[int, str], Sequence[EpisodeFile]] = {}
+    seen: dict[tuple[str, str], int] = {}
+    duplicates = {}
+    for (index, prefix), found in tasks.items():
+        first = seen.setdefault((found[0].task.id, prefix), index)
+        if first == index:
+            kept[index, prefix] = found
+        else:
+            duplicates[str(index)] = first
+    return kept, duplicates
 
 
 def _behaviour(tasks: Tasks, env: str) -> dict[str, Any]:
-    """Return metrics.behaviour of the agent's own steps, with intervals over tasks."""
+    """Return behaviour.behaviour of the agent's own steps, with intervals over tasks."""
     keys = [key for key, found in tasks.items() for _ in found]
     steps = [episode.own_steps for found in tasks.values() for episode in found]
-    return metrics.behaviour(steps, lambda step: is_refused(env, step), keys)
+    return behaviour.behaviour(steps, lambda step: is_invalid(env, step), keys)
+
+
+def _replies(done: Sequence[EpisodeFile], form: str) -> dict[str, int]:
+    """Return the number of the agent's own turns, and of those that are not a whole turn with an action."""
+    turns = [Reply(s.reply, s.action, s.cut) for episode in done for s in episode.own_steps]  # type: ignore[arg-type]
+    return {"total": len(turns), **count_replies(turns, form)}
 
 
 def _add_recovery(summary: dict[str, Any], done: Sequence[EpisodeFile]) -> None:
@@ -107,7 +130,7 @@ def _rewards(tasks: Sequence[Sequence[EpisodeFile]]) -> list[list[float]]:
 def _scores(tasks: Sequence[Sequence[EpisodeFile]]) -> dict[str, Any]:
     """Return n (tasks), both scores and their intervals."""
     rewards = _rewards(tasks)
-    found = dict(zip(SCORES, (metrics.mean_success(rewards), metrics.mean_at_k(rewards)), strict=True))
+    found = dict(zip(SCORES, (scores.mean_success(rewards), scores.mean_at_k(rewards)), strict=True))
     return {
         **{name: estimate.mean for name, estimate in found.items()},
         "n": len(tasks),
@@ -121,25 +144,38 @@ def _sample_scores(tasks: Sequence[Sequence[EpisodeFile]], samples: int) -> dict
     return {
         "samples": samples,
         "episodes": sum(map(len, tasks)),
-        "pass_at_k": {str(k): metrics.pass_at_k(rewards, k) for k in range(1, samples + 1)},
-        "mean_at_k": {"k": samples, **plain(metrics.mean_at_k(rewards))},
+        "unfinished_samples": {
+            str(found[0].task.index): len(found) for found in tasks if len(found) < samples
+        }
+        or UNSET,
+        "pass_at_k": {str(k): scores.pass_at_k(rewards, k) for k in range(1, samples + 1)},
+        "mean_at_k": {"k": samples, **plain(scores.mean_at_k(rewards))},
     }
 
 
 def describe(summary: Summary) -> str:
     """Return the summary as text: one line of scores, pass@k if there are several samples, then the breakdowns."""
+    failed = f"failed {summary.n_failed}"
+    if summary.failures:
+        failed += f" (the first: index {summary.failures[0].index}: {summary.failures[0].error})"
     if not summary.n or not summary.steps:
-        return f"no episode finished, {summary.n_failed} failed"
+        return f"no episode finished; {failed}"
     names = sorted(SCORES, key=lambda name: name != summary.score)
-    scores = ", ".join(f"{name.replace('_', ' ')} {score_text(summary, name)}" for name in names)
+    texts = ", ".join(f"{name.replace('_', ' ')} {score_text(summary, name)}" for name in names)
     invalid, repeated = summary.invalid_action_share or 0, summary.repeated_action_share or 0
     lines = [
-        f"{scores}; n {summary.n}, failed {summary.n_failed}; {summary.steps['mean']:.1f} steps, "
+        f"{texts}; n {summary.n}, {failed}; {summary.steps['mean']:.1f} steps, "
         f"{invalid:.1%} invalid, {repeated:.1%} repeated; panel {summary.panel[:12]}"
     ]
     if summary.pass_at_k and summary.mean_at_k:
         lines += [f"pass@{k} {estimate_text(found)}" for k, found in summary.pass_at_k.items()]
+        if summary.unfinished_samples:
+            few = ", ".join(f"index {index}: {n}" for index, n in summary.unfinished_samples.items())
+            lines.append(f"pass@k without a value: some tasks have fewer finished samples ({few})")
         lines.append(f"mean@{summary.samples} {estimate_text(summary.mean_at_k)}")
+    if summary.duplicates:
+        same = ", ".join(f"{index} is {first}" for index, first in summary.duplicates.items())
+        lines.append(f"counted once: indices with the goal of an earlier one ({same})")
     for name, groups in summary.breakdown.items():
         width = max(len(name), *(len(group) for group in groups))
         lines.append(f"{name.replace('_', ' '):{width}} {'n':>5}  {'success rate':24}mean reward")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.storage.formats.base import parsed
+from mcts_utils.storage.files import write_json
 from mcts_utils.storage.formats.manifest import RevisionCounts
 from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.tables import number
@@ -17,11 +17,7 @@ TRAINED_TYPES = ("centric", "good")  # data types that a round trains on
 
 
 def only(folder: Path, pattern: str) -> Path:
-    """Return the only path that matches; a round has one task and one model.
-
-    Raises:
-        InputError: no path or several paths match; the message names the folder and the pattern.
-    """
+    """Return the only path that matches (a round has one task and one model); raise InputError if there is not one."""
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         raise InputError(f"{folder}: {len(found)} files match {pattern}, not one")
@@ -35,7 +31,7 @@ def record_counts(run: Path) -> tuple[dict[str, Any], dict[str, float], dict[str
     seconds, tokens = 0.0, dict[str, Any]()
     for data_type in TRAINED_TYPES:
         manifest = read_manifest(only(run, f"records/*_{data_type}.manifest.json"))
-        found = parsed(manifest.counts, RevisionCounts)
+        found = manifest.counts_as(RevisionCounts)
         counts["by_type"][data_type] = {"written": found.written, "dropped": found.dropped}
         counts["written"] += found.written
         dropped.update(found.dropped)
@@ -58,6 +54,14 @@ def replay_check(run: Path) -> float | None:
             found = dict(part.rsplit(" ", 1) for part in counts.split(", ") if " " in part)
             rows, exact = rows + int(found.get("rows", 0)), exact + int(found.get("exact", 0))
     return exact / rows if rows else None
+
+
+def print_report(text: str, numbers: Any, output: Path | None) -> None:
+    """Print a report; write its numbers to the JSON file `output`, if there is one, and print its path."""
+    print(text)
+    if output:
+        write_json(output, numbers)
+        print(output)
 
 
 def paired_points(found: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from mcts_utils.storage.formats.base import Fields
 from mcts_utils.storage.formats.episode import EpisodeFile, FailedEpisode, PanelFile
 from mcts_utils.storage.formats.manifest import Manifest
 from mcts_utils.storage.formats.record import RecordRow, VerdictRow
-from mcts_utils.storage.formats.summary import LoopReport, Summary
+from mcts_utils.storage.formats.summary import Comparison, LoopReport, Summary
 from mcts_utils.storage.formats.tree import TreeFile
 from mcts_utils.storage.formats.verdicts import VerdictFile
 from mcts_utils.terminal import Parser, run_command
@@ -34,6 +34,7 @@ KINDS: dict[str, type[Fields]] = {
     "failed_episode": FailedEpisode,
     "summary": Summary,
     "loops": LoopReport,
+    "comparison": Comparison,
     "panel": PanelFile,
     "manifest": Manifest,
 }

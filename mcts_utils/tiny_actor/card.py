@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import settings_from_env
-from mcts_utils.evaluation import metrics
+from mcts_utils.evaluation.metrics import behaviour, scores
 from mcts_utils.executors.threads import run_tasks
 from mcts_utils.prompts import judge_messages
-from mcts_utils.revision.judge import parse_verdict
+from mcts_utils.replies import parse_verdict
 from mcts_utils.rollouts.episode import run_episode
 from mcts_utils.servers.textcraft.world import Session, World, load_world
 from mcts_utils.storage.files import write_json
@@ -69,7 +69,7 @@ def play_episodes(world: World, actor: Actor, goals: Sequence[int], temperature:
         )
 
     with Progress(total=len(goals), desc="episodes", unit="goal") as bar:
-        return results_in_order(goals, dict(run_tasks(goals, play, 64, bar, Event())))
+        return results_in_order(goals, dict(run_tasks(play, 64, Event(), goals, bar)))
 
 
 def results_in_order(jobs: Sequence[int], results: Mapping[int, T | Exception]) -> list[T]:
@@ -86,8 +86,8 @@ def results_in_order(jobs: Sequence[int], results: Mapping[int, T | Exception]) 
 def measure_skill(world: World, actor: Actor, goals: Sequence[int]) -> dict[str, Any]:
     """Return the greedy success rate on the goals, by depth too, and the shares of refused and repeated actions."""
     played = play_episodes(world, actor, goals, 0.0)
-    success = metrics.success_rate([episode.reward for episode in played])
-    behaviour = metrics.behaviour([e.steps for e in played], lambda step: refused(step.observation))
+    success = scores.success_rate([episode.reward for episode in played])
+    acted = behaviour.behaviour([e.steps for e in played], lambda step: refused(step.observation))
     by_depth: dict[int, list[float]] = {}
     for index, episode in zip(goals, played, strict=True):
         by_depth.setdefault(world.depth[world.goals[index]], []).append(episode.reward)
@@ -96,8 +96,8 @@ def measure_skill(world: World, actor: Actor, goals: Sequence[int]) -> dict[str,
         "ci95": success.ci95,
         "n": success.n,
         "by_depth": {str(d): [round(sum(r) / len(r), 3), len(r)] for d, r in sorted(by_depth.items())},
-        "invalid_action_share": behaviour["invalid_action_share"],
-        "repeated_action_share": behaviour["repeated_action_share"],
+        "invalid_action_share": acted["invalid_action_share"],
+        "repeated_action_share": acted["repeated_action_share"],
     }
 
 
@@ -125,7 +125,7 @@ def measure_judging(world: World, actor: Actor, goals: Sequence[int], per_episod
 
     with Progress(total=len(questions), desc="verdicts", unit="step") as bar:
         labels = results_in_order(
-            range(len(questions)), dict(run_tasks(range(len(questions)), ask, 64, bar, Event()))
+            range(len(questions)), dict(run_tasks(ask, 64, Event(), range(len(questions)), bar))
         )
     table = Counter((questions[i][1], labels[i]) for i in range(len(questions)))
     right = sum(count for (truth, label), count in table.items() if truth == label)

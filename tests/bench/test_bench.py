@@ -17,7 +17,7 @@ from mcts_utils.servers.mock_llm.load_stats import BLOCK, LoadStats
 from mcts_utils.storage.files import read_json
 from mcts_utils.types import Task
 
-MEASURED = ("slots_16", "revision", "public", "descent", "serial", "serial_reference")  # the others are alike
+MEASURED = ("slots_16", "revision", "public", "descent", "serial", "serial_reference", "own_world")  # the others are alike
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,6 +53,7 @@ def test_every_figure_is_in_the_summary(small):
     for name in (
         *("slot_utilisation_16", "steps_per_node", "steps_per_node_public", "verdicts_per_judged_step"),
         *("speedup_vs_serial", "cpu_ms_per_call", "bytes_per_node", "peak_rss_mb", "prompt_shared_share"),
+        *("own_step_ms_in_process", "own_step_ms_http"),
     ):
         assert isinstance(found[name], int | float), name
     assert 0 < found["slot_utilisation_16"] <= 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from msgspec.structs import replace
 
 import eval as stage
@@ -20,6 +21,7 @@ from mcts_utils.storage.formats.base import parsed, plain
 from mcts_utils.storage.formats.episode import EvalProtocol, parse_episode
 from mcts_utils.storage.formats.summary import Summary
 from mcts_utils.storage.layout import episode_path
+from mcts_utils.storage.schema import schema
 from mcts_utils.types import Actor, Message, Sample
 
 WORLD = load_world()
@@ -154,6 +156,29 @@ def test_several_samples_of_a_task(tmp_path):
     assert [len(rewards) for rewards in results.rewards_of(run).values()] == [3] * 4
 
 
+def test_pass_at_k_is_over_the_same_tasks_or_withheld():
+    records = [episode(i, 1.0, sample=s) for i in range(3) for s in range(4) if (i, s) < (1, 2) or i == 2]
+    summary = summarise(records, PROTOCOL, {}, 4)
+    assert {k: (row["mean"], row["n"]) for k, row in summary["pass_at_k"].items()} == {
+        "1": (1.0, 3),
+        "2": (1.0, 3),
+        "3": (None, 2),
+        "4": (None, 2),
+    }
+    assert summary["unfinished_samples"] == {"1": 2}
+    said = evaluation_summary.describe(parsed(summary, Summary))
+    assert "pass@4 -\n" in said and "fewer finished samples (index 1: 2)" in said
+
+
+def test_a_goal_behind_two_indices_counts_once():
+    again = episode(7, 0.0)
+    twice = {**again, "task": {**again["task"], "id": episode(2, 1.0)["task"]["id"]}}
+    summary = summarise([episode(1, 0.0), episode(2, 1.0), twice], PROTOCOL, {})
+    assert (summary["n"], summary["success_rate"], summary["indices"]) == (2, 0.5, [1, 2])
+    assert summary["duplicates"] == {"7": 2}
+    assert "counted once" in evaluation_summary.describe(parsed(summary, Summary))
+
+
 def test_compare_refuses_other_environments_samples_and_goals(tmp_path, capsys):
     episodes = [episode(i, float(i % 2)) for i in range(4)]
     base = write_run(tmp_path / "base", episodes)
@@ -189,6 +214,7 @@ def test_several_runs_are_compared_in_pairs_and_adjusted(tmp_path, capsys):
     assert stage.main(["compare", "--all", "--json", str(tmp_path / "pairs.json"), *runs]) == 0
     said = capsys.readouterr().out
     found = load(tmp_path / "pairs.json")
+    Draft202012Validator(schema("comparison")).validate(found)
     assert [(p["before"], p["after"], p["gained"]) for p in found["pairs"]] == [
         ("a", "b", 9),
         ("a", "c", 12),

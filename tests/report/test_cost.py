@@ -16,12 +16,10 @@ from mcts_utils.report.cost.model import (
     TokenUsage,
     compact_number,
     estimate,
-    evaluation_line,
-    iteration_line,
+    served_line,
     table,
     training_line,
 )
-from mcts_utils.report.cost.report import evenly_spaced
 from mcts_utils.report.cost.sample import read_search
 from mcts_utils.search.tree import new_tree
 from mcts_utils.search.tree_io import tree_to_dict
@@ -49,7 +47,7 @@ PLAN = EnvCost("webshop", SAMPLE, train_tasks=200, test_tasks=40)
 
 
 def test_search_and_revision_scale_with_trees_evaluation_with_test_tasks():
-    line = iteration_line(PLAN, RATES)
+    line = served_line(PLAN, RATES, search=True)
     assert line.usage == TokenUsage(
         calls=100 * 24 + 10 * 8,
         new=100 * 3000 + 10 * 400,
@@ -60,21 +58,21 @@ def test_search_and_revision_scale_with_trees_evaluation_with_test_tasks():
     seconds = 304_000 / 1000 + 44_800 / 100
     assert line.hours == pytest.approx(seconds / 3600)
     assert line.dollars == pytest.approx(line.hours * 2 * 3)
-    assert evaluation_line(PLAN, RATES).usage == SAMPLE.evaluation.times(10)
+    assert served_line(PLAN, RATES, search=False).usage == SAMPLE.evaluation.times(10)
 
 
 def test_a_slow_environment_is_the_limit():
     slow = replace(PLAN, sample=replace(SAMPLE, steps_per_second=2))
-    assert iteration_line(slow, RATES).hours == pytest.approx(4080 / 2 / 3600)
+    assert served_line(slow, RATES, search=True).hours == pytest.approx(4080 / 2 / 3600)
     fast = replace(PLAN, sample=replace(SAMPLE, steps_per_second=1000))
-    assert iteration_line(fast, RATES).hours == iteration_line(PLAN, RATES).hours
+    assert served_line(fast, RATES, search=True).hours == served_line(PLAN, RATES, search=True).hours
 
 
 def test_training_counts_epochs_and_general_rows():
     line = training_line([PLAN, PLAN], 3, RATES)
     assert line.training_tokens == 2 * 100 * 3000 * 3
     assert line.hours == pytest.approx(1_800_000 / (500 * 2) / 3600 + 0.5)
-    mixed = training_line([PLAN], 1, replace(RATES, eta=0.2, general_tokens=50))
+    mixed = training_line([PLAN], 1, replace(RATES, eta=0.2, general_tokens_per_row=50))
     assert mixed.training_tokens == pytest.approx(100 * 3000 + 600 * 4 * 50)  # 4 general rows to one of ours
 
 
@@ -108,11 +106,6 @@ def test_three_digits(value, text):
     assert compact_number(value) == text
 
 
-def test_some_ids_evenly():
-    assert evenly_spaced(list(range(10)), 2) == [0, 5]
-    assert evenly_spaced([3, 1], 5) == [3, 1]
-
-
 def test_a_node_is_new_to_a_prefix_cache_once_and_only_if_something_was_asked_behind_it(tmp_path: Path):
     tree = new_tree(Task("textcraft", 7, "goal", "0123456789"))
     child = tree.add(tree.root, "aaaa", "a")
@@ -131,5 +124,5 @@ def test_a_node_is_new_to_a_prefix_cache_once_and_only_if_something_was_asked_be
 def test_the_arithmetic_is_pure():
     tree = ast.parse((Path(__file__).parents[2] / "mcts_utils/report/cost/model.py").read_text())
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names == {"__future__", "collections.abc", "dataclasses", "mcts_utils.tables"}
+    assert names == {"__future__", "collections.abc", "dataclasses", "typing", "mcts_utils.tables"}
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]

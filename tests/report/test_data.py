@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from mcts_utils.prompts import WAIT_ACTION, WAIT_OBSERVATION, reply_text
-from mcts_utils.report.data.report import main, record_files, tally_file
+from mcts_utils.report.data.__main__ import main, record_files, tally_file
 from mcts_utils.report.data.row_stats import Tally, distribution, row_facts
 from mcts_utils.revision.pairs import Pair, Trajectory
 from mcts_utils.revision.record import Record, Source, to_row

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mcts_utils.config import settings_from_env
 from mcts_utils.report.judge import agreement
+from mcts_utils.report.judge.__main__ import TreeFolder, main, sampled_verdicts
 from mcts_utils.report.judge.agreement import (
     CUT_KINDS,
     TRUTHS,
@@ -28,7 +29,6 @@ from mcts_utils.report.judge.agreement import (
 )
 from mcts_utils.report.judge.evidence import judged_paths, judged_steps, on_good_paths
 from mcts_utils.report.judge.oracles import Truth, ValueRule, planner_truths, truth_of_plans, value_truths
-from mcts_utils.report.judge.report import TreeFolder, main, sampled_verdicts
 from mcts_utils.report.judge.sampling import VerdictSampler, draw_steps, question_about
 from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
 from mcts_utils.search.tree import Tree, backup, new_tree, nodes, path_nodes

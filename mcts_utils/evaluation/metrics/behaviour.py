@@ -96,23 +96,18 @@ def behaviour(
     """
     actions = [[step.action for step in steps] for steps in episodes]
     lengths = [float(len(taken)) for taken in actions]
+    repeated = [float(immediate_repeats(taken)) for taken in actions]
     found = {
         "steps": per_task(lengths, tasks=tasks),
         "invalid_action_share": _share(episodes, refused, tasks),
         "grounded_action_share": _share(episodes, lambda step: bool(step.grounded_action), tasks),
-        "repeated_action_share": per_task(
-            [float(immediate_repeats(taken)) for taken in actions], [max(0.0, n - 1) for n in lengths], tasks
-        ),
+        "repeated_action_share": per_task(repeated, [max(0.0, n - 1) for n in lengths], tasks),
     }
     repeats = repeats_by_length(actions, tasks)
-    steps = {
-        "mean": found["steps"].mean,
-        "median": float(np.median(lengths)) if lengths else None,
-        "total": int(sum(lengths)),
-    }
+    median, total = float(np.median(lengths)) if lengths else None, int(sum(lengths))
     return {
         **{name: estimate.mean for name, estimate in found.items()},
-        "steps": steps if episodes else None,
+        "steps": {"mean": found["steps"].mean, "median": median, "total": total} if episodes else None,
         "repeated_sequences": {k: estimate.mean for k, estimate in repeats.items()},
         "ci95": {
             **{name: estimate.ci95 for name, estimate in found.items()},

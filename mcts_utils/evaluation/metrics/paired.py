@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mcts_utils.evaluation.metrics.scores import CONFIDENCE, RESAMPLES, bootstrap_mean, is_success
+from mcts_utils.evaluation.metrics.scores import CONFIDENCE, RESAMPLES, Estimate, bootstrap_mean, is_success
 
 POWER = 0.8
 SAME = 1e-9  # rewards are sums of fractions: a smaller difference is a tie
@@ -34,23 +34,21 @@ def compare_runs(before: Rewards, after: Rewards, seed: int = 0) -> dict[str, An
         ValueError: the tasks differ.
     """
     _check_same_tasks([before, after])
-    keys = sorted(before)
-    samples = [[_samples(run[key]) for key in keys] for run in (before, after)]
+    samples = [[np.ravel(run[key]).tolist() for key in sorted(before)] for run in (before, after)]
     rewards = [[_mean(task) for task in run] for run in samples]
     solved = [[_mean([float(is_success(r)) for r in task]) for task in run] for run in samples]
-    low, success, high = _interval(_gaps(*solved), seed)
+    success = _estimate(_gaps(*solved), seed)
     found: dict[str, Any] = {
         "mean_reward": [_mean(run) if run else None for run in rewards],
         "success_rate": [_mean(run) if run else None for run in solved],
         **paired_differences(*rewards, seed=seed),
-        "success_difference": success,
-        "success_difference_ci95": None if low is None else [low, high],
+        "success_difference": success.mean,
+        "success_difference_ci95": list(success.ci95) if success.ci95 else None,
         "permutation_p": sign_flip(_gaps(*rewards), seed),
         **{"gained": None, "lost": None, "mcnemar_p": None},
     }
     if all(len(task) == 1 for run in samples for task in run):
-        gained = sum(b > a for a, b in zip(*solved, strict=True))
-        lost = sum(a > b for a, b in zip(*solved, strict=True))
+        gained, lost = (sum(sign * gap > 0 for gap in _gaps(*solved)) for sign in (1, -1))
         found |= {"gained": gained, "lost": lost, "mcnemar_p": mcnemar(gained, lost)}
     return found
 
@@ -82,13 +80,9 @@ def paired_over_seeds(
     one, two = ([_mean([run[goal] for run in arm]) for goal in goals] for arm in (before, after))
     seeds = max(len(before), len(after))
     pairs = [(before[i % len(before)], after[i % len(after)]) for i in range(seeds)]
-    by_seed = [_mean([b[goal] - a[goal] for goal in goals]) for a, b in pairs] if goals else None
-    matched = len(before) == len(after) or 1 in (len(before), len(after))
-    return {
-        **paired_differences(one, two, seed=seed),
-        "seeds": seeds,
-        "by_seed": by_seed if matched else None,
-    }
+    matched = goals and (len(before) == len(after) or 1 in (len(before), len(after)))
+    by_seed = [_mean([b[goal] - a[goal] for goal in goals]) for a, b in pairs] if matched else None
+    return {**paired_differences(one, two, seed=seed), "seeds": seeds, "by_seed": by_seed}
 
 
 def paired_differences(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
@@ -99,12 +93,12 @@ def paired_differences(before: Sequence[float], after: Sequence[float], *, seed:
         detectable (see `detectable_difference`); wins, losses, ties.
     """
     gaps = _gaps(before, after)
-    low, mean, high = _interval(gaps, seed)
+    found = _estimate(gaps, seed)
     sd = float(np.std(gaps, ddof=1)) if len(gaps) > 1 else None
     return {
         "n": len(gaps),
-        "difference": mean,
-        "difference_ci95": None if low is None else [low, high],
+        "difference": found.mean,
+        "difference_ci95": list(found.ci95) if found.ci95 else None,
         "sd": sd,
         "detectable": detectable_difference(len(gaps), sd) if sd is not None else None,
         "wins": sum(gap > 0 for gap in gaps),
@@ -173,25 +167,20 @@ def _check_same_tasks(runs: Sequence[Mapping[str, Any]]) -> None:
             raise ValueError(f"{len(run.keys() ^ runs[0].keys())} tasks are in one of the runs only")
 
 
-def _samples(rewards: float | Sequence[float]) -> list[float]:
-    return [float(r) for r in rewards] if isinstance(rewards, Sequence) else [float(rewards)]
-
-
 def _gaps(before: Sequence[float], after: Sequence[float]) -> list[float]:
     """Return the paired differences; those within rounding of 0 become 0."""
     gaps = [b - a for a, b in zip(before, after, strict=True)]
     return [gap if abs(gap) > SAME else 0.0 for gap in gaps]
 
 
-def _interval(gaps: Sequence[float], seed: int) -> tuple[float | None, float | None, float | None]:
-    """Return (low, mean, high) of the mean; for negated gaps the result is the exact negative."""
+def _estimate(gaps: Sequence[float], seed: int) -> Estimate:
+    """Return the mean and its interval; for negated gaps the result is the exact negative."""
     negated = [-gap for gap in gaps]
-    if sorted(negated) > sorted(gaps):
-        low, mean, high = _interval(negated, seed)
-        return tuple(None if x is None else -x for x in (high, mean, low))  # type: ignore[return-value]
-    found = bootstrap_mean(gaps, seed)
-    low, high = found.ci95 or (None, None)
-    return low, found.mean, high
+    if sorted(negated) <= sorted(gaps):
+        return bootstrap_mean(gaps, seed)
+    found = bootstrap_mean(negated, seed)
+    assert found.mean is not None
+    return Estimate(-found.mean, found.n, (-found.ci95[1], -found.ci95[0]) if found.ci95 else None)
 
 
 def _mean(values: Sequence[float]) -> float:

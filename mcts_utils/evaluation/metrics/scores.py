@@ -93,11 +93,12 @@ def mean_at_k(tasks: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
 def pass_at_k(tasks: Sequence[Sequence[float]], k: int, seed: int = 0) -> Estimate:
     """Return the mean over tasks of pass@k = 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, Eq. 1).
 
-    n is the number of a task's samples, c that of its successes. Tasks with fewer than k samples are left out.
+    n is the number of a task's samples, c that of its successes. All k are over the same tasks: where a task has fewer
+    than k samples the mean is None, and `n` is the number of tasks that have k.
     """
-    values = []
-    for samples in tasks:
-        n, lost = len(samples), sum(not is_success(r) for r in samples)
-        if n >= k:
-            values.append(1 - comb(lost, k) / comb(n, k))
+    enough = [samples for samples in tasks if len(samples) >= k]
+    if len(enough) < len(tasks):
+        return Estimate(None, len(enough), None)
+    lost = [sum(not is_success(r) for r in samples) for samples in tasks]
+    values = [1 - comb(bad, k) / comb(len(samples), k) for bad, samples in zip(lost, tasks, strict=True)]
     return mean_reward(values, seed)

@@ -1,6 +1,6 @@
 """Cost and yield of the trees of one folder, by task: calls, solved action sequences, pairs by Eq. 4.
 
-It reads finished trees of stage 1, made by any strategy. It compares nothing (report.py does).
+It reads finished trees of stage 1, made by any strategy. It compares nothing (__main__.py does).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from mcts_utils.evaluation.metrics import is_success
+from mcts_utils.evaluation.metrics.scores import is_success
 from mcts_utils.revision.pairs import PairRule, candidate_pairs, paths, useful_steps
 from mcts_utils.search.baselines import SEARCH
 from mcts_utils.search.tree import Tree
@@ -28,9 +28,8 @@ class Outcome:
 
     costs: Mapping[str, int]  # name in COSTS -> count
     best: float  # reward of the best path, in [0, 1]; 0 without paths
-    lengths: tuple[
-        int, ...
-    ]  # of each distinct solved action sequence, in steps without refused ones and looks
+    # Of each distinct solved action sequence, in steps without refused ones and looks.
+    lengths: tuple[int, ...]
     pairs: int  # of distinct action sequences that satisfy Eq. 4 and fork before the bad one ends
 
     @property
@@ -69,11 +68,7 @@ def tree_outcome(tree: Tree, rule: PairRule) -> Outcome:
 
 
 def read_folder(path: str, rule: PairRule) -> StrategyTrees:
-    """Read the trees of one folder.
-
-    Raises:
-        InputError: there is none, one is not finished, or they were made by several strategies or settings.
-    """
+    """Read the trees of one folder; raise InputError unless all are finished, of one strategy and its settings."""
     outcomes: dict[str, Outcome] = {}
     first: dict[str, Any] | None = None
     for file in tree_files(path, "DIR").values():

@@ -1,21 +1,21 @@
 """The cost model: calls, tokens, steps, hours and dollars of a run, scaled from a small measured sample. Pure.
 
-It reads no files: sample.py reads the sample, report.py prints the result. The rates are assumptions of the user; a
+It reads no files: sample.py reads the sample, __main__.py prints the result. The rates are assumptions of the user; a
 sample of two tasks gives only the order of magnitude.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from mcts_utils.tables import text_row
 
 HOUR = 3600.0
 
 
-@dataclass(frozen=True)
-class TokenUsage:
+class TokenUsage(NamedTuple):
     """Requests and tokens of an endpoint, and steps of an environment server."""
 
     calls: float = 0.0
@@ -24,12 +24,13 @@ class TokenUsage:
     replies: float = 0.0  # completion tokens
     env_steps: float = 0.0
 
-    def __add__(self, other: TokenUsage) -> TokenUsage:
-        return TokenUsage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+    def plus(self, *others: TokenUsage) -> TokenUsage:
+        """Return the sum."""
+        return TokenUsage(*map(sum, zip(self, *others, strict=True)))
 
     def times(self, factor: float) -> TokenUsage:
         """Return the usage multiplied by a factor."""
-        return TokenUsage(*(getattr(self, f.name) * factor for f in fields(self)))
+        return TokenUsage(*(factor * value for value in self))
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ class Rates:
     dollars_per_gpu_hour: float
     overhead_minutes: float  # per iteration: loading, converting, starting servers
     eta: float = 1.0  # share of agent rows in training, in (0, 1] (Section 3.2)
-    general_tokens: float = 0.0  # per general row
+    general_tokens_per_row: float = 0.0
+
+    def dollars(self, hours: float) -> float:
+        """Return the price of all GPUs."""
+        return hours * self.gpus * self.dollars_per_gpu_hour
 
 
 @dataclass(frozen=True)
@@ -81,24 +86,19 @@ class CostLine:
     dollars: float = 0.0
 
 
-def serving_hours(usage: TokenUsage, steps_per_second: float, rates: Rates) -> float:
-    """Return the hours of the slower of the endpoint, fully loaded, and the environment server."""
+def served_line(plan: EnvCost, rates: Rates, search: bool) -> CostLine:
+    """Return the cost of evaluating all test tasks of an environment once and, with `search`, of stages 1 and 2.
+
+    The hours are those of the slower of the endpoint, fully loaded, and the environment server.
+    """
+    sample = plan.sample
+    usage = sample.evaluation.times(plan.test_tasks / sample.episodes)
+    if search:
+        usage = sample.search.plus(sample.revision).times(plan.train_tasks / sample.trees).plus(usage)
     endpoint = usage.new / rates.prefill_tokens_per_second + usage.replies / rates.tokens_per_second
-    environment = usage.env_steps / steps_per_second if steps_per_second else 0.0
-    return max(endpoint, environment) / HOUR
-
-
-def evaluation_line(plan: EnvCost, rates: Rates) -> CostLine:
-    """Return the cost of evaluating all test tasks of an environment once."""
-    usage = plan.sample.evaluation.times(plan.test_tasks / plan.sample.episodes)
-    return _served(plan, usage, rates)
-
-
-def iteration_line(plan: EnvCost, rates: Rates) -> CostLine:
-    """Return the cost of search, revision and evaluation of an environment in one iteration."""
-    searched = (plan.sample.search + plan.sample.revision).times(plan.train_tasks / plan.sample.trees)
-    evaluated = plan.sample.evaluation.times(plan.test_tasks / plan.sample.episodes)
-    return _served(plan, searched + evaluated, rates)
+    environment = usage.env_steps / sample.steps_per_second if sample.steps_per_second else 0.0
+    hours = max(endpoint, environment) / HOUR
+    return CostLine(plan.task, usage, hours=hours, dollars=rates.dollars(hours))
 
 
 def training_line(plans: Iterable[EnvCost], epochs: int, rates: Rates) -> CostLine:
@@ -108,17 +108,17 @@ def training_line(plans: Iterable[EnvCost], epochs: int, rates: Rates) -> CostLi
         factor = plan.train_tasks / plan.sample.trees
         rows += plan.sample.rows * factor
         row_tokens += plan.sample.row_tokens * factor
-    row_tokens += rows * (1 - rates.eta) / rates.eta * rates.general_tokens
+    row_tokens += rows * (1 - rates.eta) / rates.eta * rates.general_tokens_per_row
     tokens = row_tokens * epochs
     hours = tokens / (rates.train_tokens_per_second * rates.gpus) / HOUR + rates.overhead_minutes / 60
-    return _priced(CostLine("train, convert, start", training_tokens=tokens, hours=hours), rates)
+    return CostLine("train, convert, start", TokenUsage(), tokens, hours, rates.dollars(hours))
 
 
-def total(name: str, lines: Sequence[CostLine]) -> CostLine:
+def total(lines: Sequence[CostLine]) -> CostLine:
     """Return the sum of some lines, which are run one after the other."""
     return CostLine(
-        name,
-        sum((line.usage for line in lines), TokenUsage()),
+        "sum",
+        TokenUsage().plus(*(line.usage for line in lines)),
         sum(line.training_tokens for line in lines),
         sum(line.hours for line in lines),
         sum(line.dollars for line in lines),
@@ -134,15 +134,13 @@ def estimate(
         epochs: of each iteration; its length is the number of iterations.
         base: True if the starting model is evaluated first.
     """
-    parts: dict[str, list[CostLine]] = {}
-    if base:
-        parts["the starting model"] = [evaluation_line(plan, rates) for plan in plans]
+    parts = {"the starting model": [served_line(plan, rates, search=False) for plan in plans]} if base else {}
     for number, count in enumerate(epochs, start=1):
-        lines = [iteration_line(plan, rates) for plan in plans]
+        lines = [served_line(plan, rates, search=True) for plan in plans]
         parts[f"iteration {number}"] = [*lines, training_line(plans, count, rates)]
     for lines in parts.values():
-        lines.append(total("sum", lines))
-    parts["whole run"] = [total("sum", [lines[-1] for lines in parts.values()])]
+        lines.append(total(lines))
+    parts["whole run"] = [total([lines[-1] for lines in parts.values()])]
     return parts
 
 
@@ -154,9 +152,8 @@ def table(parts: Mapping[str, list[CostLine]]) -> list[str]:
     for part, found in parts.items():
         lines.append(part)
         for line in found:
-            cells = [compact_number(getattr(line.usage, f.name)) for f in fields(line.usage)]
-            cells += [compact_number(line.training_tokens), f"{line.hours:.2f}", f"{line.dollars:,.2f}"]
-            lines.append(row(f"  {line.name}", cells))
+            counts = map(compact_number, (*line.usage, line.training_tokens))
+            lines.append(row(f"  {line.name}", [*counts, f"{line.hours:.2f}", f"{line.dollars:,.2f}"]))
     return lines
 
 
@@ -166,13 +163,3 @@ def compact_number(value: float) -> str:
         if value >= 0.9995 * size:
             return f"{value / size:#.3g}".rstrip(".") + letter
     return f"{value:.0f}"
-
-
-def _served(plan: EnvCost, usage: TokenUsage, rates: Rates) -> CostLine:
-    hours = serving_hours(usage, plan.sample.steps_per_second, rates)
-    return _priced(CostLine(plan.task, usage, hours=hours), rates)
-
-
-def _priced(line: CostLine, rates: Rates) -> CostLine:
-    dollars = line.hours * rates.gpus * rates.dollars_per_gpu_hour
-    return CostLine(line.name, line.usage, line.training_tokens, line.hours, dollars)

@@ -11,6 +11,7 @@ from mcts_utils.report.cost.model import TaskSample, TokenUsage
 from mcts_utils.search.tree import nodes
 from mcts_utils.search.tree_io import read_tree
 from mcts_utils.storage.files import iter_jsonl_as
+from mcts_utils.storage.formats.manifest import RevisionCounts, SearchCounts
 from mcts_utils.storage.formats.record import RecordRow
 from mcts_utils.storage.layout import tree_files
 from mcts_utils.storage.manifest import read_manifest
@@ -31,20 +32,24 @@ def read_sample(folder: Path, task: str, scripted: bool) -> TaskSample:
     """
     search, per_token = read_search(folder, task)
     manifest = read_manifest(only(folder, "mcts_result/*/*/manifest.json"))
+    trees = manifest.counts_as(SearchCounts).trees
+    if not trees:
+        raise InputError(f"{folder}: no tree of the sample finished")
     this_run = manifest.tokens["this_run"]
     steps = this_run["env_steps"] + this_run["replayed_steps"]
     revision, rows, characters = TokenUsage(), 0, 0
     for kind in ("centric", "good"):
         found = read_manifest(only(folder, f"records/*_{kind}.manifest.json"))
         # The prefix that a judge's question shares with an earlier one is not known: all tokens count as new.
-        revision += _usage(found.tokens, found.counts["env_steps"])
+        counts = found.counts_as(RevisionCounts)
+        revision = revision.plus(_usage(found.tokens, counts.env_steps))
         for row in iter_jsonl_as(only(folder, f"records/*_{kind}.jsonl"), RecordRow):
             rows += 1
             characters += sum(len(turn.content) for side in row.conversations for turn in side)
     episodes, evaluation = read_evaluation(folder, per_token)
     seconds = manifest.seconds if scripted else 0.0
     return TaskSample(
-        trees=manifest.counts["trees"],
+        trees=trees,
         search=_cached(search, manifest.tokens, steps),
         revision=revision,
         rows=rows,

@@ -1,7 +1,7 @@
 """Statistics of training records, row by row: depth of the cut, lengths, refusals, duplicates, rewards. Pure.
 
 It keeps a few numbers and a digest per row, not the row, so a file of any size can be counted. It reads no files
-(report.py does).
+(__main__.py does).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,18 +53,18 @@ def row_facts(row: RecordRow, where: str = "") -> RowFacts:
     Raises:
         InputError: a pair without its fork, or a revision without its cut; the message begins with `where`.
     """
-    lineage = row.lineage
+    lineage, spliced = row.lineage, row.kind in SPLICED
     chosen, *rejected = row.conversations
-    replies = [turn for turn in chosen if turn.role == "assistant"]
+    replies = sum(turn.role == "assistant" for turn in chosen)
     cut = shared = tail = None
-    if row.kind in SPLICED or rejected:
-        if lineage.fork_step is UNSET or (row.kind in SPLICED and lineage.cut_step is UNSET):
+    if spliced or rejected:
+        if lineage.fork_step is UNSET or (spliced and lineage.cut_step is UNSET):
             raise InputError(f"{where}: of kind {row.kind}, without fork_step or cut_step")
-        tail = len(replies) - lineage.fork_step
-    if row.kind in SPLICED and lineage.cut_step is not UNSET and lineage.fork_step is not UNSET:
-        cut = lineage.cut_step + 1
-        shared, tail = min(cut, lineage.fork_step), len(replies) - cut - 1
-    answers = _answers(chosen, lineage.replay.final_observation, lineage.task.env, cut)
+        tail = replies - lineage.fork_step
+        if spliced and lineage.cut_step is not UNSET:
+            cut = lineage.cut_step + 1
+            shared, tail = min(cut, lineage.fork_step), replies - cut - 1
+    answers = list(_answers(chosen, lineage.replay.final_observation, lineage.task.env, cut))
     turns = [turn for side in row.conversations for turn in side]
     actions = [action_of(turn.content) for turn in turns if turn.role == "assistant"]
     rewards = lineage.rewards
@@ -73,7 +73,7 @@ def row_facts(row: RecordRow, where: str = "") -> RowFacts:
         actions=hashlib.sha256(repr(actions).encode("utf-8", "backslashreplace")).digest()[:16],
         rewards=(rewards.good, None if rewards.bad is UNSET else rewards.bad, rewards.record),
         exact=lineage.replay.exact,
-        turns=len(replies),
+        turns=replies,
         characters=sum(len(turn.content) for turn in turns),
         cut_depth=cut,
         shared_prefix=shared,
@@ -86,15 +86,15 @@ def row_facts(row: RecordRow, where: str = "") -> RowFacts:
     )
 
 
-def _answers(messages: Sequence[Turn], last: str, env: str, signal: int | None) -> list[tuple[bool, bool]]:
-    """Return (carries loss, was refused) of every action, without the signal, which is turn number `signal`."""
-    found = []
+def _answers(
+    messages: Sequence[Turn], last: str, env: str, signal: int | None
+) -> Iterator[tuple[bool, bool]]:
+    """Yield (carries loss, was refused) of every action, without the signal, which is turn number `signal`."""
     turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
     for number, turn in enumerate(turns):
         if number != signal:
             observation = messages[turn + 1].content if turn + 1 < len(messages) else last
-            found.append((messages[turn].loss, refuses(env, observation)))
-    return found
+            yield messages[turn].loss, refuses(env, observation)
 
 
 @dataclass
@@ -135,7 +135,7 @@ class Tally:
 
     def summary(self) -> dict[str, Any]:
         """Return the statistics in plain JSON types; None where there is no value."""
-        actions = self.actions
+        actions, rewards = self.actions, zip(("good", "bad", "record"), self.rewards, strict=True)
         return {
             "rows": self.rows,
             "tasks": len(self.tasks),
@@ -149,10 +149,7 @@ class Tally:
             "executed_exact": self.exact["True"],
             "executed_not_exact": self.exact["False"],
             "not_executed": self.exact["None"],
-            **{
-                f"reward_{name}": distribution(values)
-                for name, values in zip(("good", "bad", "record"), self.rewards, strict=True)
-            },
+            **{f"reward_{name}": distribution(values) for name, values in rewards},
         }
 
 
@@ -165,13 +162,10 @@ def distribution(values: Sequence[float]) -> dict[str, float] | None:
     if not len(values):
         return None
     numbers = np.asarray(values, dtype=float)
-    low, median, high = (float(q) for q in np.quantile(numbers, (0.25, 0.5, 0.75)))
+    ends = np.quantile(numbers, (0.25, 0.5, 0.75, 0, 1))
+    names = ("q25", "median", "q75", "min", "max")
     return {
         "n": len(numbers),
         "mean": float(numbers.mean()),
-        "q25": low,
-        "median": median,
-        "q75": high,
-        "min": float(numbers.min()),
-        "max": float(numbers.max()),
+        **dict(zip(names, map(float, ends), strict=True)),
     }

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mcts_utils.revision.options import KINDS
-from mcts_utils.tables import NONE, Show, describe_reasons, percent, shown, text_row
+from mcts_utils.tables import NONE, Show, describe_reasons, number, percent, shown, text_row
 
 ROW = text_row(30, 28)
+VERDICTS = ("good", "bad", "uncertain", "unparsed")
 
 
 def distribution_text(found: Mapping[str, Any] | None, digits: int = 1) -> str:
@@ -19,19 +20,19 @@ def distribution_text(found: Mapping[str, Any] | None, digits: int = 1) -> str:
     return f"{found['mean']:.{digits}f}; {median} ({low} to {high})"
 
 
-def _value(found: Mapping[str, Any] | None, name: str) -> str:
-    value = None if found is None else found.get(name)
-    return NONE if value is None else str(value)
+def _searched(name: str) -> Show:
+    """Return a function that reads a count of the search of a column."""
+    return lambda c: number((c["searched"] or {}).get(name), spec="d")
 
 
 HEAD: tuple[tuple[str, Show], ...] = (
-    ("tasks searched (trees)", lambda c: _value(c["searched"], "trees")),
-    ("searches that failed", lambda c: _value(c["searched"], "failed")),
-    ("paths in the trees", lambda c: _value(c["searched"], "leaves")),
+    ("tasks searched (trees)", _searched("trees")),
+    ("searches that failed", _searched("failed")),
+    ("paths in the trees", _searched("leaves")),
     ("mean reward of a path", lambda c: percent((c["searched"] or {}).get("mean_leaf_reward"))),
     ("tasks with records", lambda c: str(c["tasks_with_records"])),
     ("records", lambda c: str(c["rows"])),
-    ("verdicts", lambda c: NONE if c["verdicts"] is None else _verdicts(c["verdicts"])),
+    ("verdicts", lambda c: " / ".join(str(c["verdicts"][v]) for v in VERDICTS) if c["verdicts"] else NONE),
     ("executed once more: exact", lambda c: percent(c["replay_check"])),
 )
 OF_KIND: tuple[tuple[str, Show], ...] = (
@@ -55,11 +56,6 @@ OF_KIND: tuple[tuple[str, Show], ...] = (
 )
 
 
-def _verdicts(found: Mapping[str, int]) -> str:
-    names = ("good", "bad", "uncertain", "unparsed")
-    return " / ".join(str(found[name]) for name in names)
-
-
 def table(summary: Mapping[str, Any]) -> str:
     """Return the summary as a table with a column per iteration and environment; empty rows are left out."""
     columns = summary["columns"]
@@ -71,10 +67,10 @@ def table(summary: Mapping[str, Any]) -> str:
         if any(found):
             lines += ["", kind, *_rows(OF_KIND, found), *_token_rows(kind, columns)]
     lines += ["", "mean; median (quartiles). Verdicts: good / bad / uncertain / not parsed."]
-    for number, c in enumerate(columns, 1):
+    for place, c in enumerate(columns, 1):
         for kind, found in c["kinds"].items():
             if found["stage"] and found["stage"]["dropped"]:
-                lines.append(f"not written, [{number}] {kind}: {describe_reasons(found['stage']['dropped'])}")
+                lines.append(f"not written, [{place}] {kind}: {describe_reasons(found['stage']['dropped'])}")
     return "\n".join(lines)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.evaluation.metrics import LOOP_LENGTHS, actions_until, is_success, repeated_sequences
+from mcts_utils.evaluation.metrics.behaviour import LOOP_LENGTHS, actions_until, repeated_sequences
+from mcts_utils.evaluation.metrics.scores import is_success
 from mcts_utils.evaluation.protocol import differences
 from mcts_utils.evaluation.results import episodes_by_goal, summary_of
 from mcts_utils.report.common import only
@@ -26,7 +27,7 @@ from mcts_utils.types import InputError
 BASE = "base"  # the untrained model
 BASE_SEED = -1  # stands for its seed: it does not depend on one
 SOLVED = "solved_"  # prefix of the success measures of single kinds of goals
-RESULTS, MODEL = "test_result", "tiny_actor"
+RESULTS = "test_result"
 SUCCESS, RECOVERY, REPEATS, REVISION = "success_rate", "recovery_rate", "repeats", "revision_length"
 
 
@@ -38,31 +39,24 @@ class ExperimentPlan:
     arms: Mapping[str, int]  # name -> the number of iterations, in the order of the file
     data: Mapping[str, Any]  # name -> [[data type, flags], ...]
     branches: frozenset[str] = frozenset()  # arms whose first iteration is that of another arm
+    model: str = "tiny_actor"  # its name in paths
+    command: str = "bash scripts/experiment.sh"
 
     def cells(self) -> list[tuple[str, int, int]]:
         """Return (arm, seed, iteration) of every planned cell."""
-        return [
-            (arm, seed, i)
-            for arm, last in self.arms.items()
-            for i in range(1, last + 1)
-            for seed in self.seeds
-        ]
+        by_iteration = [(arm, i) for arm, last in self.arms.items() for i in range(1, last + 1)]
+        return [(arm, seed, i) for arm, i in by_iteration for seed in self.seeds]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One evaluated model. A measure maps goals to numbers; goals without a number are left out."""
+    """One evaluated model."""
 
-    measures: Mapping[str, Mapping[str, float]]  # name -> measure, by measures()
-    protocol: EvalProtocol  # of the main evaluation, with the sha256 of the eval set
-    recovery: Mapping[str, float] | None  # failed prefix -> 1 if recovered, else 0; None: not evaluated
-    revise_protocol: EvalProtocol | None
+    # Name -> goal (of RECOVERY: failed prefix) -> number; a measure that was not evaluated and goals without a number
+    # are left out.
+    measures: Mapping[str, Mapping[str, float]]
     seconds: float  # of both evaluations
     tokens: Mapping[str, int]
-
-    def by_goal(self, measure: str) -> Mapping[str, float] | None:
-        """Return one measure, or None if it was not evaluated."""
-        return self.recovery if measure == RECOVERY else self.measures.get(measure)
 
 
 def loops_measure(length: int) -> str:
@@ -70,17 +64,8 @@ def loops_measure(length: int) -> str:
     return f"loops_{length}"
 
 
-def kind_measure(name: str, group: str) -> str:
-    """Return the name of the measure "success on the goals of one kind" (EnvSpec.breakdown_keys)."""
-    return f"{SOLVED}{name}_{group}"
-
-
 def read_plan(run: Path) -> ExperimentPlan:
-    """Read arms.json.
-
-    Raises:
-        InputError: the file cannot be used; the message names it and the reason.
-    """
+    """Read arms.json; raise InputError naming the file and what is wrong."""
     path = run / "arms.json"
     found = read_json(path)
     try:
@@ -89,7 +74,9 @@ def read_plan(run: Path) -> ExperimentPlan:
         }
         data = {str(name): arm.get("data", []) for name, arm in found["arms"].items()}
         branches = frozenset(name for name, arm in found["arms"].items() if arm.get("from"))
-        return ExperimentPlan(tuple(sorted(int(seed) for seed in found["seeds"])), arms, data, branches)
+        seeds = tuple(sorted(int(seed) for seed in found["seeds"]))
+        more = {name: str(found[name]) for name in ("model", "command") if name in found}
+        return ExperimentPlan(seeds, arms, data, branches, **more)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not an experiment's arms ({error!r})") from error
 
@@ -107,7 +94,7 @@ class Cells:
         results = run / RESULTS
         if not results.is_dir():
             raise InputError(f"{results}: nothing was evaluated")
-        self._folder = only(results, "*")
+        self._folder, self._model = only(results, "*"), plan.model
         self.missing: dict[str, str] = {}  # model type -> reason why the cell does not count
         self._protocols: dict[str, tuple[str, EvalProtocol]] = {}  # mode -> (first cell, its protocol)
         self.base = self._cell(BASE)
@@ -124,34 +111,27 @@ class Cells:
         """Return mode -> the protocol of all cells, with the sha256 of the eval set."""
         return {mode: protocol for mode, (_, protocol) in self._protocols.items()}
 
-    def base_by_seed(self) -> dict[int, Cell]:
-        """Return BASE_SEED -> the cell of the untrained model; empty if it was not evaluated."""
-        return {BASE_SEED: self.base} if self.base else {}
-
     def by_seed(self, arm: str, iteration: int) -> dict[int, Cell]:
-        """Return seed -> finished cell of an arm at an iteration."""
-        return {
-            s: cell for (name, s, i), cell in sorted(self.finished.items()) if (name, i) == (arm, iteration)
-        }
+        """Return seed -> finished cell of an arm at an iteration; the untrained model has the seed BASE_SEED."""
+        if arm == BASE:
+            return {BASE_SEED: self.base} if self.base else {}
+        found = sorted(self.finished.items())
+        return {seed: cell for (name, seed, i), cell in found if (name, i) == (arm, iteration)}
 
     def _cell(self, name: str) -> Cell | None:
         """Read the evaluations of one model type, or return None if the main one is not finished."""
         summary = self._finished(name)
         if summary is None:
             return None
-        revise = self._finished(f"{name}_revise")
-        summaries = [summary] if revise is None else [summary, revise]
-        return Cell(
-            measures(self._run(name), summary),
-            summary.protocol,
-            None if revise is None else success_by_goal(self._run(f"{name}_revise")),
-            None if revise is None else revise.protocol,
-            sum(one.seconds for one in summaries),
-            sum_tokens([one.tokens for one in summaries]),
-        )
+        found, summaries = measures(self._run(name), summary), [summary]
+        if revise := self._finished(f"{name}_revise"):
+            summaries.append(revise)
+            found[RECOVERY] = measures(self._run(f"{name}_revise"), revise)[SUCCESS]
+        seconds, tokens = sum(one.seconds for one in summaries), sum_tokens([one.tokens for one in summaries])
+        return Cell(found, seconds, tokens)
 
     def _run(self, name: str) -> Path:
-        return self._folder / f"{MODEL}_{name}"
+        return self._folder / f"{self._model}_{name}"
 
     def _finished(self, name: str) -> Summary | None:
         """Return the summary of a finished evaluation, or None after adding the reason to `missing`."""
@@ -166,7 +146,7 @@ class Cells:
         earlier, protocol = self._protocols.setdefault(summary.protocol.mode, (name, summary.protocol))
         if changed := differences(protocol, summary.protocol):
             raise InputError(
-                f"{self._folder}: {MODEL}_{earlier} and {MODEL}_{name} cannot be compared: {'; '.join(changed)}"
+                f"{self._run(earlier)} and {self._run(name).name} cannot be compared: {'; '.join(changed)}"
             )
         return summary
 
@@ -177,15 +157,13 @@ def measures(run: Path, summary: Summary) -> dict[str, dict[str, float]]:
     repeats: the number of actions equal to the one before. loops_k: repeats of sequences of k actions (Figure 4).
     revision_length: the number of actions up to and including the first that the environment refused, for failed
     episodes that have one (Figure 5 uses the judge's first error instead). solved_NAME_GROUP: success on the goals of
-    one kind.
+    one kind (EnvSpec.breakdown_keys).
     """
-    found: dict[str, dict[str, float]] = {
-        name: {} for name in (SUCCESS, REPEATS, REVISION, *map(loops_measure, LOOP_LENGTHS))
-    }
+    found: dict[str, dict[str, float]] = {SUCCESS: {}, REPEATS: {}, REVISION: {}}
     env = summary.protocol.task
     for goal, episodes in episodes_by_goal(run):
         samples = [episode_measures(episode, env) for episode in episodes]
-        for name in {name for sample in samples for name in sample}:
+        for name in set().union(*samples):
             values = [sample[name] for sample in samples if name in sample]
             found.setdefault(name, {})[goal] = sum(values) / len(values)
     return found
@@ -201,16 +179,8 @@ def episode_measures(episode: EpisodeFile, env: str) -> dict[str, float]:
     if not found[SUCCESS] and refused is not None:
         found[REVISION] = float(refused)
     for name, group in env_spec(env).breakdown_keys(episode.task.opening, episode.task.index).items():
-        found[kind_measure(name, group)] = found[SUCCESS]
+        found[f"{SOLVED}{name}_{group}"] = found[SUCCESS]
     return found
-
-
-def success_by_goal(run: Path) -> dict[str, float]:
-    """Return goal -> 1 if the episode has the full reward, else 0; several samples count as their mean."""
-    return {
-        goal: sum(is_success(episode.reward) for episode in episodes) / len(episodes)
-        for goal, episodes in episodes_by_goal(run)
-    }
 
 
 def sum_tokens(parts: list[Mapping[str, Any]]) -> dict[str, int]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mcts_utils.evaluation.metrics import CONFIDENCE, holm, paired_over_seeds
-from mcts_utils.evaluation.metrics.paired import sign_flip
+from mcts_utils.evaluation.metrics.paired import holm, paired_over_seeds, sign_flip
+from mcts_utils.evaluation.metrics.scores import CONFIDENCE
 from mcts_utils.report.experiment.cells import (
     BASE,
     BASE_SEED,
@@ -41,16 +41,9 @@ def contrasts(plan: ExperimentPlan, cells: Cells) -> list[dict[str, Any]]:
     found = []
     for family, pairs in _families(plan).items():
         for measure in MEASURES:
-            rows = [
-                row
-                for before, after, iteration in pairs
-                if (row := contrast(cells, measure, before, after, iteration)) is not None
-            ]
-            adjusted = holm([row["p"] for row in rows])
-            found += [
-                {"family": family, **with_adjusted_p(row, p), "comparisons": len(rows)}
-                for row, p in zip(rows, adjusted, strict=True)
-            ]
+            rows = [row for sides in pairs if (row := contrast(cells, measure, *sides)) is not None]
+            for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+                found.append({"family": family, **with_adjusted_p(row, p), "comparisons": len(rows)})
     return found
 
 
@@ -85,21 +78,21 @@ def contrast(cells: Cells, measure: str, before: str, after: str, iteration: int
         goals; for rates settles_worth, True if a difference of RELEVANT_DIFFERENCE would be found with 80 % power, and
         verdict (see `verdict`).
     """
-    sides = [_goals_by_seed(cells, measure, arm, iteration) for arm in (before, after)]
-    if before == BASE:
-        sides[0] = dict.fromkeys(sides[1], sides[0][BASE_SEED]) if sides[0] else {}
+    sides = []
+    for arm in (before, after):
+        found = cells.by_seed(arm, iteration).items()
+        sides.append({seed: cell.measures[measure] for seed, cell in found if measure in cell.measures})
+    if before == BASE and sides[0]:
+        sides[0] = dict.fromkeys(sides[1], sides[0][BASE_SEED])
     seeds = sorted(sides[0].keys() & sides[1].keys())
     if not seeds:
         return None
     one, two = ([side[seed] for seed in seeds] for side in sides)
-    row: dict[str, Any] = {
-        "measure": measure,
-        "iteration": iteration,
-        "before": before,
-        "after": after,
-        **paired_over_seeds(one, two),
-    }
-    gaps = [_mean([two[k][goal] - one[k][goal] for k in range(len(seeds))]) for goal in sorted(one[0])]
+    row: dict[str, Any] = {"measure": measure, "iteration": iteration, "before": before, "after": after}
+    row |= paired_over_seeds(one, two)
+    gaps = [
+        float(np.mean([b[goal] - a[goal] for a, b in zip(one, two, strict=True)])) for goal in sorted(one[0])
+    ]
     row |= {"seeds": seeds, "by_seed": {str(s): d for s, d in zip(seeds, row["by_seed"], strict=True)}}
     row["seeds_ci95"] = training_interval(list(row["by_seed"].values()))
     row["p"] = 1.0 if not any(gaps) else sign_flip(gaps) or 1.0
@@ -111,12 +104,10 @@ def contrast(cells: Cells, measure: str, before: str, after: str, iteration: int
 
 def with_adjusted_p(row: Mapping[str, Any], p_holm: float) -> dict[str, Any]:
     """Add the adjusted p-value; if it is above 0.05, the verdict of a difference says so."""
-    overruled = row.get("verdict", "").startswith(("higher", "lower")) and p_holm > 1 - CONFIDENCE
-    return {
-        **row,
-        "p_holm": p_holm,
-        **({"verdict": f"{row['verdict']}; not after Holm"} if overruled else {}),
-    }
+    found = {**row, "p_holm": p_holm}
+    if row.get("verdict", "").startswith(("higher", "lower")) and p_holm > 1 - CONFIDENCE:
+        found["verdict"] += "; not after Holm"
+    return found
 
 
 def training_interval(gaps: Sequence[float]) -> list[float] | None:
@@ -142,20 +133,6 @@ def verdict(row: Mapping[str, Any]) -> str:
         side = 1 if low > 0 else -1
         shared = all(side * gap > 0 for gap in row["by_seed"].values())
         word = "higher" if low > 0 else "lower"
-        return (
-            word
-            + (", by less than 5 points" if small else "")
-            + ("" if shared else ", but not with every seed")
-        )
+        few, some = ", by less than 5 points" if small else "", "" if shared else ", but not with every seed"
+        return word + few + some
     return "within 5 points" if small else "open"
-
-
-def _goals_by_seed(cells: Cells, measure: str, arm: str, iteration: int) -> dict[int, Goals]:
-    """Return seed -> goal -> number; the base has BASE_SEED."""
-    found = cells.base_by_seed() if arm == BASE else cells.by_seed(arm, iteration)
-    values = {seed: cell.by_goal(measure) for seed, cell in found.items()}
-    return {seed: goals for seed, goals in values.items() if goals is not None}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))

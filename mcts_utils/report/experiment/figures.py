@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcts_utils.evaluation.metrics import LOOP_LENGTHS
+from mcts_utils.evaluation.metrics.behaviour import LOOP_LENGTHS
 from mcts_utils.report.experiment.cells import RECOVERY, SUCCESS
 from mcts_utils.report.experiment.contrasts import ABLATIONS, RELEVANT_DIFFERENCE
 from mcts_utils.report.experiment.labels import Summary, drawn_arms, label, last_iteration, seeds_text
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 
 def draw_all(summary: Summary) -> dict[str, bytes]:
     """Return file name -> PNG; a figure without any number is left out."""
-    drawn: dict[str, Callable[[Summary], Figure | None]] = {
-        "figure_3.png": solved,
-        "table_3.png": recovered,
-        "figure_4.png": repeats_by_length,
-        "figure_5.png": revision_lengths,
-        "ablation.png": ablation,
+    figures = {
+        "figure_3.png": solved(summary),
+        "table_3.png": recovered(summary),
+        "figure_4.png": repeats_by_length(summary),
+        "figure_5.png": revision_lengths(summary),
+        "ablation.png": ablation(summary),
     }
-    figures = {name: draw(summary) for name, draw in drawn.items()}
     return {name: png(figure) for name, figure in figures.items() if figure is not None}
 
 
@@ -53,9 +52,8 @@ def counted(summary: Summary, key: str, unit: str) -> str:
 
 def solved(summary: Summary) -> Figure | None:
     """Draw the share of solved goals by iteration (Figure 3)."""
-    return rate(
-        summary, value_reader("success_rate", "ci95", 100), "Solved goals, % (Figure 3)", "n", "goals"
-    )
+    read = value_reader("success_rate", "ci95", 100)
+    return rate(summary, read, "Solved goals, % (Figure 3)", "n", "goals")
 
 
 def recovered(summary: Summary) -> Figure | None:
@@ -125,15 +123,14 @@ def ablation(summary: Summary) -> Figure | None:
     arms = list(dict.fromkeys(row["before"] for row in rows))
     if not arms:
         return None
-    measures = [(SUCCESS, "solved goals"), (RECOVERY, "recovered prefixes")]
-    figure, axes = new_figure(9.2, 1.5 + 0.55 * len(arms), len(measures), sharey=True)
-    for ax, (measure, name) in zip(axes, measures, strict=True):
+    figure, axes = new_figure(9.2, 1.5 + 0.55 * len(arms), 2, sharey=True)
+    names = {SUCCESS: "solved goals", RECOVERY: "recovered prefixes"}
+    for ax, (measure, name) in zip(axes, names.items(), strict=True):
         kept = [row for row in rows if row["measure"] == measure]
         difference_axis(ax, kept, arms)
         seeds = sorted({seed for row in kept for seed in row["seeds"]})
-        ax.set_title(
-            f"{name}: n = {kept[0]['n']}, {seeds_text(seeds)}" if kept else name, fontsize=10, loc="left"
-        )
+        size = f": n = {kept[0]['n']}, {seeds_text(seeds)}" if kept else ""
+        ax.set_title(f"{name}{size}", fontsize=10, loc="left")
     axes[0].set_yticks(range(len(arms)), [label(arm) for arm in reversed(arms)])
     headline(figure, "Agent-R against itself with one thing changed, iteration 1 (grey: less than 5 points)")
     return figure

@@ -48,33 +48,24 @@ def new_figure(
     return figure, axes
 
 
-def style(summary: Summary, arm: str) -> dict[str, Any]:
-    """Return the colour and marker of an arm, the same in every figure."""
-    i = drawn_arms(summary).index(arm)
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-
-
 def draw_lines(ax: Axes, summary: Summary, read: ValueReader) -> bool:
-    """Draw a value by iteration with one line per arm, the untrained model at 0; return True if anything was drawn."""
+    """Draw a value by iteration with one line per arm, the untrained model at 0; return True if anything was drawn.
+
+    An arm has the same colour and marker in every figure.
+    """
     arms = drawn_arms(summary)
     base = read(summary["base"]) if summary["base"] else None
     drawn = False
     for i, arm in enumerate(arms):
         shift = 0.06 * (i - (len(arms) - 1) / 2)  # so that intervals do not overlap
-        found = [(row["iteration"] + shift, read(row)) for row in summary["arms"][arm]["iterations"]]
-        kept = [(x, shown) for x, shown in found if shown is not None]
+        rows = summary["arms"][arm]["iterations"]
+        kept = [(row["iteration"] + shift, shown) for row in rows if (shown := read(row))]
         if not kept:
             continue
-        arm_style = style(summary, arm)
-        joined = ([(0.0, base)] if base else []) + kept
-        ax.plot(
-            [x for x, _ in joined],
-            [y[0] for _, y in joined],
-            color=arm_style["color"],
-            linewidth=1.3,
-            alpha=0.75,
-        )
-        errorbars(ax, kept, **arm_style, markersize=6, label=label(arm))
+        joined, colour = ([(0.0, base)] if base else []) + kept, COLOURS[i % len(COLOURS)]
+        xs, ys = [x for x, _ in joined], [y[0] for _, y in joined]
+        ax.plot(xs, ys, color=colour, linewidth=1.3, alpha=0.75)
+        errorbars(ax, kept, color=colour, marker=MARKERS[i % len(MARKERS)], markersize=6, label=label(arm))
         drawn = True
     if drawn and base:
         errorbars(ax, [(0.0, base)], color=GREY, marker="o", label=label("base"))
@@ -83,16 +74,9 @@ def draw_lines(ax: Axes, summary: Summary, read: ValueReader) -> bool:
 
 def errorbars(ax: Axes, points: Sequence[tuple[float, ShownValue]], **options: Any) -> None:
     """Draw markers with their intervals."""
-    bars = [error_bar(shown) for _, shown in points]
-    reach = [[low for low, _ in bars], [high for _, high in bars]]
-    ax.errorbar(
-        [x for x, _ in points],
-        [y[0] for _, y in points],
-        yerr=reach,
-        linestyle="none",
-        capsize=2.5,
-        **options,
-    )
+    xs, ys = [x for x, _ in points], [y[0] for _, y in points]
+    reach = list(zip(*(error_bar(shown) for _, shown in points), strict=True))
+    ax.errorbar(xs, ys, yerr=reach, linestyle="none", capsize=2.5, **options)
 
 
 def error_bar(shown: ShownValue) -> tuple[float, float]:
@@ -119,18 +103,13 @@ def value_reader(value: str, interval: str, scale: float = 1, length: int | None
     return read
 
 
-def from_zero(ax: Axes) -> None:
-    """Set the vertical axis to begin at 0 and end above the highest mark."""
-    ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
-
-
 def by_iteration(ax: Axes, summary: Summary) -> None:
-    """Set the horizontal axis to the iterations."""
+    """Set the horizontal axis to the iterations; the vertical one begins at 0 and ends above the highest mark."""
     last = last_iteration(summary)
     ax.set_xticks(range(last + 1), ["untrained", *map(str, range(1, last + 1))])
     ax.set_xlabel("iteration")
     ax.set_xlim(-0.4, last + 0.4)
-    from_zero(ax)
+    ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
 
 
 def headline(figure: Figure, text: str) -> None:

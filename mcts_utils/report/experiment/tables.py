@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mcts_utils.evaluation.metrics import LOOP_LENGTHS
+from mcts_utils.evaluation.metrics.behaviour import LOOP_LENGTHS
 from mcts_utils.report.experiment.comparison_tables import comparisons, gains
 from mcts_utils.report.experiment.contrasts import ABLATIONS, ARMS, REHEARSED
 from mcts_utils.report.experiment.labels import (
@@ -20,66 +20,53 @@ from mcts_utils.report.experiment.labels import (
 from mcts_utils.tables import NONE, counts_text, markdown_section, markdown_table, number, percent
 
 Row = Mapping[str, Any]
+Show = Callable[[Row], str]
+Columns = Mapping[str, Show]  # title -> text of a row
 
 
 def document(summary: Summary, figures: Sequence[str]) -> str:
     """Return the text of experiment.md. `figures`: names of the files beside it."""
     pictures = {name.removesuffix(".png"): f"\n![{name}]({name})\n" for name in figures}
+    main, revise = source_note(summary, "main"), source_note(summary, "revise")
+    source = f"`{summary['command']}`, {seeds_text(summary['seeds'])}"
     sections = [
         heading(summary),
-        *rate_sections(summary, pictures),
-        *comparisons(summary, ARMS, "Agent-R against the other arms"),
-        *comparisons(summary, ABLATIONS, "Agent-R with one thing changed", pictures.get("ablation")),
-        *comparisons(summary, REHEARSED, "Agent-R, rehearsed, against the other arms"),
-        *gains(summary),
-        *behaviour_sections(summary, pictures),
-        markdown_section("Data by arm and iteration (Table 1)", data(summary), means_note(summary)),
-        markdown_section("Tokens and seconds", costs(summary), sums_note(summary)),
-        missing(summary),
-    ]
-    return "\n".join(section for section in sections if section)
-
-
-def rate_sections(summary: Summary, pictures: Mapping[str, str]) -> list[str]:
-    """Return the sections on solved goals and recovered prefixes."""
-    main, revise = source_note(summary, "main"), source_note(summary, "revise")
-    return [
         markdown_section(
             "Solved goals by iteration (Figure 3)",
-            by_iteration(summary, rate_cell("success_rate", "ci95")),
+            by_iteration(summary, "success_rate", "ci95"),
             f"{main} Percent, 95 % interval over goals.",
             pictures.get("figure_3"),
         ),
         markdown_section(
             "Recovered failed prefixes by iteration (Table 3)",
-            by_iteration(summary, rate_cell("recovery_rate", "recovery_ci95")),
+            by_iteration(summary, "recovery_rate", "recovery_ci95"),
             f"{revise} The prefixes are the untrained model's failures, cut at a random step.",
             pictures.get("table_3"),
         ),
         markdown_section("Solved goals by kind of goal", kinds(summary), main),
-    ]
-
-
-def behaviour_sections(summary: Summary, pictures: Mapping[str, str]) -> list[str]:
-    """Return the sections on repeated actions and revision length."""
-    main = source_note(summary, "main")
-    return [
+        *comparisons(summary, ARMS, "Agent-R against the other arms"),
+        *comparisons(summary, ABLATIONS, "Agent-R with one thing changed", pictures.get("ablation")),
+        *comparisons(summary, REHEARSED, "Agent-R, rehearsed, against the other arms"),
+        *gains(summary),
         markdown_section(
             "Repeated action sequences of an episode, by length (Figure 4)",
-            repeats(summary),
+            arm_table(summary, REPEATS),
             f"{main} A sequence counts where it is taken again right after itself.",
             pictures.get("figure_4"),
         ),
         markdown_section(
             "Revision length (Figure 5)",
-            revision(summary),
-            f"{main} *judged*: actions up to the first step of a bad path that was called bad, over the revision"
-            " records of the iteration; the model before it searched, and the untrained model judged where the arm does"
-            " not say otherwise. The paper's measure is nearest to this one. *refused*:"
-            " actions up to the first refused one, over failed test episodes that have one.",
+            arm_table(summary, REVISION),
+            main + REVISION_NOTE,
             pictures.get("figure_5"),
         ),
+        markdown_section(
+            "Data by arm and iteration (Table 1)", arm_table(summary, DATA, False), source + DATA_NOTE
+        ),
+        markdown_section("Tokens and seconds", arm_table(summary, COSTS, False), source + COSTS_NOTE),
+        missing(summary),
     ]
+    return "\n".join(section for section in sections if section)
 
 
 def heading(summary: Summary) -> str:
@@ -103,137 +90,128 @@ def heading(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rate_cell(value: str, interval: str) -> Callable[[Row, Sequence[int]], str]:
-    """Return a function (row, planned seeds) that formats a rate; it names the seeds if some are missing."""
+def by_iteration(summary: Summary, value: str, interval: str) -> str:
+    """Return a table of a rate: one line per arm, one column per iteration, the untrained model first.
 
-    def cell(row: Row, planned: Sequence[int]) -> str:
-        if row[value] is None:
-            return NONE
+    A cell names its seeds if some of the planned ones are missing.
+    """
+    last, planned = last_iteration(summary), summary["seeds"]
+
+    def cell(row: Row) -> str:
         seeds = row["recovery_seeds"] if value == "recovery_rate" else row["seeds"]
-        fewer = f", {seeds_text(seeds)}" if planned and list(seeds) != list(planned) else ""
-        return percent(row[value], row[interval]) + fewer
+        fewer = "" if row is summary["base"] or list(seeds) == list(planned) else f", {seeds_text(seeds)}"
+        return NONE if row[value] is None else percent(row[value], row[interval]) + fewer
 
-    return cell
-
-
-def by_iteration(summary: Summary, cell: Callable[[Row, Sequence[int]], str]) -> str:
-    """Return a table with one line per arm and one column per iteration, the untrained model first."""
-    last = last_iteration(summary)
-    base = cell(summary["base"], ()) if summary["base"] else NONE
+    base = cell(summary["base"]) if summary["base"] else NONE
     rows = []
     for arm in listed_arms(summary):
-        found = [cell(row, summary["seeds"]) for row in summary["arms"][arm]["iterations"]]
+        found = [cell(row) for row in summary["arms"][arm]["iterations"]]
         rows.append([label(arm), base, *found, *[NONE] * (last - len(found))])
     return markdown_table(["arm", "untrained", *(f"iteration {i}" for i in range(1, last + 1))], rows)
 
 
+def arm_rows(summary: Summary, base: bool = True) -> list[tuple[str, str, Row]]:
+    """Return (arm, iteration, row) of every iteration that any seed has, with the ablations.
+
+    Args:
+        base: put the untrained model first, if it was evaluated.
+    """
+    rows = [("base", NONE, summary["base"])] if base and summary["base"] else []
+    return rows + [
+        (arm, str(row["iteration"]), row)
+        for arm, found in summary["arms"].items()
+        for row in found["iterations"]
+        if row["seeds"]
+    ]
+
+
+def arm_table(summary: Summary, columns: Columns, base: bool = True) -> str:
+    """Return a table with a line per arm and iteration."""
+    rows = [
+        [label(arm), i, *(show(row) for show in columns.values())] for arm, i, row in arm_rows(summary, base)
+    ]
+    return markdown_table(["arm", "iteration", *columns], rows)
+
+
 def kinds(summary: Summary) -> str:
     """Return a table of success by kind of goal (crafting depth), for the arms that the figures show."""
-    drawn = drawn_arms(summary)
-    rows = [("base", NONE, summary["base"])] if summary["base"] else []
-    rows += [(arm, str(row["iteration"]), row) for arm, row in arm_rows(summary) if arm in drawn]
+    drawn = ("base", *drawn_arms(summary))
+    rows = [found for found in arm_rows(summary) if found[0] in drawn]
     sizes = {kind: found["n"] for _, _, row in rows for kind, found in row["kinds"].items()}
+
+    def cell(found: Row | None) -> str:
+        return percent(found["success_rate"], found["ci95"]) if found else NONE
+
     header = [f"{kind.replace('_', ' ')} (n {n})" for kind, n in sizes.items()]
-    lines = [[label(arm), i, *(kind_cell(row["kinds"].get(kind)) for kind in sizes)] for arm, i, row in rows]
+    lines = [[label(arm), i, *(cell(row["kinds"].get(kind)) for kind in sizes)] for arm, i, row in rows]
     return markdown_table(["arm", "iteration", *header], lines if sizes else [])
 
 
-def kind_cell(found: Row | None) -> str:
-    """Return the text of a rate on one kind of goals."""
-    return percent(found["success_rate"], found["ci95"]) if found else NONE
+def loops(length: int) -> Show:
+    """Return a function that formats the repeats of one length."""
+    return lambda row: number(row["loops"][str(length)])
 
 
-def arm_rows(summary: Summary) -> list[tuple[str, Row]]:
-    """Return (arm, row) of every iteration that any seed has, with the ablations."""
-    return [
-        (arm, row) for arm, found in summary["arms"].items() for row in found["iterations"] if row["seeds"]
-    ]
+def judged(row: Row) -> Row:
+    """Return the revision length by the judge; that of the untrained model has no records."""
+    found: Row = row["made"]["judged_revision_length"] if "made" in row else {"mean": None, "n": 0}
+    return found
 
 
-def repeats(summary: Summary) -> str:
-    """Return Figure 4 as a table; length 1 has its interval."""
-    header = ["arm", "iteration", "1 (95 %)", *(str(n) for n in LOOP_LENGTHS[1:])]
-
-    def line(arm: str, iteration: str, row: Row) -> list[str]:
-        others = [number(row["loops"][str(n)]) for n in LOOP_LENGTHS[1:]]
-        return [label(arm), iteration, number(row["repeats"], row["repeats_ci95"]), *others]
-
-    rows = [line("base", NONE, summary["base"])] if summary["base"] else []
-    rows += [line(arm, str(row["iteration"]), row) for arm, row in arm_rows(summary)]
-    return markdown_table(header, rows)
+def dropped(row: Row) -> str:
+    """Return the drop reasons of all kinds of records."""
+    texts = {kind: counts_text(found["dropped"]) for kind, found in row["made"]["records"].items()}
+    return "; ".join(f"{kind}: {text}" for kind, text in texts.items() if text != NONE) or NONE
 
 
-def revision(summary: Summary) -> str:
-    """Return Figure 5 as a table."""
-    header = ["arm", "iteration", "judged", "records", "refused (95 %)", "goals with one"]
-
-    def line(arm: str, iteration: str, row: Row, judged: Row) -> list[str]:
-        refused = number(row["revision_length"], row["revision_length_ci95"])
-        by_judge = [number(judged["mean"]), str(judged["n"] or NONE)]
-        return [label(arm), iteration, *by_judge, refused, str(row["revision_length_n"])]
-
-    rows = [line("base", NONE, summary["base"], {"mean": None, "n": 0})] if summary["base"] else []
-    rows += [
-        line(arm, str(row["iteration"]), row, row["made"]["judged_revision_length"])
-        for arm, row in arm_rows(summary)
-    ]
-    return markdown_table(header, rows)
+def seconds(stage: str) -> Show:
+    """Return a function that formats the seconds of a stage."""
+    return lambda row: number(row["made"]["seconds"].get(stage), spec=".0f")
 
 
-def data(summary: Summary) -> str:
-    """Return Table 1: trees, records and their drop reasons, training rows."""
-    header = ["arm", "iteration", "seeds", "trees", "leaf reward", "records", "dropped", "rows trained"]
-    rows = []
-    for arm, row in arm_rows(summary):
-        made = row["made"]
-        records = {kind: found.get("written", 0) for kind, found in made["records"].items()}
-        dropped = {kind: counts_text(found["dropped"]) for kind, found in made["records"].items()}
-        reasons = "; ".join(f"{kind}: {text}" for kind, text in dropped.items() if text != NONE)
-        search = made["search"]
-        trees = f"{search['trees']:.0f}" if search else NONE
-        leaf = number(search.get("mean_leaf_reward")) if search else NONE
-        found = [counts_text(records), reasons or NONE, counts_text(made["rows"])]
-        rows.append([label(arm), str(row["iteration"]), str(made["seeds"]), trees, leaf, *found])
-    return markdown_table(header, rows)
+def search_tokens(row: Row) -> str:
+    """Return the prompt and reply tokens of the search."""
+    used = row["made"]["tokens"]["search"]
+    return f"{used['prompt_tokens']:,} + {used['completion_tokens']:,}" if used["calls"] else NONE
 
 
-def means_note(summary: Summary) -> str:
-    """Return the note on the data table."""
-    return (
-        f"`{summary['command']}`, {seeds_text(summary['seeds'])}; means over the seeds. The search of iteration 1 is "
-        "the untrained model's and shared by all arms of a seed."
-    )
-
-
-def costs(summary: Summary) -> str:
-    """Return a table of seconds by stage, and of tokens."""
-    stages = ("search", "records", "train", "evaluate")
-    header = [
-        "arm",
-        "iteration",
-        *(f"{stage}, s" for stage in stages),
-        "search tokens in + out",
-        "train tokens",
-    ]
-    rows = []
-    for arm, row in arm_rows(summary):
-        made = row["made"]
-        seconds = [f"{made['seconds'][s]:.0f}" if s in made["seconds"] else NONE for s in stages]
-        used = made["tokens"]["search"]
-        asked = f"{used['prompt_tokens']:,} + {used['completion_tokens']:,}" if used["calls"] else NONE
-        epoch = made["tokens_per_epoch"].get("input")
-        trained = f"{epoch:,.0f}" if epoch is not None else NONE
-        rows.append([label(arm), str(row["iteration"]), *seconds, asked, trained])
-    return markdown_table(header, rows)
-
-
-def sums_note(summary: Summary) -> str:
-    """Return the note on the cost table."""
-    return (
-        f"`{summary['command']}`, {seeds_text(summary['seeds'])}. Seconds and search tokens are sums over seeds; the "
-        "search of iteration 1 is listed with each arm that uses it, and was done once. Train tokens: one epoch of one "
-        "seed, on average."
-    )
+REPEATS: Columns = {
+    "1 (95 %)": lambda row: number(row["repeats"], row["repeats_ci95"]),
+    **{str(length): loops(length) for length in LOOP_LENGTHS[1:]},
+}
+REVISION: Columns = {
+    "judged": lambda row: number(judged(row)["mean"]),
+    "records": lambda row: str(judged(row)["n"] or NONE),
+    "refused (95 %)": lambda row: number(row["revision_length"], row["revision_length_ci95"]),
+    "goals with one": lambda row: str(row["revision_length_n"]),
+}
+DATA: Columns = {
+    "seeds": lambda row: str(row["made"]["seeds"]),
+    "trees": lambda row: number(row["made"]["search"].get("trees"), spec=".0f"),
+    "leaf reward": lambda row: number(row["made"]["search"].get("mean_leaf_reward")),
+    "records": lambda row: counts_text({k: r.get("written", 0) for k, r in row["made"]["records"].items()}),
+    "dropped": dropped,
+    "rows trained": lambda row: counts_text(row["made"]["rows"]),
+}
+COSTS: Columns = {
+    **{f"{stage}, s": seconds(stage) for stage in ("search", "records", "train", "evaluate")},
+    "search tokens in + out": search_tokens,
+    "train tokens": lambda row: number(row["made"]["tokens_per_epoch"].get("input"), spec=",.0f"),
+}
+REVISION_NOTE = (
+    " *judged*: actions up to the first step of a bad path that was called bad, over the revision records of the"
+    " iteration; the model before it searched, and the untrained model judged where the arm does not say otherwise."
+    " The paper's measure is nearest to this one. *refused*: actions up to the first refused one, over failed test"
+    " episodes that have one."
+)
+DATA_NOTE = (
+    "; means over the seeds. The search of iteration 1 is the untrained model's and shared by all arms"
+    " of a seed."
+)
+COSTS_NOTE = (
+    ". Seconds and search tokens are sums over seeds; the search of iteration 1 is listed with each arm that uses it,"
+    " and was done once. Train tokens: one epoch of one seed, on average."
+)
 
 
 def missing(summary: Summary) -> str:

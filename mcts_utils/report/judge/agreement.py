@@ -7,9 +7,9 @@ It knows no trees and no files. Verdicts on one task are not independent, so `ci
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -25,8 +25,7 @@ MATCHES = {"good": 0, "bad": 1, "uncertain": 2, "unparsed": 2}
 CUT_KINDS = ("exact", "early", "late", "no_error", "missed", "neither")
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedStep:
+class JudgedStep(NamedTuple):
     """A verdict on a step, and the oracle's label of the same step."""
 
     group: str  # id of the task
@@ -36,8 +35,7 @@ class JudgedStep:
     clean: bool  # no earlier step of the path is bad by the same oracle
 
 
-@dataclass(frozen=True, slots=True)
-class ValuedStep:
+class ValuedStep(NamedTuple):
     """A verdict and a value that should be low if the verdict is "bad"."""
 
     group: str
@@ -45,13 +43,21 @@ class ValuedStep:
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedPath:
+class JudgedPath(NamedTuple):
     """A bad path: the judge's cut, and the oracle's first error at or after the first judged step."""
 
     group: str
     cut: int | None  # index of the first step called bad
     error: int | None  # index of the first error
+
+    @property
+    def kind(self) -> str:
+        """Return one of CUT_KINDS."""
+        if self.cut is None:
+            return "neither" if self.error is None else "missed"
+        if self.error is None:
+            return "no_error"
+        return "exact" if self.cut == self.error else "early" if self.cut < self.error else "late"
 
 
 def step_scores(items: Sequence[JudgedStep], seed: int = 0) -> dict[str, Any]:
@@ -60,98 +66,82 @@ def step_scores(items: Sequence[JudgedStep], seed: int = 0) -> dict[str, Any]:
     For precision and recall a step is bad or not bad: a neutral step that is called bad lowers the precision.
     """
 
-    def share_of(among: Callable[[JudgedStep], bool], hit: Callable[[JudgedStep], bool]) -> dict[str, Any]:
-        return share([(item.group, hit(item)) for item in items if among(item)], seed)
+    def truly_bad(among: Iterable[JudgedStep]) -> dict[str, Any]:
+        return share([(item.group, item.truth == "bad") for item in among], seed)
 
-    reasons = sorted({item.reason for item in items if item.truth == "bad"})
+    def called_bad(among: Iterable[JudgedStep]) -> dict[str, Any]:
+        return share([(item.group, item.verdict == "bad") for item in among], seed)
+
+    bad, good = ([item for item in items if item.truth == truth] for truth in ("bad", "good"))
+    given = {verdict: [item for item in items if item.verdict == verdict] for verdict in VERDICTS}
+    pairs = Counter((item.verdict, item.truth) for item in items)
     return {
         "n": len(items),
         "tasks": len({item.group for item in items}),
-        "confusion": {v: {t: _count(items, v, t) for t in TRUTHS} for v in VERDICTS},
-        "truly_bad": share_of(lambda i: True, lambda i: i.truth == "bad"),
-        "precision": share_of(lambda i: i.verdict == "bad", lambda i: i.truth == "bad"),
-        "recall": share_of(lambda i: i.truth == "bad", lambda i: i.verdict == "bad"),
+        "confusion": {v: {t: pairs[v, t] for t in TRUTHS} for v in VERDICTS},
+        "truly_bad": truly_bad(items),
+        "precision": truly_bad(given["bad"]),
+        "recall": called_bad(bad),
         "recall_by_reason": {
-            reason: share_of(lambda i, r=reason: i.reason == r, lambda i: i.verdict == "bad")  # type: ignore[misc]
-            for reason in reasons
+            reason: called_bad(item for item in bad if item.reason == reason)
+            for reason in sorted({item.reason for item in bad})
         },
-        "false_alarms": share_of(lambda i: i.truth == "good", lambda i: i.verdict == "bad"),
-        "false_alarms_good_prefix": share_of(
-            lambda i: i.truth == "good" and i.clean, lambda i: i.verdict == "bad"
-        ),
-        "calibration": {
-            v: share_of(lambda i, v=v: i.verdict == v, lambda i: i.truth == "bad")  # type: ignore[misc]
-            for v in VERDICTS
-        },
-        "agreement": share_of(lambda i: True, lambda i: TRUTHS[MATCHES[i.verdict]] == i.truth),
+        "false_alarms": called_bad(good),
+        "false_alarms_good_prefix": called_bad(item for item in good if item.clean),
+        "calibration": {verdict: truly_bad(found) for verdict, found in given.items()},
+        "agreement": share([(i.group, TRUTHS[MATCHES[i.verdict]] == i.truth) for i in items], seed),
         "kappa": kappa(items, seed),
     }
-
-
-def _count(items: Sequence[JudgedStep], verdict: str, truth: str) -> int:
-    return sum(item.verdict == verdict and item.truth == truth for item in items)
 
 
 def share(hits: Sequence[tuple[str, bool]], seed: int = 0) -> dict[str, Any]:
     """Return the share of hits among pairs (task, hit): share, hits, n, ci95 (over tasks) and ci95_wilson."""
     n, count = len(hits), sum(hit for _, hit in hits)
-    wilson = None
-    if n:
-        low, high = proportion_confint(count, n, alpha=1 - CONFIDENCE, method="wilson")
-        wilson = [float(low), float(high)]
-    found = mean([(group, float(hit)) for group, hit in hits], seed)
-    return {"share": found["mean"], "hits": count, "n": n, "ci95": found["ci95"], "ci95_wilson": wilson}
+    wilson = proportion_confint(count, n, alpha=1 - CONFIDENCE, method="wilson") if n else None
+    found = mean(hits, seed)
+    return {
+        "share": found["mean"],
+        "hits": count,
+        "n": n,
+        "ci95": found["ci95"],
+        "ci95_wilson": [float(end) for end in wilson] if wilson else None,
+    }
 
 
 def mean(values: Sequence[tuple[str, float]], seed: int = 0) -> dict[str, Any]:
     """Return the mean over pairs (task, value): mean, n and ci95, a bootstrap over tasks (None below two tasks)."""
     if not values:
         return {"mean": None, "n": 0, "ci95": None}
-    totals: dict[str, list[float]] = {}
-    for group, value in values:
-        kept = totals.setdefault(group, [0.0, 0.0])
-        kept[0], kept[1] = kept[0] + value, kept[1] + 1
-    sums, counts = np.array(list(totals.values())).T
+    groups = _numbered(group for group, _ in values)
+    sums, counts = np.bincount(groups, [value for _, value in values]), np.bincount(groups)
     found = float(sums.sum() / counts.sum())
     interval = None
     if len(sums) > 1:
-        bounds = stats.bootstrap(
-            (sums, counts),
-            lambda s, c, axis: s.sum(axis=axis) / c.sum(axis=axis),
-            paired=True,
-            vectorized=True,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
+        low, high = _bootstrap(
+            (sums, counts), lambda s, c, axis: s.sum(axis=axis) / c.sum(axis=axis), seed, paired=True
+        )
         # Rounding in the resampled means must not put the mean of equal values outside its interval.
-        interval = [min(float(bounds.low), found), max(float(bounds.high), found)]
+        interval = [min(low, found), max(high, found)]
     return {"mean": found, "n": len(values), "ci95": interval}
 
 
 def kappa(items: Sequence[JudgedStep], seed: int = 0) -> dict[str, Any]:
     """Return Cohen's kappa of verdict and truth, None if undefined; "uncertain" and unparsed agree with "neutral"."""
-    groups = {group: i for i, group in enumerate(dict.fromkeys(item.group for item in items))}
-    tables = np.zeros((len(groups), len(TRUTHS), len(TRUTHS)))
-    for item in items:
-        tables[groups[item.group], MATCHES[item.verdict], TRUTHS.index(item.truth)] += 1
+    groups = _numbered(item.group for item in items)
+    tables = np.zeros((max(groups, default=-1) + 1, len(TRUTHS), len(TRUTHS)))
+    for group, item in zip(groups, items, strict=True):
+        tables[group, MATCHES[item.verdict], TRUTHS.index(item.truth)] += 1
 
     def statistic(weights: np.ndarray) -> float:
-        return _kappa_of(np.tensordot(weights, tables, 1))
+        """Return kappa; NaN if both raters always use one and the same label."""
+        table = np.tensordot(weights, tables, 1)
+        if not table.sum() or np.count_nonzero(table.sum(0)) == 1 == np.count_nonzero(table.sum(1)):
+            return float("nan")
+        return float(cohens_kappa(table, return_results=False))
 
-    return {
-        "kappa": _number_or_none(statistic(np.ones(len(groups)))),
-        "n": len(items),
-        "ci95": _group_bootstrap(statistic, len(groups), seed),
-    }
-
-
-def _kappa_of(table: np.ndarray) -> float:
-    """Return kappa of a table of counts; NaN if both raters always use one and the same label."""
-    if not table.sum() or np.count_nonzero(table.sum(0)) == 1 == np.count_nonzero(table.sum(1)):
-        return float("nan")
-    return float(cohens_kappa(table, return_results=False))
+    found = statistic(np.ones(len(tables)))
+    interval = _group_bootstrap(statistic, len(tables), seed)
+    return {"kappa": None if np.isnan(found) else found, "n": len(items), "ci95": interval}
 
 
 def roc_area(scored: Sequence[ValuedStep], seed: int = 0) -> dict[str, Any]:
@@ -165,16 +155,12 @@ def roc_area(scored: Sequence[ValuedStep], seed: int = 0) -> dict[str, Any]:
     if not low or not high:
         return {"area": None, **counts, "ci95": None}
     wins = stats.mannwhitneyu(high, low, method="asymptotic").statistic
-    return {"area": float(wins / (len(low) * len(high))), **counts, "ci95": _area_interval(scored, seed)}
-
-
-def _area_interval(scored: Sequence[ValuedStep], seed: int) -> list[float] | None:
-    """Return the bootstrap interval over tasks; the counts of each value per task give the area of any resample."""
-    groups = {group: i for i, group in enumerate(dict.fromkeys(item.group for item in scored))}
+    # The counts of each value per task give the area of any resample.
+    groups = _numbered(item.group for item in scored)
     values, columns = np.unique([item.value for item in scored], return_inverse=True)
-    table = np.zeros((2, len(groups), len(values)))
-    for item, column in zip(scored, columns, strict=True):
-        table[int(item.verdict == "bad"), groups[item.group], column] += 1
+    table = np.zeros((2, max(groups) + 1, len(values)))
+    for item, group, column in zip(scored, groups, columns, strict=True):
+        table[int(item.verdict == "bad"), group, column] += 1
 
     def statistic(weights: np.ndarray) -> float:
         others, bad = weights @ table[0], weights @ table[1]
@@ -182,7 +168,29 @@ def _area_interval(scored: Sequence[ValuedStep], seed: int) -> list[float] | Non
         above = others.sum() - np.cumsum(others) + others / 2
         return float((bad * above).sum() / pairs) if pairs else float("nan")
 
-    return _group_bootstrap(statistic, len(groups), seed)
+    area = float(wins / (len(low) * len(high)))
+    return {"area": area, **counts, "ci95": _group_bootstrap(statistic, table.shape[1], seed)}
+
+
+def cut_scores(paths: Sequence[JudgedPath], seed: int = 0) -> dict[str, Any]:
+    """Return the shares of bad paths that are cut at the oracle's first error, before it (early) or after it (late).
+
+    "no_error": a cut, and no error at or after the first judged step; "missed": an error and no cut; "neither": no cut
+    and no error. Distances are in steps, cut minus error, over paths with both.
+    """
+    distances = [(p.group, p.cut - p.error) for p in paths if p.cut is not None and p.error is not None]
+    return {
+        "n": len(paths),
+        **{kind: share([(path.group, path.kind == kind) for path in paths], seed) for kind in CUT_KINDS},
+        "distance": mean(distances, seed),
+        "absolute_distance": mean([(group, abs(steps)) for group, steps in distances], seed),
+    }
+
+
+def _numbered(groups: Iterable[str]) -> list[int]:
+    """Return the number of each group, from 0 in the order of their first appearance."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(group, len(numbers)) for group in groups]
 
 
 def _group_bootstrap(statistic: Callable[[np.ndarray], float], groups: int, seed: int) -> list[float] | None:
@@ -194,45 +202,21 @@ def _group_bootstrap(statistic: Callable[[np.ndarray], float], groups: int, seed
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of resamples without a value, for which None is returned
-        found = stats.bootstrap(
+        found = _bootstrap(
             (np.arange(groups),),
             lambda drawn: statistic(np.bincount(drawn, minlength=groups).astype(float)),
+            seed,
             vectorized=False,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return None if np.isnan([found.low, found.high]).any() else [float(found.low), float(found.high)]
+        )
+    return None if np.isnan(found).any() else found
 
 
-def _number_or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value
-
-
-def cut_scores(paths: Sequence[JudgedPath], seed: int = 0) -> dict[str, Any]:
-    """Return the shares of bad paths that are cut at the oracle's first error, before it (early) or after it (late).
-
-    "no_error": a cut, and no error at or after the first judged step; "missed": an error and no cut; "neither": no cut
-    and no error. Distances are in steps, cut minus error, over paths with both.
-    """
-    kinds = [_cut_kind(path) for path in paths]
-    distances = [(p.group, p.cut - p.error) for p in paths if p.cut is not None and p.error is not None]
-    return {
-        "n": len(paths),
-        **{
-            kind: share([(p.group, k == kind) for p, k in zip(paths, kinds, strict=True)], seed)
-            for kind in CUT_KINDS
-        },
-        "distance": mean([(group, float(steps)) for group, steps in distances], seed),
-        "absolute_distance": mean([(group, float(abs(steps))) for group, steps in distances], seed),
-    }
-
-
-def _cut_kind(path: JudgedPath) -> str:
-    """Return one of CUT_KINDS."""
-    if path.cut is None:
-        return "neither" if path.error is None else "missed"
-    if path.error is None:
-        return "no_error"
-    return "exact" if path.cut == path.error else "early" if path.cut < path.error else "late"
+def _bootstrap(
+    data: tuple[np.ndarray, ...], statistic: Callable[..., Any], seed: int, **how: bool
+) -> list[float]:
+    rng, options = (
+        np.random.default_rng(seed),
+        {"method": "percentile", "confidence_level": CONFIDENCE, **how},
+    )
+    found = stats.bootstrap(data, statistic, n_resamples=RESAMPLES, rng=rng, **options).confidence_interval
+    return [float(found.low), float(found.high)]

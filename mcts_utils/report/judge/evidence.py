@@ -1,11 +1,12 @@
 """Match the verdicts on trees with the oracles' truths: per step, per bad path, per node value. Pure.
 
-It takes one tree at a time. Files and models are left to report.py and sampling.py, statistics to agreement.py.
+It takes one tree at a time. Files and models are left to __main__.py and sampling.py, statistics to agreement.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from mcts_utils.report.judge.agreement import (
@@ -18,7 +19,7 @@ from mcts_utils.report.judge.agreement import (
     roc_area,
     step_scores,
 )
-from mcts_utils.report.judge.oracles import Truth, ValueRule, planner_truths, value_truths
+from mcts_utils.report.judge.oracles import RULES, Truth, ValueRule, planner_truths, value_truths
 from mcts_utils.revision.pairs import Trajectory, paths
 from mcts_utils.rollouts.steps import EPSILON
 from mcts_utils.search.tree import Tree, nodes
@@ -45,13 +46,10 @@ def judged_steps(tree: Tree, verdicts: Verdicts, truths: Mapping[int, Truth]) ->
     for node in nodes(tree):
         if node.parent is None:
             continue
-        before = truths.get(node.parent.id)
-        clean[node.id] = clean[node.parent.id] and (before is None or before.label != "bad")
-        truth = truths.get(node.id)
+        before, truth = truths.get(node.parent.id), truths.get(node.id)
+        ok = clean[node.id] = clean[node.parent.id] and (before is None or before.label != "bad")
         if truth is not None and node.id in verdicts:
-            found.append(
-                JudgedStep(tree.task.id, verdicts[node.id], truth.label, truth.reason, clean[node.id])
-            )
+            found.append(JudgedStep(tree.task.id, verdicts[node.id], truth.label, truth.reason, ok))
     return found
 
 
@@ -64,47 +62,17 @@ def judged_paths(tree: Tree, verdicts: Verdicts, truths: Mapping[int, Truth]) ->
     found: list[JudgedPath] = []
     unfinished = 0
     for path in paths(tree):
-        first = next((i for i, node in enumerate(path.nodes) if node in verdicts), None)
-        if succeeded(path) or first is None:
+        judged = [i for i, node in enumerate(path.nodes) if node in verdicts]
+        if succeeded(path) or not judged:
             continue
-        last = first
-        while last < len(path.nodes) and verdicts.get(path.nodes[last], "bad") != "bad":
-            last += 1
-        ended = last == len(path.nodes)
-        if not ended and path.nodes[last] not in verdicts:
+        rest = range(judged[0], len(path.nodes))
+        cut = next((i for i in rest if verdicts.get(path.nodes[i], "bad") == "bad"), None)
+        if cut is not None and path.nodes[cut] not in verdicts:
             unfinished += 1
             continue
-        found.append(JudgedPath(tree.task.id, None if ended else last, _first_error(path, truths, first)))
+        bad = (i for i in rest if (truth := truths.get(path.nodes[i])) and truth.label == "bad")
+        found.append(JudgedPath(tree.task.id, cut, next(bad, None)))
     return found, unfinished
-
-
-def _first_error(path: Trajectory, truths: Mapping[int, Truth], first: int) -> int | None:
-    """Return the index of the first bad step at or after index `first`, or None."""
-    for index in range(first, len(path.nodes)):
-        truth = truths.get(path.nodes[index])
-        if truth is not None and truth.label == "bad":
-            return index
-    return None
-
-
-def valued_steps(
-    tree: Tree, verdicts: Verdicts, min_visits: int
-) -> tuple[list[ValuedStep], list[ValuedStep]]:
-    """Return, for the judged nodes with enough visits, the verdicts with Q, and with Q minus the parent's Q."""
-    own, gains = [], []
-    for node in nodes(tree):
-        if node.parent is not None and node.id in verdicts and node.visits >= max(1, min_visits):
-            verdict = verdicts[node.id]
-            own.append(ValuedStep(tree.task.id, verdict, node.q))
-            gains.append(ValuedStep(tree.task.id, verdict, node.q - node.parent.q))
-    return own, gains
-
-
-def other_rules(rule: ValueRule) -> list[ValueRule]:
-    """Return the rules that are reported in addition to the requested one."""
-    return [
-        ValueRule(kind, rule.threshold, visits) for kind in ("parent", "threshold") for visits in MIN_VISITS
-    ]
 
 
 class JudgeEvidence:
@@ -112,15 +80,16 @@ class JudgeEvidence:
 
     def __init__(self, rule: ValueRule, seed: int = 0) -> None:
         self.rule, self.seed = rule, seed
-        self.labels: dict[str, int] = dict.fromkeys(VERDICTS, 0)
+        self.other_rules = [
+            ValueRule(kind, rule.threshold, visits) for kind in RULES for visits in MIN_VISITS
+        ]
+        self.labels: Counter[str] = Counter()
         self.planned: list[JudgedStep] = []
         self.planned_paths: list[JudgedPath] = []
-        self.valued: dict[ValueRule, list[JudgedStep]] = {
-            r: [] for r in dict.fromkeys([rule, *other_rules(rule)])
-        }
+        self.valued: dict[ValueRule, list[JudgedStep]] = {one: [] for one in (rule, *self.other_rules)}
         self.valued_paths: list[JudgedPath] = []
-        self.own: list[ValuedStep] = []
-        self.gains: list[ValuedStep] = []
+        self.own: list[ValuedStep] = []  # by Q
+        self.gains: list[ValuedStep] = []  # by Q minus the parent's
         self.envs: set[str] = set()
         self.unfinished = 0
 
@@ -129,47 +98,46 @@ class JudgeEvidence:
         if not verdicts:
             return
         self.envs.add(tree.task.env)
-        for verdict in verdicts.values():
-            self.labels[verdict] += 1
+        self.labels.update(verdicts.values())
         if tree.task.env in PLANNED:
             truths = planner_truths(tree)
             self.planned += judged_steps(tree, verdicts, truths)
             self.planned_paths += judged_paths(tree, verdicts, truths)[0]
         for rule, found in self.valued.items():
             found += judged_steps(tree, verdicts, value_truths(tree, rule))
-        own, gains = valued_steps(tree, verdicts, self.rule.min_visits)
-        self.own += own
-        self.gains += gains
         judged, unfinished = judged_paths(tree, verdicts, value_truths(tree, self.rule))
         self.valued_paths += judged
         self.unfinished += unfinished
+        for node in nodes(tree):
+            if node.parent is not None and node.id in verdicts and node.visits >= self.rule.min_visits:
+                self.own.append(ValuedStep(tree.task.id, verdicts[node.id], node.q))
+                self.gains.append(ValuedStep(tree.task.id, verdicts[node.id], node.q - node.parent.q))
 
     def summary(self) -> dict[str, Any]:
         """Return all statistics in plain JSON types; "planner" is None if no tree's environment has one."""
-        planned = bool(self.envs & set(PLANNED))
+        seed, planned = self.seed, bool(self.envs & set(PLANNED))
+        labels = {verdict: self.labels[verdict] for verdict in VERDICTS}
+        values = {v: [(one.group, one.value) for one in self.own if one.verdict == v] for v in VERDICTS}
         return {
-            "verdicts": {**self.labels, "in_all": sum(self.labels.values())},
+            "verdicts": {**labels, "in_all": sum(labels.values())},
             "environments": sorted(self.envs),
             "paths_judged_in_part": self.unfinished,
-            "planner": self._statistics(self.planned, self.planned_paths) if planned else None,
+            "planner": {
+                "steps": step_scores(self.planned, seed),
+                "cuts": cut_scores(self.planned_paths, seed),
+            }
+            if planned
+            else None,
             "value": {
                 "rule": str(self.rule),
-                **self._statistics(self.valued[self.rule], self.valued_paths),
-                "q_by_verdict": self._by_verdict(self.own),
-                "area_q": roc_area(self.own, self.seed),
-                "area_gain": roc_area(self.gains, self.seed),
-                "rules": [self._brief(rule) for rule in other_rules(self.rule)],
+                "steps": step_scores(self.valued[self.rule], seed),
+                "cuts": cut_scores(self.valued_paths, seed),
+                "q_by_verdict": {verdict: mean(found, seed) for verdict, found in values.items()},
+                "area_q": roc_area(self.own, seed),
+                "area_gain": roc_area(self.gains, seed),
+                "rules": [self._brief(rule) for rule in self.other_rules],
             },
         }
-
-    def _statistics(self, items: Sequence[JudgedStep], found: Sequence[JudgedPath]) -> dict[str, Any]:
-        return {"steps": step_scores(items, self.seed), "cuts": cut_scores(found, self.seed)}
-
-    def _by_verdict(self, scored: Sequence[ValuedStep]) -> dict[str, Any]:
-        values: dict[str, list[tuple[str, float]]] = {verdict: [] for verdict in VERDICTS}
-        for found in scored:
-            values[found.verdict].append((found.group, found.value))
-        return {verdict: mean(values[verdict], self.seed) for verdict in VERDICTS}
 
     def _brief(self, rule: ValueRule) -> dict[str, Any]:
         found = step_scores(self.valued[rule], self.seed)

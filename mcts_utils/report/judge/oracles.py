@@ -58,45 +58,30 @@ def planner_truths(tree: Tree) -> dict[int, Truth]:
     opening = OPENING.search(tree.task.opening)
     if opening is None or goal_of(opening) not in load_world().recipes:
         return {}
-    goal, commands = goal_of(opening), opening["commands"]
+    task = goal_of(opening), opening["commands"]
     found: dict[int, Truth] = {}
     todo: list[tuple[Node, dict[str, int]]] = [(child, {}) for child in tree.root.children]
     while todo:
         node, before = todo.pop()
         if not node.executed:
             continue
-        after = dict(before)
-        step = step_of(node)
+        after, step = dict(before), step_of(node)
         if not is_signal_step(step):
-            observation, reward, _ = Session(load_world(), goal, after).step(node.action)
+            observation, reward, _ = Session(load_world(), task[0], after).step(node.action)
             if observation != node.obs:
                 continue
-            truth = _step_truth(tree, node, (goal, commands), (before, after), reward > 0)
+            if is_refused(tree.task.env, step):
+                truth: Truth | None = Truth("bad", "refused")
+            elif is_look(tree.task.env, step):
+                truth = Truth("neutral", "look")
+            else:
+                plans = plan_from(*task, _inventory(before)), plan_from(*task, _inventory(after))
+                gained = {item for item, n in after.items() if n > before.get(item, 0)}
+                truth = truth_of_plans(plans[0], () if reward > 0 else plans[1], gained)
             if truth is not None:
                 found[node.id] = truth
         todo += [(child, after) for child in node.children]
     return found
-
-
-def _step_truth(
-    tree: Tree, node: Node, task: tuple[str, str], held: tuple[dict[str, int], dict[str, int]], made: bool
-) -> Truth | None:
-    """Return the truth about one step.
-
-    Args:
-        task: the goal and its listed commands.
-        held: the inventory before and after the step.
-        made: True if the step made the goal.
-    """
-    step = step_of(node)
-    if is_refused(tree.task.env, step):
-        return Truth("bad", "refused")
-    if is_look(tree.task.env, step):
-        return Truth("neutral", "look")
-    before = plan_from(*task, _inventory(held[0]))
-    after: PlannedItems | None = () if made else plan_from(*task, _inventory(held[1]))
-    gained = {item for item, n in held[1].items() if n > held[0].get(item, 0)}
-    return truth_of_plans(before, after, gained)
 
 
 def truth_of_plans(before: PlannedItems | None, after: PlannedItems | None, gained: Set[str]) -> Truth | None:
@@ -120,9 +105,8 @@ def truth_of_plans(before: PlannedItems | None, after: PlannedItems | None, gain
 def plan_from(goal: str, commands: str, inventory: Inventory) -> PlannedItems | None:
     """Return the items of the plan from an inventory, or None without a plan. `commands`: the listed ones, by line."""
     try:
-        return tuple(
-            action.item for action in Planner(load_world(), goal, commands.split("\n")).plan(dict(inventory))
-        )
+        plan = Planner(load_world(), goal, commands.split("\n")).plan(dict(inventory))
+        return tuple(action.item for action in plan)
     except NoPlan:
         return None
 

@@ -8,13 +8,14 @@ computes no statistics.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings
+from mcts_utils.executors.threads import run_tasks
 from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.report.judge.evidence import on_good_paths
 from mcts_utils.revision.judge import Judge
@@ -25,6 +26,7 @@ from mcts_utils.storage.manifest import fingerprint
 from mcts_utils.types import Actor, Message, Verdict
 
 TreeKey = tuple[int, int]  # (number of the folder, index of the tree)
+Question = tuple[VerdictCache, int, Sequence[Message]]  # cache of the tree, node, messages
 
 
 def draw_steps(
@@ -35,36 +37,20 @@ def draw_steps(
     Half of `count` (rounded up) is drawn from the executed steps on paths with reward 1, half from all other executed
     steps; if one half has too few, all of it is taken. A larger count with the same seed contains the smaller one.
     """
-    halves: dict[bool, list[tuple[TreeKey, int]]] = {True: [], False: []}
+    halves: dict[str, list[tuple[TreeKey, int]]] = {"on_good_paths": [], "on_bad_paths_only": []}
     for key, tree in trees:
         good = on_good_paths(tree)
         for node in nodes(tree):
             if node.parent is not None and node.executed and not is_signal_step(step_of(node)):
-                halves[node.id in good].append((key, node.id))
+                halves["on_good_paths" if node.id in good else "on_bad_paths_only"].append((key, node.id))
     chosen: dict[TreeKey, list[int]] = {}
     counts: dict[str, int] = {}
-    for on_good, size in ((True, count - count // 2), (False, count // 2)):
-        name = "on_good_paths" if on_good else "on_bad_paths_only"
-        random.Random(f"{seed}|{name}").shuffle(halves[on_good])
-        taken = halves[on_good][:size]
-        counts |= {f"{name}_in_all": len(halves[on_good]), name: len(taken)}
-        for key, drawn in taken:
+    for (name, steps), size in zip(halves.items(), (count - count // 2, count // 2), strict=True):
+        random.Random(f"{seed}|{name}").shuffle(steps)
+        counts |= {f"{name}_in_all": len(steps), name: len(steps[:size])}
+        for key, drawn in steps[:size]:
             chosen.setdefault(key, []).append(drawn)
     return {key: sorted(ids) for key, ids in chosen.items()}, counts
-
-
-@dataclass(frozen=True)
-class Question:
-    """A step to be judged, and the cache of its tree."""
-
-    cache: VerdictCache
-    node: int
-    messages: Sequence[Message]
-
-    @property
-    def key(self) -> str:
-        """Return the key of the question in the cache."""
-        return question_sha256(self.messages)
 
 
 def question_about(tree: Tree, node: Node, prompt: str) -> list[Message]:
@@ -80,60 +66,42 @@ class VerdictSampler:
         self, settings: Settings, folder: Path, make: Callable[[Settings], Actor] = make_actor
     ) -> None:
         self.settings, self.folder, self._make_actor = settings, folder, make
-        self.model = judge_name(settings.model_name, fingerprint(settings.model_dir))
+        self.model = judge_name(settings.model_name, fingerprint(settings.model_dir, settings.chat_template))
         self.requests = 0  # of this run
 
     def verdicts(
         self, trees: Iterable[tuple[TreeKey, Tree]], chosen: Mapping[TreeKey, Sequence[int]]
-    ) -> Iterator[tuple[TreeKey, dict[int, Verdict]]]:
-        """Yield the verdicts on the chosen nodes by tree, after all have been given.
+    ) -> dict[TreeKey, dict[int, Verdict]]:
+        """Return the verdicts on the chosen nodes by tree.
 
         Raises:
             InputError, ActorError: there is no actor, or it fails; verdicts given before are kept.
         """
         caches: dict[TreeKey, VerdictCache] = {}
-        questions: list[Question] = []
+        missing: list[Question] = []
         for key, tree in trees:
             path = verdicts_path(self.folder / str(key[0]), key[1])
             cache = caches[key] = VerdictCache(path, self.model, self.settings.prompt)
             by_id = {node.id: node for node in nodes(tree)}
             for node in chosen[key]:
-                question = Question(cache, node, question_about(tree, by_id[node], self.settings.prompt))
-                if cache.get(node, question.key) is None:
-                    questions.append(question)
-        if questions:
-            self._ask(questions)
-        for key, cache in caches.items():
-            yield key, {node: cache.used[node] for node in chosen[key]}
+                messages = question_about(tree, by_id[node], self.settings.prompt)
+                if cache.get(node, question_sha256(messages)) is None:
+                    missing.append((cache, node, messages))
+        if missing:
+            self._ask(missing)
+        return {key: {node: cache.used[node] for node in chosen[key]} for key, cache in caches.items()}
 
     def _ask(self, questions: Sequence[Question]) -> None:
-        """Ask the actor all questions and keep its verdicts."""
-        actor = self._make_actor(self.settings)
-        judge = Judge(actor, self.settings.prompt, seed=self.settings.seed, slots=1)
-        slots = self.settings.in_flight
-        try:
-            with ThreadPoolExecutor(slots, thread_name_prefix="judge") as threads:
-                self._keep_verdicts(questions, threads, judge, slots)
-        finally:
-            judge.close()
-            actor.close()
-
-    def _keep_verdicts(
-        self, questions: Sequence[Question], threads: ThreadPoolExecutor, judge: Judge, slots: int
-    ) -> None:
-        """Keep `slots` requests in flight and save each verdict as it arrives; after an error nothing more is asked."""
-        in_flight: dict[Future[Verdict], Question] = {}
-        remaining = iter(questions)
-        while True:
-            for question in remaining:
-                in_flight[threads.submit(judge.ask, question.messages)] = question
-                if len(in_flight) >= slots:
-                    break
-            if not in_flight:
-                return
-            for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
-                question = in_flight.pop(future)
-                verdict = future.result()
-                question.cache.put(question.node, question.key, verdict)
-                question.cache.save()
-                self.requests += verdict.asked
+        """Ask all questions and save each verdict as it arrives; after an error nothing more is asked."""
+        with closing(self._make_actor(self.settings)) as actor:
+            judge = Judge(actor, self.settings.prompt, seed=self.settings.seed, slots=1)
+            asked = run_tasks(
+                lambda question: judge.ask(question[2]), self.settings.in_flight, Event(), questions
+            )
+            with closing(judge), closing(asked):
+                for (cache, node, messages), verdict in asked:
+                    if isinstance(verdict, Exception):
+                        raise verdict
+                    cache.put(node, question_sha256(messages), verdict)
+                    cache.save()
+                    self.requests += verdict.asked

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.evaluation.results import summary_of
-from mcts_utils.report.common import only, record_counts, replay_check
-from mcts_utils.storage.files import write_json
+from mcts_utils.report.common import only, print_report, record_counts, replay_check
 from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.tables import Show, describe_reasons, percent, shown, text_row
 from mcts_utils.terminal import Parser, run_command
@@ -26,30 +25,19 @@ MODEL, PLAYER = (
     "test_result",
     "player_result",
 )  # folders with the evaluation of the trained model, of the player
-KINDS = ("revision", "good")  # of training rows
-
-
-def evaluation(folder: Path, which: str) -> dict[str, Any] | None:
-    """Return the scores of one environment, or None if nothing was evaluated."""
-    if not (folder / which).is_dir():
-        return None
-    summary = summary_of(only(folder, f"{which}/*/*/summary.json").parent)
-    kept = ("n", "n_failed", "mean_reward", "success_rate", "ci95", "steps", "seconds")
-    return {name: getattr(summary, name) for name in kept}
+SCORES = ("n", "n_failed", "mean_reward", "success_rate", "ci95", "steps", "seconds")
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Return the numbers of one environment, of the stages that were run.
-
-    Raises:
-        InputError: no stage was run, or an output of one is missing; the message names it.
-    """
-    found: dict[str, Any] = {"evaluation": evaluation(folder, MODEL), "player": evaluation(folder, PLAYER)}
-    seconds = {
-        name: found[part]["seconds"]
-        for name, part in (("evaluate", "evaluation"), ("player", "player"))
-        if found[part]
-    }
+    """Return the numbers of one environment, of the stages that were run; raise InputError if none was."""
+    found: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    for part, stage, which in (("evaluation", "evaluate", MODEL), ("player", "player", PLAYER)):
+        found[part] = None
+        if (folder / which).is_dir():
+            summary = summary_of(only(folder, f"{which}/*/*/summary.json").parent)
+            found[part] = {name: getattr(summary, name) for name in SCORES}
+            seconds[stage] = summary.seconds
     if (folder / "mcts_result").is_dir():
         search = read_manifest(only(folder, "mcts_result/*/*/manifest.json"))
         counts, spent, tokens = record_counts(folder)
@@ -72,58 +60,50 @@ def summarise(iteration: Path, tasks: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def count(name: str) -> Show:
+    """Return a function that formats a count."""
+    return lambda found: str(found.get(name, 0))
+
+
 def score(name: str) -> Show:
     """Return a function that formats one score of an evaluation with its interval."""
     return lambda found: percent(found[name], found["ci95"].get(name))
 
 
-def written(kind: str) -> Show:
-    """Return a function that formats the number of records of one data type."""
-    return lambda found: str(found["by_type"][kind]["written"])
-
-
-def trained(kind: str) -> Show:
-    """Return a function that formats the number of training rows of one kind."""
-    return lambda found: str(found.get(kind, 0))
-
-
 ROWS: tuple[tuple[str, str, Show], ...] = (  # name, part of an environment's summary, its text
-    ("model: test tasks", "evaluation", lambda found: str(found["n"])),
+    ("model: test tasks", "evaluation", count("n")),
     ("model: reward (95 %)", "evaluation", score("mean_reward")),
     ("model: success (95 %)", "evaluation", score("success_rate")),
-    ("player: test tasks", "player", lambda found: str(found["n"])),
+    ("player: test tasks", "player", count("n")),
     ("player: reward (95 %)", "player", score("mean_reward")),
-    ("trees", "search", lambda found: str(found["trees"])),
-    ("trees that failed", "search", lambda found: str(found["failed"])),
-    ("nodes", "search", lambda found: str(found["nodes"])),
+    ("trees", "search", count("trees")),
+    ("trees that failed", "search", count("failed")),
+    ("nodes", "search", count("nodes")),
     ("UCT decided", "search", lambda found: percent(found["selections_uct_share"])),
     ("mean reward of leaves", "search", lambda found: percent(found["mean_leaf_reward"])),
-    ("records: centric", "records", written("centric")),
-    ("records: good", "records", written("good")),
+    ("records: centric", "records", lambda found: count("written")(found["by_type"]["centric"])),
+    ("records: good", "records", lambda found: count("written")(found["by_type"]["good"])),
     ("executed again: exact", "records", lambda found: percent(found["replay_exact"])),
-    *((f"trained on: {kind}", "rows", trained(kind)) for kind in KINDS),
+    ("trained on: revision", "rows", count("revision")),
+    ("trained on: good", "rows", count("good")),
     ("seconds", "seconds", lambda found: str(round(sum(found.values())))),
 )
 
 
 def table(summary: Mapping[str, Any]) -> str:
     """Return the summary as a table with one column per environment; empty rows are left out."""
-    training = summary.get("training")
-    rows = training["counts"]["envs"] if training else None
+    worlds, training, row = summary["environments"], summary.get("training"), text_row(26, 26)
     columns = [
-        {**e, "rows": None if rows is None else rows.get(name, {})}
-        for name, e in summary["environments"].items()
+        {**e, "rows": training["counts"]["envs"].get(name, {}) if training else None}
+        for name, e in worlds.items()
     ]
-    row = text_row(26, 26)
-    lines = [row("", summary["environments"])]
+    lines = [row("", worlds)]
     for name, part, show in ROWS:
         lines += [row(*named) for named in shown([(name, show)], [e.get(part) for e in columns])]
-    for name, e in summary["environments"].items():
+    for name, e in worlds.items():
         if dropped := (e.get("records") or {}).get("dropped"):
             lines.append(f"not written, {name}: {describe_reasons(dropped)}")
-    if training:
-        lines.append(describe_training(training))
-    return "\n".join(lines)
+    return "\n".join([*lines, *([describe_training(training)] if training else [])])
 
 
 def describe_training(training: Mapping[str, Any]) -> str:
@@ -149,8 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(args: argparse.Namespace) -> None:
     """Write summary.json and print the table."""
     summary = summarise(args.iteration, args.tasks)
-    write_json(args.iteration / "summary.json", summary)
-    print(f"{table(summary)}\n{args.iteration / 'summary.json'}")
+    print_report(table(summary), summary, args.iteration / "summary.json")
 
 
 if __name__ == "__main__":

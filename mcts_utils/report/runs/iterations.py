@@ -15,33 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.evaluation.results import compare_folders
-from mcts_utils.report.common import only, paired_points
+from mcts_utils.report.common import only, paired_points, print_report
 from mcts_utils.report.runs.iteration import MODEL
 from mcts_utils.report.runs.iteration import summarise as summarise_iteration
-from mcts_utils.storage.files import write_json
 from mcts_utils.tables import NONE, percent, text_row
 from mcts_utils.terminal import Parser, run_command
 from mcts_utils.types import InputError
 
 
-def iterations(run: Path) -> list[tuple[int, Path]]:
-    """Return (number, folder) of every iteration, in order; raise InputError if there is none."""
-    found = [
-        (int(match[1]), path)
-        for path in run.glob("iteration_*")
-        if (match := re.fullmatch(r"iteration_(\d+)", path.name))
-    ]
-    if not found:
-        raise InputError(f"{run}: no folder iteration_1")
-    return sorted(found)
-
-
-def gain(run: Path, task: str, first: int, last: int) -> dict[str, Any] | str:
-    """Return the paired comparison of two iterations' evaluations, or the reason why they cannot be compared."""
-    one, two = (
-        only(run / f"iteration_{number}" / task, f"{MODEL}/*/*/summary.json").parent
-        for number in (first, last)
-    )
+def gain(folders: Sequence[Path]) -> dict[str, Any] | str:
+    """Return the paired comparison of two evaluations, or the reason why they cannot be compared."""
+    one, two = (only(folder, f"{MODEL}/*/*/summary.json").parent for folder in folders)
     try:
         return compare_folders(one, two)
     except InputError as error:
@@ -52,15 +36,23 @@ def summarise(run: Path, tasks: Sequence[str]) -> dict[str, Any]:
     """Return the summary of every iteration, and per environment the difference between the first and the last model.
 
     Raises:
-        InputError: an output of a stage is missing; the message names it.
+        InputError: there is no iteration, or an output of a stage is missing; the message names it.
     """
-    found = {number: summarise_iteration(folder, tasks) for number, folder in iterations(run)}
+    folders = {
+        int(match[1]): path
+        for path in run.glob("iteration_*")
+        if (match := re.fullmatch(r"iteration_(\d+)", path.name))
+    }
+    if not folders:
+        raise InputError(f"{run}: no folder iteration_1")
+    found = {number: summarise_iteration(folders[number], tasks) for number in sorted(folders)}
     gains = {}
     for task in tasks:
         scored = [n for n, one in found.items() if (e := one["environments"][task]["evaluation"]) and e["n"]]
         if len(scored) > 1:
             first, last = scored[0], scored[-1]
-            gains[task] = {"from": first, "to": last, "difference": gain(run, task, first, last)}
+            difference = gain([folders[number] / task for number in (first, last)])
+            gains[task] = {"from": first, "to": last, "difference": difference}
     return {"iterations": {str(number): one for number, one in found.items()}, "gains": gains}
 
 
@@ -104,8 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(args: argparse.Namespace) -> None:
     """Write summary.json and print the table."""
     summary = summarise(args.run_dir, args.tasks)
-    write_json(args.run_dir / "summary.json", summary)
-    print(f"{table(summary, args.tasks)}\n{args.run_dir / 'summary.json'}")
+    print_report(table(summary, args.tasks), summary, args.run_dir / "summary.json")
 
 
 if __name__ == "__main__":

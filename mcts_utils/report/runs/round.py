@@ -15,53 +15,42 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.evaluation.results import compare_folders, summary_of
-from mcts_utils.report.common import only, paired_points, record_counts, replay_check
-from mcts_utils.storage.files import read_json, write_json
+from mcts_utils.report.common import only, paired_points, print_report, record_counts, replay_check
+from mcts_utils.storage.files import read_json
 from mcts_utils.storage.manifest import read_manifest
-from mcts_utils.tables import Show, describe_reasons, percent, text_row
+from mcts_utils.tables import describe_reasons, percent, text_row
 from mcts_utils.terminal import Parser, run_command
 
 BEFORE, AFTER = "before", "after"
+SCORES = ("success_rate", "mean_reward", "n", "steps", "invalid_action_share", "repeated_action_share")
 MIN_GAIN = 0.10  # of the share of solved goals, that a round must reach
 
 
 def evaluation(run: Path, which: str) -> dict[str, Any]:
     """Return the numbers of one evaluation, with its recovery from failed prefixes if that was measured."""
     summary = summary_of(only(run, f"test_result/*/*_{which}/summary.json").parent)
-    kept = ("success_rate", "mean_reward", "n", "steps", "invalid_action_share", "repeated_action_share")
-    numbers = {name: getattr(summary, name) for name in kept}
-    numbers["ci95"] = summary.ci95["success_rate"]
-    numbers["seconds"] = summary.seconds
+    numbers = {name: getattr(summary, name) for name in SCORES}
+    numbers |= {"ci95": summary.ci95["success_rate"], "seconds": summary.seconds}
     for path in run.glob(f"test_result/*/*_{which}_revise/summary.json"):
         revise = summary_of(path.parent)
-        numbers["recovery"] = {
-            "recovery_rate": revise.recovery_rate,
-            "n": revise.n,
-            "ci95": revise.ci95["success_rate"],
-        }
-        numbers["seconds"] += revise.seconds
+        recovery = {"recovery_rate": revise.recovery_rate, "n": revise.n, "ci95": revise.ci95["success_rate"]}
+        numbers |= {"recovery": recovery, "seconds": numbers["seconds"] + revise.seconds}
     return numbers
 
 
 def summarise(run: Path) -> dict[str, Any]:
-    """Return the numbers of a round, as in summary.json.
-
-    Raises:
-        InputError: an output of a stage is missing; the message names it.
-    """
-    before, after = evaluation(run, BEFORE), evaluation(run, AFTER)
+    """Return the numbers of a round, as in summary.json; raise InputError naming the output that is missing."""
+    before, after = (evaluation(run, which) for which in (BEFORE, AFTER))
     search = read_manifest(only(run, "mcts_result/*/*/manifest.json"))
     training = read_manifest(run / "model" / "manifest.json")
     counts, seconds, tokens = record_counts(run)
-    counts["replay_exact"] = replay_check(run)
-    folders = [only(run, f"test_result/*/*_{which}") for which in (BEFORE, AFTER)]
     return {
         "before": before,
         "after": after,
-        "difference": compare_folders(*folders),
+        "difference": compare_folders(*(only(run, f"test_result/*/*_{which}") for which in (BEFORE, AFTER))),
         "trees": search.counts["trees"],
         "search": search.counts,
-        "records": counts,
+        "records": {**counts, "replay_exact": replay_check(run)},
         "training": training.counts,
         "tokens": {"search": search.tokens, **tokens, "train": training.tokens},
         "seconds": {
@@ -78,47 +67,37 @@ def summarise(run: Path) -> dict[str, Any]:
 
 def table(summary: Mapping[str, Any]) -> str:
     """Return the summary as a table and lines of text."""
-    line = text_row(34, 26)
-    lines = [line("", (BEFORE, AFTER))]
-
-    def row(name: str, show: Show) -> None:
-        lines.append(line(name, (show(summary[BEFORE]), show(summary[AFTER]))))
-
-    row("solved, held-out goals (95 %)", lambda e: percent(e["success_rate"], e["ci95"]))
-    row("goals", lambda e: str(e["n"]))
-    if all("recovery" in summary[which] for which in (BEFORE, AFTER)):
-        row("recovered from failed prefixes", lambda e: percent(*recovery_of(e)))
-        row("prefixes", lambda e: str(e["recovery"]["n"]))
-    row("refused actions", lambda e: percent(e["invalid_action_share"]))
-    row("repeated actions", lambda e: percent(e["repeated_action_share"]))
-    kinds = summary["records"]["by_type"]
-    written = ", ".join(f"{found['written']} {kind}" for kind, found in kinds.items())
-    dropped = "; ".join(f"{kind}: {describe_reasons(found['dropped'])}" for kind, found in kinds.items())
-    search = summary["search"]
-    exact = summary["records"]["replay_exact"]
-    lines += [
-        "",
-        f"difference   {describe_difference(summary['difference'])}",
-        f"trees        {summary['trees']} ({search['nodes']} nodes, "
-        f"UCT decided {search['selections_uct_share'] or 0:.0%} of {search['selections']} selections)",
-        f"written      {written}; executed again: {percent(exact)} exact",
-        f"dropped      {dropped}",
-        f"tokens       {describe_tokens(summary['tokens'])}",
-        "seconds      " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items()),
+    line, both = text_row(34, 26), [summary[which] for which in (BEFORE, AFTER)]
+    recovery = [e["recovery"] for e in both if "recovery" in e]
+    records, search, change = summary["records"], summary["search"], summary["difference"]
+    kinds = records["by_type"].items()
+    lines = [
+        line("", (BEFORE, AFTER)),
+        line("solved, held-out goals (95 %)", [percent(e["success_rate"], e["ci95"]) for e in both]),
+        line("goals", [str(e["n"]) for e in both]),
     ]
-    return "\n".join(lines)
-
-
-def recovery_of(numbers: Mapping[str, Any]) -> tuple[float, Any]:
-    """Return (rate, interval) of the recovery from failed prefixes."""
-    return numbers["recovery"]["recovery_rate"], numbers["recovery"]["ci95"]
-
-
-def describe_difference(found: Mapping[str, Any]) -> str:
-    """Return the paired comparison in one line."""
-    return (
-        f"{paired_points(found)}, paired over goals: "
-        f"{found['gained']} goals gained, {found['lost']} lost (McNemar p = {found['mcnemar_p']:.2g})"
+    if len(recovery) == 2:
+        rates = [percent(found["recovery_rate"], found["ci95"]) for found in recovery]
+        lines.append(line("recovered from failed prefixes", rates))
+        lines.append(line("prefixes", [str(found["n"]) for found in recovery]))
+    return "\n".join(
+        [
+            *lines,
+            line("refused actions", [percent(e["invalid_action_share"]) for e in both]),
+            line("repeated actions", [percent(e["repeated_action_share"]) for e in both]),
+            "",
+            f"difference   {paired_points(change)}, paired over goals: "
+            f"{change['gained']} goals gained, {change['lost']} lost (McNemar p = {change['mcnemar_p']:.2g})",
+            f"trees        {summary['trees']} ({search['nodes']} nodes, "
+            f"UCT decided {search['selections_uct_share'] or 0:.0%} of {search['selections']} selections)",
+            "written      "
+            + ", ".join(f"{found['written']} {kind}" for kind, found in kinds)
+            + f"; executed again: {percent(records['replay_exact'])} exact",
+            "dropped      "
+            + "; ".join(f"{kind}: {describe_reasons(found['dropped'])}" for kind, found in kinds),
+            f"tokens       {describe_tokens(summary['tokens'])}",
+            "seconds      " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items()),
+        ]
     )
 
 
@@ -155,10 +134,9 @@ def compare_seeds(runs: list[Path]) -> tuple[str, bool]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; with --compare it is 1 if a round gained too little."""
     parser = Parser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "run_dir", type=Path, nargs="+", help="folder of one round, as scripts/demo.sh leaves it"
-    )
-    parser.add_argument("--compare", action="store_true", help="several finished rounds side by side")
+    add = parser.add_argument
+    add("run_dir", type=Path, nargs="+", help="folder of one round, as scripts/demo.sh leaves it")
+    add("--compare", action="store_true", help="several finished rounds side by side")
     return run_command("report", lambda: report(parser.parse_args(argv)))
 
 
@@ -170,8 +148,7 @@ def report(args: argparse.Namespace) -> int:
         return 0 if all_good else 1
     for run in args.run_dir:
         summary = summarise(run)
-        write_json(run / "summary.json", summary)
-        print(f"{table(summary)}\n\n{run / 'summary.json'}")
+        print_report(f"{table(summary)}\n", summary, run / "summary.json")
     return 0
 
 

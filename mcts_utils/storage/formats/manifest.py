@@ -1,13 +1,14 @@
-"""The manifest of a stage's run, and the counts of stage 2 in it. Pure."""
+"""The manifest of a stage's run, and the counts of each stage in it. Pure."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from mcts_utils.storage.formats.base import Fields, Sha256, about
+from mcts_utils.storage.formats.base import Fields, Sha256, about, parsed
 
+T = TypeVar("T")
 VERSION = 1
 
 
@@ -30,6 +31,51 @@ class Manifest(Fields, frozen=True, kw_only=True):
     counts: Annotated[dict[str, Any], about("see below")] = {}
     tokens: Annotated[dict[str, Any], about("see below")] = {}
     seconds: Annotated[float, about("of this run")] = 0.0
+
+    def counts_as(self, definition: type[T]) -> T:
+        """Return the counts, as the definition of this stage's; raise InputError if they are not of it."""
+        return parsed(self.counts, definition, f"{self.stage} manifest's counts")
+
+
+class SearchCounts(Fields, frozen=True, kw_only=True):
+    """Counts of a run of stage 1; beside these, the sums of the trees' stats."""
+
+    trees: Annotated[int, about("finished trees")] = 0
+    failed: Annotated[int, about("trees that failed")] = 0
+    held_out: Annotated[int, about("tasks that were left out as test tasks")] = 0
+    selections: Annotated[int, about("choices among two or more children")] = 0
+    nodes: Annotated[int | None, about("nodes of all trees")] = None
+    leaves: Annotated[int | None, about("ends of their paths")] = None
+    selections_uct_share: Annotated[float | None, about("share of the selections that UCT decided")] = None
+    mean_leaf_reward: Annotated[float | None, about("mean reward of the leaves")] = None
+
+
+class Loss(Fields, frozen=True, kw_only=True):
+    """The training loss."""
+
+    first: Annotated[float, about("of the first step that was logged")]
+    last: Annotated[float, about("of the last one")]
+
+
+class TrainingCounts(Fields, frozen=True, kw_only=True):
+    """Counts of a run of stage 3, or of its data."""
+
+    rows: Annotated[dict[str, int], about("kind → training rows")] = {}
+    envs: Annotated[dict[str, dict[str, int]], about("environment → kind → training rows")] = {}
+    tasks: Annotated[int, about("distinct tasks of the agent rows")] = 0
+    dropped: Annotated[dict[str, int], about("reason → rows that were left out")] = {}
+    cut: Annotated[dict[str, int], about("reason → rows that were cut")] = {}
+    share_of_agent_rows: Annotated[float, about("the others are general rows")] = 1.0
+    loss: Annotated[Loss | UnsetType, about("`first` and `last`; not in the data's manifest")] = UNSET
+
+
+class EvaluationCounts(Fields, frozen=True, kw_only=True):
+    """Counts of a run of stage 4."""
+
+    n: Annotated[int, about("tasks that count")]
+    n_failed: Annotated[int, about("failed episodes")]
+    ends: Annotated[dict[str, int], about("`end` → number of episodes")]
+    replies: Annotated[dict[str, int] | UnsetType, about("as in the summary")] = UNSET
 
 
 class RevisionCounts(Fields, frozen=True, kw_only=True):
