@@ -1,18 +1,84 @@
-"""Turn conversations into token ids, equal to those of the tokenizer's own apply_chat_template. No model here."""
+"""Turn conversations into token ids by the model's own chat template. The one place for it; no model here.
+
+A template that writes today's date (`strftime_now`) writes FIXED_DATE here: the same conversation has the same tokens
+on every day, in prompts and in training rows alike.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import date
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mcts_utils.types import Message
+from mcts_utils.types import InputError, Message
 
 CACHED_TEXTS = 65536  # texts whose token ids are cached
 PROBES = ("a b", " a\n", "\nThought: x\nAction: get 2 oak log", "", "  ", "é 1,")
+FIXED_DATE = date(2024, 7, 26)  # the date that Llama 3.1's template writes where it is given none
+DATE_CALL = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
+
+
+def load_tokenizer(folder: str | Path, template_file: str | Path = "") -> Any:
+    """Return the tokenizer of a model folder, with the chat template of `template_file` if one is named.
+
+    Raises:
+        InputError: if there is no usable tokenizer, or no usable chat template.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder")
+    from transformers import AutoTokenizer  # seconds: only where a tokenizer is needed
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the library raises many kinds for a folder that it cannot use
+        raise InputError(f"{folder}: no usable tokenizer: {' '.join(str(error).split())[:300]}") from error
+    if template_file:
+        tokenizer.chat_template = read_template(template_file)
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"{folder}: its tokenizer has no chat template: name a Jinja file with CHAT_TEMPLATE=FILE"
+        )
+    try:
+        template = chat_template(tokenizer)
+        turns = [{"role": "user", "content": "x"}]
+        tokenizer.apply_chat_template(
+            turns, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # syntax errors and whatever its expressions raise; several templates and no default
+        raise InputError(
+            f"{template_file or folder}: the chat template cannot be used: {' '.join(str(error).split())[:300]}"
+        ) from error
+    return tokenizer
+
+
+def read_template(file: str | Path) -> str:
+    """Return the text of a chat template's file; raise InputError if it cannot be read."""
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"CHAT_TEMPLATE={file}: cannot be read: {error}") from error
+
+
+def chat_template(tokenizer: Any) -> str:
+    """Return the tokenizer's chat template, which writes FIXED_DATE in place of today's date.
+
+    Raises:
+        InputError: if it asks for the date in a way that cannot be replaced.
+    """
+    text = tokenizer.get_chat_template()
+    text = DATE_CALL.sub(lambda call: repr(FIXED_DATE.strftime(call[2])), text)
+    if "strftime_now(" in text:
+        raise InputError("the chat template computes today's date: name one without with CHAT_TEMPLATE=FILE")
+    return text
 
 
 class ChatTokens:
@@ -24,6 +90,7 @@ class ChatTokens:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self.template = chat_template(tokenizer)
         self._special = {
             str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special
         }
@@ -35,26 +102,36 @@ class ChatTokens:
 
     def ids(self, messages: Sequence[Message]) -> np.ndarray:
         """Return the token ids, [tokens], of the conversation with the generation prompt after it."""
-        text = self.render(messages)
+        return np.array(self.tokenize(self.render(messages)), np.int64)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of a rendered text."""
         if self._separator is None:
-            return np.array(self._cached_ids(text), np.int64)
+            return list(self._cached_ids(text))
         found: list[int] = []
         for piece in self._separator.split(text):
             if piece in self._special:
                 found.append(self._special[piece])
             elif piece:
                 found.extend(self._cached_ids(piece))
-        return np.array(found, np.int64)
+        return found
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """Return the template's text. If it takes no system turn, that turn's text begins the first user turn."""
+    def render(self, messages: Sequence[Message], generation_prompt: bool = True) -> str:
+        """Return the template's text."""
+        return self.tokenizer.apply_chat_template(
+            self.turns(messages),
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=generation_prompt,
+        )
+
+    def turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """Return the turns for the template; the system text begins the first user turn if it takes no system turn."""
         turns = [{"role": m.role, "content": m.content} for m in messages]
         if not self._takes_system and len(turns) > 1 and turns[0]["role"] == "system":
-            turns = [
-                {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"},
-                *turns[2:],
-            ]
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            first = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+            return [first, *turns[2:]]
+        return turns
 
     def text(self, ids: Sequence[int]) -> str:
         """Return a reply's text without special tokens."""
@@ -66,7 +143,7 @@ class ChatTokens:
     def _probe(self) -> None:
         """Find out whether the template takes a system turn, and whether pieces tokenize like the whole."""
         try:
-            self.render([Message("system", "s"), Message("user", "u")])
+            self._takes_system = "@s@" in self.render([Message("system", "@s@"), Message("user", "u")])
         except Exception:  # templates raise jinja2.TemplateError and others
             self._takes_system = False
         for text in PROBES:
@@ -76,5 +153,9 @@ class ChatTokens:
                 Message("assistant", text),
                 Message("user", text),
             ]
-            if self._separator is not None and self.ids(turns).tolist() != self._tokenize(self.render(turns)):
+            try:
+                rendered = self.render(turns)
+            except Exception:  # a template that refuses such texts
+                continue
+            if self._separator is not None and self.tokenize(rendered) != self._tokenize(rendered):
                 self._separator = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from mcts_utils.actors.chat_tokens import chat_template
 from mcts_utils.storage import files as storage_files
 from mcts_utils.training.launcher import TrainingFailed
 from mcts_utils.types import InputError
@@ -26,6 +27,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".
 # Records of an earlier run, and descriptions of the old weights, which do not hold for the new ones.
 NOT_KEPT = ("manifest.json", "inputs.json", "xtuner_config.py", "README.md", "card.json")
 HEAD = "lm_head.weight"
+ADAPTER = ("adapter_model.safetensors", "adapter_model.bin", "adapter_config.json")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -40,10 +42,42 @@ def weight_files(folder: Path) -> list[Path]:
         raise InputError(
             f"--model_dir {folder}: config.json has auto_map, and code from a model folder is never run"
         )
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise InputError(f"--model_dir {folder}: no *.safetensors there")
+    for name in ADAPTER:
+        if (folder / name).exists():
+            raise InputError(
+                f"--model_dir {folder}: {name} beside the weights: merge the adapter into them, or move it away"
+            )
+    # As transformers chooses: some folders hold the same weights again under other names.
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        files = sorted(
+            {folder / name for name in storage_files.read_json(index).get("weight_map", {}).values()}
+        )
+    else:
+        files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    missing = [path.name for path in files if not path.is_file()]
+    if missing or not files:
+        raise InputError(f"--model_dir {folder}: no {missing[0] if missing else '*.safetensors'} there")
     return files
+
+
+def window(folder: Path) -> int | None:
+    """Return the most tokens that the model takes, or None if no config states it."""
+    config = storage_files.read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return config.get("max_position_embeddings") or (config.get("text_config") or {}).get(
+        "max_position_embeddings"
+    )
+
+
+def stop_ids(folder: Path) -> set[int]:
+    """Return the token ids at which generation stops, as generation_config.json, else config.json, lists them."""
+    for name in ("generation_config.json", "config.json"):
+        found = (
+            storage_files.read_json(folder / name).get("eos_token_id") if (folder / name).is_file() else None
+        )
+        if found is not None:
+            return set(found if isinstance(found, list) else [found])
+    return set()
 
 
 def write_trainer_copy(model: Path, target: Path) -> None:
@@ -53,12 +87,14 @@ def write_trainer_copy(model: Path, target: Path) -> None:
     storage_files.write_json(
         target / "config.json", older_config(storage_files.read_json(model / "config.json"))
     )
-    tokenizer = storage_files.read_json(model / "tokenizer_config.json")
-    storage_files.write_json(target / "tokenizer_config.json", older_tokenizer_config(tokenizer))
+    # The rows are tokens already, so any class that reads tokenizer.json serves; a newer one 4.48 would not know.
+    if (model / "tokenizer.json").is_file():
+        storage_files.write_json(
+            target / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}
+        )
     # generation_config.json is left out: 4.48 refuses to save unknown values, and the source's file is copied back.
-    rewritten = {"config.json", "tokenizer_config.json", "generation_config.json"}
     for path in [*weight_files(model), *small_files(model), *model.glob("*.safetensors.index.json")]:
-        if path.name not in rewritten:
+        if path.name != "generation_config.json" and not (target / path.name).exists():
             (target / path.name).symlink_to(path.resolve())
 
 
@@ -78,16 +114,6 @@ def older_config(config: Mapping[str, Any]) -> dict[str, Any]:
         scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
         result["rope_theta"] = rope["rope_theta"]
         result["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
-    return result
-
-
-def older_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return tokenizer_config.json of transformers 5 with the keys of 4.48."""
-    result = {name: value for name, value in config.items() if name != "backend"}
-    if result.get("tokenizer_class") == "TokenizersBackend":
-        result["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(result.get("extra_special_tokens"), list):
-        result["additional_special_tokens"] = result.pop("extra_special_tokens")
     return result
 
 
@@ -126,7 +152,7 @@ def write_trained_model(converted: Path, model: Path, target: Path, dtype: str) 
     """
     target.mkdir(parents=True, exist_ok=True)
     written = _copy_small_files(model, target, dtype)
-    before, after = _tensor_files(model), _trained_tensor_files(converted, model)
+    before, after = _tensor_files(weight_files(model)), _trained_tensor_files(converted, model)
     changed, total = False, 0
     for shard in sorted(set(after.values())):
         tensors = {}
@@ -163,7 +189,7 @@ def _copy_small_files(model: Path, target: Path, dtype: str) -> list[Path]:
 
 def _trained_tensor_files(converted: Path, model: Path) -> dict[str, Path]:
     """Return tensor name -> file of the converted folder; check that it has the tensors of `model`."""
-    before, after = _tensor_files(model), _tensor_files(converted)
+    before, after = _tensor_files(weight_files(model)), _tensor_files(sorted(converted.glob("*.safetensors")))
     optional = {name for name in before if name.endswith("inv_freq")}  # a buffer that old versions saved
     if storage_files.read_json(model / "config.json").get("tie_word_embeddings"):
         optional.add(HEAD)
@@ -175,10 +201,20 @@ def _trained_tensor_files(converted: Path, model: Path) -> dict[str, Path]:
     return after
 
 
-def _tensor_files(folder: Path) -> dict[str, Path]:
+def write_chat_template(folder: Path, tokenizer: Any, given: bool) -> list[Path]:
+    """Write the template of the rows, if it was `given` or its date is fixed now; return the files written."""
+    text = chat_template(tokenizer)
+    if not given and text == tokenizer.get_chat_template():
+        return []
+    path = folder / "chat_template.jinja"
+    path.write_text(text, encoding="utf-8")
+    return [path]
+
+
+def _tensor_files(paths: Iterable[Path]) -> dict[str, Path]:
     """Return tensor name -> file."""
     files = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in paths:
         with safe_open(path, "pt") as file:
             files.update(dict.fromkeys(file.keys(), path))
     return files

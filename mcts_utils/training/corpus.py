@@ -52,7 +52,9 @@ def build(mix: DataMix, row_filter: RowFilter) -> Corpus:
     kept, notes = agent_rows(mix, row_filter)
     quota = dataset.general_quota(len(kept), mix.eta)
     pool = dataset.shuffled(read_general(mix.general, row_filter) if quota else [], mix.seed)
-    drawn = list(islice(row_filter.filter_rows(pool), quota))
+    drawn = list(islice(one_sequence_each(row_filter.filter_rows(pool)), quota))
+    if quota and mix.general and not drawn:
+        raise InputError(f"--general {' '.join(mix.general)}: no usable row ({dict(row_filter.dropped)})")
     if len(drawn) < quota:
         share = len(kept) / (len(kept) + len(drawn))
         notes.append(
@@ -60,13 +62,18 @@ def build(mix: DataMix, row_filter: RowFilter) -> Corpus:
         )
     mixed = dataset.shuffled([*kept, *drawn], mix.seed)
     counts = _counts(mixed, row_filter) | {"share_of_agent_rows": round(len(kept) / len(mixed), 4)}
-    return Corpus(
-        [row_of(item, row_filter) for item in mixed], counts, _tokens(mixed), row_filter.notes() + notes
-    )
+    return Corpus([row_of(item) for item in mixed], counts, _tokens(mixed), row_filter.notes() + notes)
+
+
+def one_sequence_each(items: Iterable[EncodedRow]) -> Iterator[EncodedRow]:
+    """Yield a row for each sequence."""
+    return (EncodedRow(item.conversation, (sequence,)) for item in items for sequence in item.sequences)
 
 
 def agent_rows(mix: DataMix, row_filter: RowFilter) -> tuple[list[EncodedRow], list[str]]:
     """Return the records that can be trained, at most max_per_task of each task and kind, and notes for the user.
+
+    A row is one sequence, or the two of a pair.
 
     Raises:
         InputError: if a record is malformed, or no row is left.
@@ -86,7 +93,14 @@ def agent_rows(mix: DataMix, row_filter: RowFilter) -> tuple[list[EncodedRow], l
     if not kept:
         reasons = dict(row_filter.dropped)
         raise InputError(f"--data {' '.join(mix.data)}: no row is left to train on ({reasons})")
-    zeros = sum(side.labels.count(0) for item in kept for side in item.sides) if mix.pairs else 0
+    if not mix.pairs:
+        conversations, kept = len(kept), list(one_sequence_each(kept))
+        if len(kept) > conversations:
+            notes.append(
+                f"the chat template rewrites earlier turns: {conversations} conversations are {len(kept)} rows, "
+                "each trained as it is served"
+            )
+    zeros = sum(side.labels.count(0) for item in kept for side in item.sequences) if mix.pairs else 0
     if zeros:
         notes.append(
             f"{zeros} trained tokens have the id 0, which XTuner's DPO takes for padding: no loss on them"
@@ -130,7 +144,7 @@ def general_rows(path: str) -> Iterator[Any]:
         InputError: if the file cannot be read.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     if text.lstrip().startswith("["):
@@ -145,23 +159,21 @@ def general_rows(path: str) -> Iterator[Any]:
 
 
 def any_conversation(row: dict[str, Any], source: str) -> Conversation:
-    """Return the conversation of a record or of a general row, which carries no loss flags.
+    """Return the conversation of a record (it names its kind or origin, or holds revise_log) or of a general row.
 
     Raises:
         RowError: if it cannot be trained.
     """
-    turns = row.get("messages", row.get("revise_log"))
-    flagged = isinstance(turns, list) and any(isinstance(turn, dict) and "loss" in turn for turn in turns)
-    make = dataset.record_conversation if flagged else dataset.general_conversation
-    return make(row, source)
+    is_record = {"kind", "lineage", "revise_log"} & set(row)
+    return (dataset.record_conversation if is_record else dataset.general_conversation)(row, source)
 
 
-def row_of(item: EncodedRow, row_filter: RowFilter) -> dict[str, Any]:
-    """Return a row of train.jsonl: messages for XTuner to tokenise, or a pair in tokens."""
-    if len(item.sides) == 1:
-        return dataset.training_row(row_filter.chat.prepare(item.conversation.messages))
+def row_of(item: EncodedRow) -> dict[str, Any]:
+    """Return a row of train.jsonl: one sequence in tokens, or the two of a pair."""
+    if len(item.sequences) == 1:
+        return {"input_ids": item.sequences[0].input_ids, "labels": item.sequences[0].labels}
     row: dict[str, Any] = {}
-    for name, side in zip(("chosen", "rejected"), item.sides, strict=True):
+    for name, side in zip(("chosen", "rejected"), item.sequences, strict=True):
         row |= {f"{name}_ids": side.input_ids, f"{name}_labels": side.labels}
     return row
 
@@ -181,7 +193,7 @@ def _tokens(items: Iterable[EncodedRow]) -> dict[str, dict[str, int]]:
     tokens: dict[str, dict[str, int]] = {}
     for item in items:
         sums = tokens.setdefault(item.conversation.kind, {"input": 0, "trained": 0})
-        for side in item.sides:
+        for side in item.sequences:
             sums["input"] += len(side.input_ids)
             sums["trained"] += side.trained_tokens
     return tokens

@@ -2,7 +2,7 @@
 
 A record row holds its turns under `messages`, or under `revise_log` as the public reference writes it; a preference row
 under `prompt`, `chosen` and `rejected`. A general row holds ShareGPT's `conversations` (from/value) or `messages`
-(role/content); all its assistant turns are trained.
+(role/content); its assistant turns are trained, unless their `loss` or `weight` says otherwise.
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ def record_conversation(row: Mapping[str, Any], source: str) -> Conversation:
     """Return the conversation of a stage 2 record, with the record's loss flags (Eq. 6).
 
     Raises:
-        RowError: if the turns do not alternate, or `loss` of an assistant message is neither true nor false:
-            XTuner would read a missing flag as false without a warning.
+        RowError: if the turns do not alternate, or `loss` of an assistant message is neither true nor false.
     """
     turns = row.get("messages", row.get("revise_log"))
     if turns is None and {"chosen", "rejected"} <= set(row):
@@ -105,7 +104,7 @@ def preference_pair(row: Mapping[str, Any], source: str) -> PreferencePair:
 
 
 def general_conversation(row: Mapping[str, Any], source: str) -> Conversation:
-    """Return the conversation of a ShareGPT row, with loss on every assistant turn.
+    """Return the conversation of a ShareGPT row, with loss on every assistant turn but those with loss or weight 0.
 
     ShareGPT splits long chats into rows, so a row may begin with assistant turns; without a question they are left out.
 
@@ -114,15 +113,30 @@ def general_conversation(row: Mapping[str, Any], source: str) -> Conversation:
     """
     name, value = ("from", "value") if "conversations" in row else ("role", "content")
     turns = _turn_list(row.get("conversations", row.get("messages")), source, "conversations or messages")
-    found = [
-        _message(turn, name, value, SHAREGPT_ROLES, source, number)
-        for number, turn in enumerate(turns, start=1)
-    ]
-    messages = [Message(message.role, message.content, message.role == "assistant") for message in found]
+    messages = []
+    for number, turn in enumerate(turns, start=1):
+        message = _message(turn, name, value, SHAREGPT_ROLES, source, number)
+        trained = message.role == "assistant" and _general_flag(turn, source, number)
+        messages.append(Message(message.role, message.content, trained))
+    if row.get("system") and messages[0].role != "system":
+        if not isinstance(row["system"], str):
+            raise RowError(source, "system is no text", repr(row["system"])[:100])
+        messages.insert(0, Message("system", row["system"]))
     start = 1 if messages[0].role == "system" else 0
     while len(messages) > start and messages[start].role == "assistant":
         del messages[start]
     return Conversation(GENERAL, source, _checked(messages, source))
+
+
+def _general_flag(turn: Mapping[str, Any], source: str, number: int) -> bool:
+    """Return whether an assistant turn of a general row is trained: unless its `loss` or its `weight` is 0 or false."""
+    for name in ("loss", "weight"):
+        flag = turn.get(name)
+        if flag is not None and flag not in (0, 1):
+            raise RowError(source, f"{name} must be 0, 1, true or false", f"message {number} has {flag!r}")
+        if flag is not None and not flag:
+            return False
+    return True
 
 
 def general_quota(records: int, eta: float) -> int:
@@ -190,11 +204,6 @@ def count_kinds(conversations: Iterable[Conversation]) -> dict[str, int]:
     return dict(sorted(Counter(conversation.kind for conversation in conversations).items()))
 
 
-def training_row(messages: Sequence[Message]) -> dict[str, Any]:
-    """Return a row for XTuner's openai_map_fn: role, content and an explicit loss flag on every message."""
-    return {"messages": [{"role": m.role, "content": m.content, "loss": m.loss} for m in messages]}
-
-
 def _flagged(turns: Any, source: str, key: str, strict: bool = True) -> list[Message]:
     """Return the messages with their loss flags; if `strict`, every assistant turn must have one."""
     messages = []
@@ -247,13 +256,10 @@ def _message(
 
 
 def _checked(messages: list[Message], source: str) -> tuple[Message, ...]:
-    """Return the turns if they alternate, without a last user turn; raise RowError otherwise.
-
-    XTuner would silently merge, add or drop turns until they alternate.
-    """
+    """Return the turns if they alternate, as chat templates require, without a last user turn; else raise RowError."""
     begin = 1 if messages and messages[0].role == "system" else 0
     if begin and not messages[0].content:
-        raise RowError(source, "the system message is empty")  # XTuner drops it, the chat template keeps it
+        raise RowError(source, "the system message is empty")
     for number, message in enumerate(messages[begin:]):
         expected = "assistant" if number % 2 else "user"
         if message.role != expected:

@@ -1,7 +1,11 @@
 """Write records in the formats of other trainers, with loss on exactly the same turns.
 
-    .venv/bin/python xtuner_config/export.py --data A.jsonl [B.jsonl ...] --format trl|llamafactory|openai --output FILE
+    .venv/bin/python xtuner_config/export.py --data A.jsonl [B.jsonl ...] --format FORMAT --output FILE
+        [--model_dir DIR --max_length N --chat_template FILE]                (tokens and xtuner)
 
+tokens        input_ids, labels (-100 without loss) and loss_mask (0 or 1), by the model's own chat template: what
+              train.py trains, for any trainer that takes tokens (scripts/train_trl.py)
+xtuner        the data file that a config in xtuner_config/ names: input_ids and labels, or the two sides of pairs
 openai        messages; `weight` (0 or 1) of every assistant message is the loss flag
 trl           prompt and completion, one row for each trained turn: TRL trains the completion. Its option
               assistant_only_loss trains every assistant turn, so it cannot express the flags
@@ -17,18 +21,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.storage import files
 from mcts_utils.terminal import Parser, run_command
-from mcts_utils.training import corpus, dataset
+from mcts_utils.training import checkpoint, corpus, dataset
 from mcts_utils.training.dataset import Conversation
+from mcts_utils.training.encoding import IGNORED
+from mcts_utils.training.row_filter import default_template, row_filter_of
+from mcts_utils.training.settings import FULL
 from mcts_utils.types import InputError, Message
 
 SHAREGPT = {"user": "human", "assistant": "gpt"}
-FORMATS = ("trl", "llamafactory", "openai")
+TOKEN_FORMATS = ("tokens", "xtuner")
+FORMATS = (*TOKEN_FORMATS, "trl", "llamafactory", "openai")
 
 
 def conversations(paths: Sequence[str]) -> Iterator[Conversation]:
@@ -99,13 +109,61 @@ def _plain(message: Message) -> dict[str, str]:
     return {"role": message.role, "content": message.content}
 
 
+def token_rows(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows in tokens, in the files' order, and notes for the user.
+
+    Raises:
+        InputError: naming the flag that is missing, or the row that cannot be trained.
+    """
+    if not args.model_dir:
+        raise InputError(f"--format {args.format} needs --model_dir, whose chat template makes the tokens")
+    model = Path(args.model_dir)
+    most = args.max_length or min(checkpoint.window(model) or FULL.max_length, FULL.max_length)
+    row_filter = row_filter_of(model, most, args.chat_template or default_template(os.environ))
+    first = next(corpus.read_records(args.data), ({}, ""))[0]
+    if args.format == "xtuner" and {"chosen", "rejected"} <= set(first):
+        pairs = (dataset.preference_pair(*found) for found in corpus.read_records(args.data))
+        items = list(row_filter.filter_pairs(pairs))
+    else:
+        items = list(corpus.one_sequence_each(row_filter.filter_rows(conversations(args.data))))
+    if not items:
+        raise InputError(f"--data {' '.join(args.data)}: no row is left ({dict(row_filter.dropped)})")
+    rows = [corpus.row_of(item) for item in items]
+    if args.format == "tokens":
+        rows = [row | {"loss_mask": [int(label != IGNORED) for label in row["labels"]]} for row in rows]
+    return rows, row_filter.notes()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--output", required=True)
-    return run_command("export.py", lambda: write_export(parser.parse_args(argv)))
+    parser.add_argument("--model_dir", help="for tokens and xtuner: the model's folder")
+    parser.add_argument(
+        "--max_length", type=int, help="for tokens and xtuner; default: the model's, at most 8192"
+    )
+    parser.add_argument("--chat_template", default="", help="default: CHAT_TEMPLATE")
+
+    def work() -> None:
+        args = parser.parse_args(argv)
+        (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
+
+    return run_command("export.py", work)
+
+
+def write_tokens(args: argparse.Namespace) -> None:
+    """Write rows in tokens and print what is in the file; raise InputError if there is no row."""
+    rows, notes = token_rows(args)
+    for note in notes:
+        print(f"export.py: note: {note}", file=sys.stderr)
+    files.write_jsonl(args.output, rows)
+    tokens = [
+        label for row in rows for name, labels in row.items() if name.endswith("labels") for label in labels
+    ]
+    trained = sum(label != IGNORED for label in tokens)
+    print(f"export.py: {len(rows)} rows, {len(tokens)} tokens, {trained} trained, in {args.output}")
 
 
 def write_export(args: argparse.Namespace) -> None:

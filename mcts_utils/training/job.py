@@ -6,24 +6,38 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mcts_utils.actors.chat_tokens import read_template
 from mcts_utils.storage import files as storage_files
 from mcts_utils.storage import manifest as storage_manifest
 from mcts_utils.terminal import Parser
-from mcts_utils.training import checkpoint
+from mcts_utils.training import checkpoint, preflight
 from mcts_utils.training.corpus import Corpus, DataMix
-from mcts_utils.training.lr_schedule import Schedule
 from mcts_utils.training.render_config import TEMPLATE, render
-from mcts_utils.training.row_filter import CUT, DROP
-from mcts_utils.training.settings import CONFIGS, TrainSettings
+from mcts_utils.training.row_filter import CUT, DROP, default_template
+from mcts_utils.training.settings import CONFIGS, FULL, TINY_ACTOR, TrainSettings
 from mcts_utils.types import InputError
 
 DEFAULT_ETA = 0.2  # Section 3.2
 OVERRIDES = ("epochs", "lr", "batch", "accumulation", "max_length", "seed")
+SMALL_MODEL = 20_000_000  # weights: a model below it is trained as the bundled actor where no config is named
+# The identity of a run held these until rows were given to the trainer in tokens; both give the same trained tokens.
+EARLIER_TEMPLATE = "9b43e8bbcdfa11a0217011b04c588cc3657e80293dd6e5831b9308c875a1d954"
+EARLIER_CHATS = {
+    "tiny_actor": ("<|system|>{system}<|end|>", "<|user|>{input}<|end|><|assistant|>", "<|end|>", "", False),
+    "llama3_8b_instruct": (
+        "<|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>",
+        "<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<|eot_id|>",
+        "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
+        True,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,7 @@ class TrainingJob:
     settings: TrainSettings
     dtype: str  # of the weights that are written: a key of checkpoint.DTYPES
     force: bool = False  # start even if memory or disk space seem too small
+    chat_template: str = ""  # file of a chat template in place of the model's own
 
     @property
     def partial(self) -> Path:
@@ -52,6 +67,20 @@ class TrainingJob:
 
         Two runs with the same identity are the same run.
         """
+        return _sha256(self.facts())
+
+    def earlier_identity(self) -> str:
+        """Return the identity that an earlier version gave this run; empty if it could not have trained it."""
+        name = next((name for name in EARLIER_CHATS if self.settings.name.startswith(name)), None)
+        if name is None or self.chat_template:
+            return ""
+        facts = self.facts() | {"template": EARLIER_TEMPLATE}
+        parts = ("system", "instruction", "suffix", "preamble", "strip")
+        facts["settings"] |= {"chat": dict(zip(parts, EARLIER_CHATS[name], strict=True))}
+        return _sha256(facts)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the identity is made of."""
         files = [*checkpoint.weight_files(self.model), *checkpoint.small_files(self.model)]
         facts = {
             "settings": asdict(self.settings),
@@ -64,20 +93,28 @@ class TrainingJob:
             "model": {path.name: storage_files.sha256_file(path) for path in files},
             "template": storage_files.sha256_file(TEMPLATE),
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        if self.chat_template:
+            facts["chat_template"] = storage_files.sha256_file(self.chat_template)
+        return facts
 
 
-def parse(description: str, argv: Sequence[str] | None) -> tuple[TrainingJob, bool]:
-    """Return the job of a command line, and whether it is only to be prepared.
+def _sha256(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def parse(
+    description: str, argv: Sequence[str] | None, environ: Mapping[str, str]
+) -> tuple[TrainingJob, bool]:
+    """Return the job of a command line, and whether it is only to be prepared; CHAT_TEMPLATE is a flag's default.
 
     Raises:
         InputError: if a flag is unknown, missing or has a bad value.
     """
-    args = _parser(description).parse_args(argv)
+    args = _parser(description, default_template(environ)).parse_args(argv)
     return job_of(args), args.prepare
 
 
-def _parser(description: str) -> Parser:
+def _parser(description: str, chat_template: str) -> Parser:
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, help="JSONL of path_collection.py")
     parser.add_argument(
@@ -97,7 +134,16 @@ def _parser(description: str) -> Parser:
     parser.add_argument(
         "--output_dir", required=True, help="folder of the trained model; must not hold another one"
     )
-    parser.add_argument("--config", choices=sorted(CONFIGS), default="tiny_actor")
+    parser.add_argument(
+        "--config",
+        choices=CONFIGS,
+        help="default: tiny_actor for models of less than 20 million weights, else full",
+    )
+    parser.add_argument(
+        "--chat_template",
+        default=chat_template,
+        help="Jinja file in place of the model's own; default: CHAT_TEMPLATE",
+    )
     for name in OVERRIDES:
         parser.add_argument(f"--{name}", type=float if name == "lr" else int, help="default: the config's")
     parser.add_argument(
@@ -122,7 +168,6 @@ def job_of(args: argparse.Namespace) -> TrainingJob:
     Raises:
         InputError: naming the flag, if a value is out of range or does not fit the others or the model.
     """
-    given = _overrides(args)
     if args.eta is not None and args.eta != 1 and not args.general:
         raise InputError(f"--eta {args.eta} asks for general rows: name their file with --general")
     eta = args.eta if args.eta is not None else DEFAULT_ETA if args.general else 1.0
@@ -130,26 +175,33 @@ def job_of(args: argparse.Namespace) -> TrainingJob:
         raise InputError(f"--eta must be over 0 and at most 1, not {eta!r}")
     if args.max_per_task < 0:
         raise InputError(f"--max_per_task must be 0 or more, not {args.max_per_task}")
-    settings = CONFIGS[args.config]
+    model, output = Path(args.model_dir), Path(args.output_dir).resolve()
+    checkpoint.weight_files(model)
+    if args.chat_template:
+        read_template(args.chat_template)
+    settings = _settings(args, model)
+    mix = DataMix(
+        args.data, args.general, eta, settings.seed, args.max_per_task, args.long, settings.method == "dpo"
+    )
+    dtype = args.dtype or checkpoint.stored_dtype(model)
+    return TrainingJob(mix, model, output, settings, dtype, bool(args.force), args.chat_template)
+
+
+def _settings(args: argparse.Namespace, model: Path) -> TrainSettings:
+    """Return the config's settings with those of the command line, and rows no longer than the model takes."""
+    given = _overrides(args)
+    small = args.config is None and preflight.ModelSize.from_folder(model).weights < SMALL_MODEL
+    settings = CONFIGS[args.config] if args.config else TINY_ACTOR if small else FULL
     if settings.method == "dpo" and args.general:
         raise InputError(
             f"--general: --config {settings.name} trains preference pairs, which general rows are not"
         )
-    model, output = Path(args.model_dir), Path(args.output_dir).resolve()
-    checkpoint.weight_files(model)
-    window = (
-        storage_files.read_json(model / "config.json").get("max_position_embeddings") or settings.max_length
-    )
-    if given.get("max_length", 0) > window:
+    window = checkpoint.window(model)
+    if window and given.get("max_length", 0) > window:
         raise InputError(f"--max_length {given['max_length']} is over the model's window of {window} tokens")
-    changes: dict[str, Any] = {"max_length": min(settings.max_length, window)} | given
-    dtype = args.dtype or checkpoint.stored_dtype(model)
+    changes: dict[str, Any] = {"max_length": min(settings.max_length, window or settings.max_length)} | given
     sources = {**settings.sources, **dict.fromkeys(given, "the command line")}
-    settings = replace(settings, **changes, sources=sources)
-    mix = DataMix(
-        args.data, args.general, eta, settings.seed, args.max_per_task, args.long, settings.method == "dpo"
-    )
-    return TrainingJob(mix, model, output, settings, dtype, bool(args.force))
+    return replace(settings, **changes, sources=sources)
 
 
 def _overrides(args: argparse.Namespace) -> dict[str, Any]:
@@ -170,10 +222,9 @@ def is_done(job: TrainingJob, identity: str) -> bool:
     if not job.output.exists() or (job.output.is_dir() and not any(job.output.iterdir())):
         return False
     manifest = job.output / "manifest.json"
-    if (
-        manifest.is_file()
-        and storage_files.read_json(manifest).get("settings", {}).get("inputs_sha256") == identity
-    ):
+    found = storage_files.read_json(manifest).get("settings", {}) if manifest.is_file() else {}
+    trained = found.get("inputs_sha256")
+    if trained and (trained == identity or trained == job.earlier_identity()):
         return True
     raise InputError(f"--output_dir {job.output} holds something else: remove it or name another folder")
 
@@ -205,7 +256,7 @@ def open_work_folder(job: TrainingJob, identity: str, devices: int) -> None:
     storage_files.write_json(marker, facts)
 
 
-def write_inputs(job: TrainingJob, corpus: Corpus, schedule: Schedule) -> None:
+def write_inputs(job: TrainingJob, corpus: Corpus) -> None:
     """Write train.jsonl with its manifest, model/ and config.py, which names the other two by relative paths."""
     storage_files.write_jsonl(job.folder / "train.jsonl", corpus.rows)
     mix = asdict(job.mix) | {"config": job.settings.name, "max_length": job.settings.max_length}
@@ -220,7 +271,5 @@ def write_inputs(job: TrainingJob, corpus: Corpus, schedule: Schedule) -> None:
         0.0,
     )
     checkpoint.write_trainer_copy(job.model, job.folder / "model")
-    interval = max(1, min(10, schedule.iterations // 4))
-    text = render(job.settings, "model", "train.jsonl", schedule.warmup_ratio, interval)
-    (job.folder / "config.py").write_text(text, encoding="utf-8")
+    (job.folder / "config.py").write_text(render(job.settings, "model", "train.jsonl"), encoding="utf-8")
     shutil.rmtree(job.folder / "cache", ignore_errors=True)

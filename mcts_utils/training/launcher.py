@@ -27,11 +27,13 @@ XTUNER = "0.2.0"
 HERE = Path(__file__).resolve().parent
 PROBE = """
 import importlib.metadata as meta, json, torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES as models
 known = {d.metadata["Name"].lower(): d.version for d in meta.distributions()}
 names = ("xtuner", "mmengine", "torch", "transformers", "deepspeed", "peft", "bitsandbytes")
 gpus = torch.cuda.device_count()
 memory = [torch.cuda.mem_get_info(i)[0] for i in range(gpus)]
-print(json.dumps({"gpus": gpus, "memory": memory, "versions": {n: known[n] for n in names if n in known}}))
+found = {"gpus": gpus, "memory": memory, "models": list(models)}
+print(json.dumps(found | {"versions": {n: known[n] for n in names if n in known}}))
 """
 ITERATION = re.compile(r"Iter\(train\)\s*\[\s*(\d+)/\d+\].*?\blr: (\S+).*?\bloss: (\S+)")
 LOGGED = ("step", "lr", "loss", "grad_norm", "reward_acc", "reward_margin")  # the last two are DPO's
@@ -50,6 +52,7 @@ class Trainer:
     gpus: int
     versions: dict[str, str]  # of xtuner, torch and other packages
     memory: tuple[int, ...] = ()  # bytes free on each GPU
+    models: frozenset[str] = frozenset()  # values of model_type that its transformers knows
 
 
 def trainer_python(environ: Mapping[str, str]) -> str:
@@ -93,7 +96,8 @@ def _probe(python: str, environ: Mapping[str, str]) -> Trainer:
         raise InputError(
             f"XTUNER_PYTHON: {python} has xtuner {found['versions'].get('xtuner')}, not {XTUNER}"
         )
-    return Trainer(python, found["gpus"], found["versions"], tuple(found.get("memory", ())))
+    memory, models = tuple(found.get("memory", ())), frozenset(found.get("models", ()))
+    return Trainer(python, found["gpus"], found["versions"], memory, models)
 
 
 def train_command(

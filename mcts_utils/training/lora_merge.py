@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mcts_utils.storage import files
+from mcts_utils.training.checkpoint import weight_files
 from mcts_utils.training.launcher import TrainingFailed
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -30,7 +31,7 @@ def merge(adapter: Path, model: Path, target: Path) -> None:
     factor = settings["lora_alpha"] / settings["r"]
     unused = adapter_pairs(load_file(adapter / WEIGHTS), adapter)
     target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(model.glob("*.safetensors")):
+    for path in weight_files(model):
         tensors = {}
         with safe_open(path, "pt") as file:
             for name in file.keys():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from mcts_utils.training.chat_format import IGNORED
+from mcts_utils.training.encoding import IGNORED
 
 TRAINED, PLAIN = "\x1b[1;30;42m", "\x1b[0m"
 PAGE = """<!doctype html>

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,29 @@ def disk_bytes(settings: TrainSettings, size: ModelSize, iterations: int) -> int
     kept = 0 if settings.lora else 2 * size.weights * (2 if settings.method == "dpo" else 1)
     checkpoints = 2 if iterations > SAVE_STEPS else 1  # the old one is deleted when the new one is complete
     return checkpoints * (kept + 12 * trained) + 6 * size.weights
+
+
+def check_architecture(model: Path, trainer: Trainer) -> None:
+    """Check that the trainer's transformers knows the model.
+
+    Raises:
+        InputError: naming the architecture, and how such a model is trained.
+    """
+    kind = files.read_json(model / "config.json").get("model_type")
+    if trainer.models and kind not in trainer.models:
+        raise InputError(
+            f"--model_dir {model}: the trainer's transformers {trainer.versions.get('transformers')} does not know "
+            f"model_type {kind!r}: write the rows with export.py --format tokens, train with scripts/train_trl.py"
+        )
+
+
+def check_vocabulary(model: Path, size: ModelSize, rows: Iterable[Mapping[str, list[int]]]) -> None:
+    """Check that the model has an embedding for every token of the rows; raise InputError otherwise."""
+    largest = max(max(ids) for row in rows for name, ids in row.items() if name.endswith("ids"))
+    if 0 < size.vocabulary <= largest:
+        raise InputError(
+            f"--model_dir {model}: its tokenizer writes token {largest}, and vocab_size is {size.vocabulary}"
+        )
 
 
 def check_devices(settings: TrainSettings, size: ModelSize, trainer: Trainer, layout: NodeLayout) -> None:

@@ -4,7 +4,7 @@
     .venv/bin/python xtuner_config/render.py          writes the committed ones again
 
 A rendered config needs nothing of this package: `xtuner train CONFIG` takes it once its model and data lines name
-existing files (for DPO, pairs in tokens as train.py writes them). In the template `@name@` stands for a value and
+existing files; `export.py --format xtuner` writes the data file. In the template `@name@` stands for a value and
 `@name#@` for a comment with its source; lines between `%if word` and `%end` (with `%else`) depend on a condition.
 """
 
@@ -22,7 +22,6 @@ from mcts_utils.training.settings import (
     LLAMA3_8B,
     LLAMA3_8B_QLORA,
     TINY_ACTOR,
-    WARMUP_RATIO,
     TrainSettings,
 )
 
@@ -37,33 +36,30 @@ PLACEHOLDER = re.compile(r"@(\w+)@")
 SOURCE = re.compile(r" *@(\w+)#@")
 
 
-def render(
-    settings: TrainSettings,
-    model: str,
-    data: str,
-    warmup_ratio: float = WARMUP_RATIO,
-    log_interval: int = 10,
-) -> str:
+def render(settings: TrainSettings, model: str, data: str) -> str:
     """Return the text of the config.
 
     Args:
         model: folder or hub name of the model, in a form that the trainer's `transformers` reads.
-        data: path of the JSONL with `messages` rows; for DPO with pairs in tokens.
-        warmup_ratio: share of all iterations, in (0, 1).
-        log_interval: iterations between two log lines.
+        data: path of the JSONL with rows (for DPO, pairs) in tokens; its lines are counted when the config is read.
     """
     text = select_lines(TEMPLATE.read_text(encoding="utf-8"), _conditions(settings))
     text = SOURCE.sub(lambda match: _source(settings.sources.get(match[1])), text)
     literals = {name: _literal(value) for name, value in _values(settings).items()} | {
         "name": settings.name,
+        "run": _run_line(settings),
         "model": _literal(model),
         "data": _literal(data),
-        "warmup_ratio": _literal(warmup_ratio),
-        "log_interval": _literal(log_interval),
         "lora_source": settings.sources.get("lora", ""),
         "quantized_source": settings.sources.get("quantized", ""),
     }
     return PLACEHOLDER.sub(lambda match: literals[match[1]], text)
+
+
+def _run_line(settings: TrainSettings) -> str:
+    processes = f"NPROC_PER_NODE={settings.gpus} " if settings.gpus > 1 else ""
+    deepspeed = f" --deepspeed {settings.deepspeed}" if settings.deepspeed else ""
+    return f"{processes}xtuner train xtuner_config/{settings.name}.py{deepspeed}"
 
 
 def select_lines(text: str, conditions: Mapping[str, bool]) -> str:
@@ -93,9 +89,6 @@ def _conditions(settings: TrainSettings) -> dict[str, bool]:
 def _values(settings: TrainSettings) -> dict[str, str | int | float | bool]:
     lora = settings.lora
     return {
-        "system": settings.chat.system,
-        "instruction": settings.chat.instruction,
-        "suffix": settings.chat.suffix,
         "max_length": settings.max_length,
         "epochs": settings.epochs,
         "batch": settings.batch,

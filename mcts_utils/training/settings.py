@@ -1,14 +1,13 @@
-"""The settings of training runs, and the named configs. A derived config states only what differs from its base.
+"""The settings of training runs, and the named configs, which fit any model.
 
-Numbers that are the same for all runs are in xtuner_config/base.py.in.
+A derived config states only what differs from its base. Numbers that are the same for all runs are in
+xtuner_config/base.py.in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-
-from mcts_utils.training.chat_format import ChatFormat
 
 WARMUP_RATIO = 0.03  # of all iterations (Appendix C.1)
 SAVE_STEPS = 512  # iterations between two checkpoints; the same as in base.py.in
@@ -31,7 +30,6 @@ class TrainSettings:
 
     name: str
     model: str  # as named in the committed config; a run replaces it by its own folder
-    chat: ChatFormat
     gpus: int  # number of GPUs that the settings are meant for; 0: a CPU
     epochs: int
     lr: float  # peak learning rate
@@ -54,7 +52,6 @@ class TrainSettings:
 TINY_ACTOR = TrainSettings(
     name="tiny_actor",
     model="models/tiny_actor",
-    chat=ChatFormat("<|system|>{system}<|end|>", "<|user|>{input}<|end|><|assistant|>", "<|end|>"),
     gpus=0,
     epochs=3,
     lr=5e-4,
@@ -99,18 +96,9 @@ TINY_DPO = replace(
     },
 )
 
-LLAMA3_8B = TrainSettings(
-    name="llama3_8b_instruct_full_agent_r",
-    model="meta-llama/Llama-3.1-8B-Instruct",
-    # XTuner's llama3_chat is Llama 3's: Llama 3.1's chat template adds the date lines and trims every content.
-    chat=ChatFormat(
-        "<|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>",
-        "<|start_header_id|>user<|end_header_id|>\n\n{input}<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n",
-        "<|eot_id|>",
-        preamble="Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
-        strip=True,
-    ),
+FULL = TrainSettings(
+    name="full",
+    model="MODEL_DIR",
     gpus=8,
     epochs=3,
     lr=2e-5,
@@ -129,29 +117,29 @@ LLAMA3_8B = TrainSettings(
         "max_length": "Appendix C.1 (8,196; 8192 is meant)",
     },
 )
-LLAMA3_8B_LORA = replace(
-    LLAMA3_8B,
-    name="llama3_8b_instruct_lora_agent_r",
+LORA = replace(
+    FULL,
+    name="lora",
     gpus=1,
     lora=Lora(64, 16, 0.1),
     lr=2e-4,
     accumulation=128,
     sources={
-        **LLAMA3_8B.sources,
+        **FULL.sources,
         "lr": XTUNER_QLORA,
         "lora": XTUNER_QLORA,
         "accumulation": "the 128 rows a step of Appendix C.1, on one device",
     },
 )
-LLAMA3_8B_QLORA = replace(
-    LLAMA3_8B_LORA,
-    name="llama3_8b_instruct_qlora_agent_r",
+QLORA = replace(
+    LORA,
+    name="qlora",
     quantized=True,
-    sources={**LLAMA3_8B_LORA.sources, "quantized": f"{XTUNER_QLORA}; bfloat16 in place of float16"},
+    sources={**LORA.sources, "quantized": f"{XTUNER_QLORA}; bfloat16 in place of float16"},
 )
-LLAMA3_8B_DPO = replace(
-    LLAMA3_8B,
-    name="llama3_8b_instruct_dpo_agent_r",
+DPO = replace(
+    FULL,
+    name="dpo",
     method="dpo",
     lr=1e-6,
     accumulation=4,
@@ -166,9 +154,18 @@ LLAMA3_8B_DPO = replace(
     },
 )
 
+# The same with Llama 3.1 8B, the paper's model; the first and the third are committed in xtuner_config/.
+LLAMA3_8B, LLAMA3_8B_LORA, LLAMA3_8B_QLORA, LLAMA3_8B_DPO = (
+    replace(
+        settings, name=f"llama3_8b_instruct_{settings.name}_agent_r", model="meta-llama/Llama-3.1-8B-Instruct"
+    )
+    for settings in (FULL, LORA, QLORA, DPO)
+)
+
 CONFIGS = {
     settings.name: settings
     for settings in (
+        *(FULL, LORA, QLORA, DPO),
         *(TINY_ACTOR, TINY_LORA, TINY_DPO),
         *(LLAMA3_8B, LLAMA3_8B_LORA, LLAMA3_8B_QLORA, LLAMA3_8B_DPO),
     )

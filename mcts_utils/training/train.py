@@ -2,7 +2,8 @@
 
     .venv/bin/python xtuner_config/train.py --data A.jsonl [B.jsonl ...] --model_dir DIR --output_dir DIR
         [--general sharegpt.jsonl --eta 0.2] [--config NAME] [--max_per_task N] [--long cut|drop] [--epochs N] [--lr X]
-        [--accumulation N] [--batch N] [--max_length N] [--seed S] [--dtype bfloat16] [--force 1] [--prepare]
+        [--accumulation N] [--batch N] [--max_length N] [--seed S] [--dtype bfloat16] [--chat_template FILE] [--force 1]
+        [--prepare]
 
 The run works in DIR.partial, which is renamed to DIR at the end, with manifest.json. The same command again does
 nothing if DIR is complete, and otherwise continues from the last checkpoint. Environment: XTUNER_PYTHON,
@@ -21,8 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from transformers import AutoTokenizer
-
+from mcts_utils.actors.chat_tokens import load_tokenizer
 from mcts_utils.storage import files, manifest
 from mcts_utils.terminal import run_command
 from mcts_utils.training import checkpoint, corpus, launcher, lora_merge, preflight
@@ -37,8 +37,7 @@ from mcts_utils.training.job import (
 from mcts_utils.training.launcher import Trainer, TrainingFailed
 from mcts_utils.training.lr_schedule import Schedule, plan_schedule
 from mcts_utils.training.node_layout import NodeLayout
-from mcts_utils.training.row_filter import RowFilter
-from mcts_utils.types import InputError
+from mcts_utils.training.row_filter import row_filter_of
 
 DEFAULT_DEEPSPEED = "deepspeed_zero2"  # for several processes, which fail without one
 NODE_0_SECONDS = 3600  # the other nodes wait at most so long for node 0 to write the rows
@@ -60,6 +59,7 @@ def run_job(job: TrainingJob, prepare: bool, environ: Mapping[str, str]) -> str:
     layout = layout.with_default_devices(min(trainer.gpus, job.settings.gpus))
     job = adapt_job(job, trainer, layout)
     size = preflight.ModelSize.from_folder(job.model)
+    preflight.check_architecture(job.model, trainer)
     if not job.force:
         preflight.check_devices(job.settings, size, trainer, layout)
     inner_environ = launcher.trainer_environ(environ, trainer.gpus, job.settings.quantized)
@@ -98,12 +98,14 @@ def prepare_inputs(
     Raises:
         InputError: if a row is malformed, the run is too short, or the disk has too little room.
     """
-    data = corpus.build(job.mix, row_filter_of(job))
+    row_filter = row_filter_of(job.model, job.settings.max_length, job.chat_template, job.mix.long)
+    data = corpus.build(job.mix, row_filter)
+    preflight.check_vocabulary(job.model, size, data.rows)
     schedule = plan_schedule(len(data.rows), job.settings, devices)
     if not job.force:
         preflight.check_disk(job.settings, size, job.partial, schedule.iterations)
     open_work_folder(job, identity, devices)
-    write_inputs(job, data, schedule)
+    write_inputs(job, data)
     return data, schedule
 
 
@@ -138,23 +140,6 @@ def summary(
         f"{len(data.rows)} rows ({kinds}), {schedule.iterations} iterations, "
         f"loss {curve[0]['loss']:.3f} -> {curve[-1]['loss']:.3f}, {seconds:.0f} s: {job.output}"
     )
-
-
-def row_filter_of(job: TrainingJob) -> RowFilter:
-    """Return a filter with the model's tokenizer.
-
-    Raises:
-        InputError: if the model has no usable tokenizer or chat template.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(job.model, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--model_dir {job.model}: no usable tokenizer ({' '.join(str(error).split())})"
-        ) from error
-    if not tokenizer.chat_template:
-        raise InputError(f"--model_dir {job.model}: the tokenizer has no chat template")
-    return RowFilter(tokenizer, job.settings.chat, job.settings.max_length, job.mix.long)
 
 
 def remaining_command(job: TrainingJob, trainer: Trainer, layout: NodeLayout, final: str = "") -> list[str]:
@@ -232,6 +217,8 @@ def finish(
 ) -> None:
     """Write the model and its manifest, rename the folder, and then delete intermediate files."""
     written = checkpoint.write_trained_model(job.folder / "converted", job.model, job.partial, job.dtype)
+    tokenizer = load_tokenizer(job.model, job.chat_template)
+    written += checkpoint.write_chat_template(job.partial, tokenizer, bool(job.chat_template))
     files.write_jsonl(job.folder / "loss.jsonl", curve)
     kept = [job.folder / name for name in ("config.py", "train.jsonl", "data.manifest.json", "loss.jsonl")]
     kept += sorted((job.folder / "adapter").glob("adapter_*"))
@@ -256,8 +243,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
     def work() -> int:
         try:
-            job, prepare = parse(__doc__ or "", argv)
-            print(f"train.py: {run_job(job, prepare, os.environ if environ is None else environ)}")
+            given = os.environ if environ is None else environ
+            job, prepare = parse(__doc__ or "", argv, given)
+            print(f"train.py: {run_job(job, prepare, given)}")
             return 0
         except TrainingFailed as error:
             print(f"{error}\ntrain.py: training failed", file=sys.stderr)

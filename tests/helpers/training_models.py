@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from mcts_utils.storage import files
 from mcts_utils.training import train
@@ -71,8 +71,8 @@ def preference(seed: int) -> dict[str, Any]:
     }
 
 
-def model_folder(folder: Path, special: list[str], template: str, begin: str, end: str) -> Path:
-    """A random two-layer Llama with tied embeddings and its tokenizer, as transformers 5 saves them."""
+def byte_tokenizer(special: list[str], template: str | None, begin: str, end: str) -> PreTrainedTokenizerFast:
+    """A tokenizer trained on the words of the records; any text can be written with it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -83,15 +83,29 @@ def model_folder(folder: Path, special: list[str], template: str, begin: str, en
     tokenizer.train_from_iterator([sentence(random.Random(n), 20) for n in range(200)], trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin, eos_token=end)
     fast.chat_template = template
+    return fast
+
+
+def model_folder(
+    folder: Path,
+    special: list[str],
+    template: str | None,
+    begin: str,
+    end: str,
+    kind: type[PreTrainedConfig] = LlamaConfig,
+) -> Path:
+    """A random two-layer model with tied embeddings and its tokenizer, as transformers 5 saves them."""
+    fast = byte_tokenizer(special, template, begin, end)
     torch.manual_seed(0)
     # rope_theta is not the default: the trainer's transformers must be told, or it trains another model.
-    config = LlamaConfig(
+    config = kind(
         vocab_size=len(fast),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=16,
         max_position_embeddings=1024,
         rope_parameters={"rope_type": "default", "rope_theta": 50.0},
         tie_word_embeddings=True,
@@ -99,7 +113,7 @@ def model_folder(folder: Path, special: list[str], template: str, begin: str, en
         bos_token_id=fast.bos_token_id,
         eos_token_id=fast.eos_token_id,
     )
-    LlamaForCausalLM(config).half().save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).half().save_pretrained(folder)
     fast.save_pretrained(folder)
     (folder / "README.md").write_text("A model card.\n", encoding="utf-8")
     return folder

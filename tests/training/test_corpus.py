@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
+from mcts_utils.actors.chat_tokens import load_tokenizer
 from mcts_utils.storage import files as storage_files
 from mcts_utils.training import corpus, dataset
 from mcts_utils.training.corpus import DataMix
@@ -21,15 +21,15 @@ from mcts_utils.training.dataset import (
     preference_pair,
     record_conversation,
 )
+from mcts_utils.training.encoding import IGNORED, Encoder
 from mcts_utils.training.row_filter import DROP, RowFilter
-from mcts_utils.training.settings import TINY_ACTOR
 from mcts_utils.types import InputError, Message
 from tests.helpers.training_models import preference, record, stage3
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny) -> Any:
-    return AutoTokenizer.from_pretrained(tiny)
+def encoder(tiny) -> Encoder:
+    return Encoder(load_tokenizer(tiny))
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def files(tmp_path) -> list[str]:
     return paths
 
 
-def row_filter(tokenizer: Any, max_length: int = 1024, **options: Any) -> RowFilter:
-    return RowFilter(tokenizer, TINY_ACTOR.chat, max_length, **options)
+def row_filter(encoder: Encoder, max_length: int = 1024, **options: Any) -> RowFilter:
+    return RowFilter(encoder, max_length, **options)
 
 
 # --- mixing
@@ -76,9 +76,9 @@ def general_file(path: Path, form: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["list", "lines"])
-def test_both_general_forms_load_and_bad_rows_are_counted(files, tokenizer, tmp_path, form):
+def test_both_general_forms_load_and_bad_rows_are_counted(files, encoder, tmp_path, form):
     general = general_file(tmp_path / "general.txt", form)
-    built = corpus.build(DataMix(files[:1], [general], 0.5, seed=1), row_filter(tokenizer))
+    built = corpus.build(DataMix(files[:1], [general], 0.5, seed=1), row_filter(encoder))
     assert built.counts["rows"] == {"general": 16, "good": 8, "revision": 8}
     assert built.counts["share_of_agent_rows"] == 0.5
     dropped = built.counts["dropped"]
@@ -86,25 +86,33 @@ def test_both_general_forms_load_and_bad_rows_are_counted(files, tokenizer, tmp_
     assert dropped["general: no list of turns under conversations or messages"] == 2
     assert dropped["general: a role is unknown"] == 1
     assert any("general.txt row" in note for note in built.notes)
-    answers = [row["messages"][-1] for row in built.rows if row["messages"][-1]["content"] == "answer"]
-    assert len(answers) == 16 and all(answer["loss"] for answer in answers)
+    answer = encoder.chat.tokenize("answer<|end|>")
+    trained = [[label for label in row["labels"] if label != IGNORED] for row in built.rows]
+    assert trained.count(answer) == 16
 
 
-def test_too_few_general_rows_are_told(files, tokenizer, tmp_path):
+def test_no_usable_general_row_is_an_error(files, encoder, tmp_path):
+    bad = tmp_path / "general.jsonl"
+    bad.write_text('{"conversations": []}\n{"messages": [{"role": "user"}]}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"--general .*general.jsonl: no usable row .*a message has no text"):
+        corpus.build(DataMix(files[:1], [str(bad)], 0.5, seed=1), row_filter(encoder))
+
+
+def test_too_few_general_rows_are_told(files, encoder, tmp_path):
     general = general_file(tmp_path / "general.json", "list")
-    built = corpus.build(DataMix(files, [general], 0.2, seed=1), row_filter(tokenizer))
+    built = corpus.build(DataMix(files, [general], 0.2, seed=1), row_filter(encoder))
     assert built.counts["rows"]["general"] == 20
     assert any("20 of the 192 rows that --eta 0.2 asks for: eta is 0.706" in note for note in built.notes)
 
 
-def test_one_file_from_many_environments_by_seed(files, tokenizer):
-    built = corpus.build(DataMix(files, [], 1.0, seed=5), row_filter(tokenizer))
+def test_one_file_from_many_environments_by_seed(files, encoder):
+    built = corpus.build(DataMix(files, [], 1.0, seed=5), row_filter(encoder))
     assert built.counts["envs"] == {
         env: {"good": 8, "revision": 8} for env in ("sciworld", "textcraft", "webshop")
     }
     assert built.counts["tasks"] == 12
-    again = corpus.build(DataMix(files, [], 1.0, seed=5), row_filter(tokenizer))
-    other = corpus.build(DataMix(files, [], 1.0, seed=6), row_filter(tokenizer))
+    again = corpus.build(DataMix(files, [], 1.0, seed=5), row_filter(encoder))
+    other = corpus.build(DataMix(files, [], 1.0, seed=6), row_filter(encoder))
     assert built.rows == again.rows != other.rows
     assert sorted(map(str, built.rows)) == sorted(map(str, other.rows))
 
@@ -128,11 +136,11 @@ def test_the_manifest_ties_the_rows_to_their_files(files, tiny, tmp_path):
 # --- caps
 
 
-def test_rows_of_a_task_are_capped_by_kind(files, tokenizer):
-    built = corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=1), row_filter(tokenizer))
+def test_rows_of_a_task_are_capped_by_kind(files, encoder):
+    built = corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=1), row_filter(encoder))
     assert built.counts["rows"] == {"good": 12, "revision": 12} and built.counts["tasks"] == 12
     assert built.notes == ["24 rows left out, over --max_per_task 1"]
-    assert corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=2), row_filter(tokenizer)).notes == []
+    assert corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=2), row_filter(encoder)).notes == []
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 4), st.integers(0, 3))
@@ -170,19 +178,19 @@ def long_revision(bad: int, tail: int) -> dict[str, Any]:
     return row | {"messages": messages[:-1], "revise": "Thought: no.\nAction: wait"}
 
 
-def test_a_long_row_is_cut_at_a_turn_behind_its_signal(tokenizer):
+def test_a_long_row_is_cut_at_a_turn_behind_its_signal(encoder):
     row = long_revision(bad=3, tail=6)
     whole = record_conversation(row, "f row 1")
-    length = len(next(row_filter(tokenizer).filter_rows([whole])).sides[0].input_ids)
+    length = len(next(row_filter(encoder).filter_rows([whole])).sequences[0].input_ids)
     for limit in range(10, length + 1):
-        filtered = row_filter(tokenizer, limit)
+        filtered = row_filter(encoder, limit)
         kept = list(filtered.filter_rows([whole]))
         if not kept:
             assert filtered.dropped == {f"revision: longer than max_length {limit}": 1}
             continue
         messages = kept[0].conversation.messages
         assert messages == whole.messages[: len(messages)]  # a beginning of the row, whole turns
-        assert len(kept[0].sides[0].input_ids) <= limit
+        assert len(kept[0].sequences[0].input_ids) <= limit
         assert messages[-1].loss and messages[-1].content != row["revise"]
         assert [m.content for m in messages if m.loss][0] == row["revise"]
         if len(messages) < len(whole.messages):
@@ -190,17 +198,17 @@ def test_a_long_row_is_cut_at_a_turn_behind_its_signal(tokenizer):
             assert f"{len(messages)} of its {len(whole.messages)} messages are kept" in filtered.notes()[0]
 
 
-def test_a_row_whose_signal_would_be_last_is_dropped(tokenizer):
+def test_a_row_whose_signal_would_be_last_is_dropped(encoder):
     whole = record_conversation(long_revision(bad=3, tail=1), "f row 1")
-    length = len(next(row_filter(tokenizer).filter_rows([whole])).sides[0].input_ids)
-    assert list(row_filter(tokenizer, length - 1).filter_rows([whole])) == []
-    assert list(row_filter(tokenizer, length).filter_rows([whole])) != []
+    length = len(next(row_filter(encoder).filter_rows([whole])).sequences[0].input_ids)
+    assert list(row_filter(encoder, length - 1).filter_rows([whole])) == []
+    assert list(row_filter(encoder, length).filter_rows([whole])) != []
 
 
-def test_cutting_can_be_turned_off(tokenizer):
+def test_cutting_can_be_turned_off(encoder):
     whole = record_conversation(long_revision(bad=3, tail=6), "f row 1")
-    length = len(next(row_filter(tokenizer).filter_rows([whole])).sides[0].input_ids)
-    dropping = row_filter(tokenizer, length - 1, long=DROP)
+    length = len(next(row_filter(encoder).filter_rows([whole])).sequences[0].input_ids)
+    dropping = row_filter(encoder, length - 1, long=DROP)
     assert (
         list(dropping.filter_rows([whole])) == [] and not dropping.cut and sum(dropping.dropped.values()) == 1
     )
@@ -254,12 +262,12 @@ def test_pairs_that_cannot_be_trained_are_refused_by_name(change, words):
     assert words in str(caught.value)
 
 
-def test_long_pairs_are_left_out_and_counted(tokenizer, tmp_path):
+def test_long_pairs_are_left_out_and_counted(encoder, tmp_path):
     rows = [preference(n) for n in range(4)]
     rows[2]["rejected"][0]["content"] += " oak" * 2000
     storage_files.write_jsonl(tmp_path / "pairs.jsonl", rows)
     built = corpus.build(
-        DataMix([str(tmp_path / "pairs.jsonl")], [], 1.0, 0, pairs=True), row_filter(tokenizer)
+        DataMix([str(tmp_path / "pairs.jsonl")], [], 1.0, 0, pairs=True), row_filter(encoder)
     )
     assert len(built.rows) == 3 and built.counts["cut"] == {}
     assert built.counts["dropped"] == {"preference: longer than max_length 1024": 1}
@@ -285,7 +293,7 @@ def test_records_are_not_pairs_and_pairs_are_not_records(tiny, tmp_path, capsys)
     assert "--general" in capsys.readouterr().err
 
 
-def test_nothing_left_is_an_error(tokenizer, tmp_path):
+def test_nothing_left_is_an_error(encoder, tmp_path):
     storage_files.write_jsonl(tmp_path / "rows.jsonl", [record(0)])
     with pytest.raises(InputError, match="no row is left to train on"):
-        corpus.build(DataMix([str(tmp_path / "rows.jsonl")], [], 1.0, 0), row_filter(tokenizer, 20))
+        corpus.build(DataMix([str(tmp_path / "rows.jsonl")], [], 1.0, 0), row_filter(encoder, 20))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mcts_utils.training.dataset import (
     GENERAL,
+    ROLES,
     Conversation,
     RowError,
     count_kinds,
@@ -17,7 +18,6 @@ from mcts_utils.training.dataset import (
     general_quota,
     record_conversation,
     shuffled,
-    training_row,
 )
 from mcts_utils.types import InputError, Message
 
@@ -31,7 +31,7 @@ def record(*turns: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"kind": "good", "messages": list(turns)} | fields
 
 
-def test_a_record_keeps_its_flags_and_every_message_gets_one():
+def test_a_record_keeps_its_flags():
     row = record(
         turn("system"),
         turn("user"),
@@ -41,9 +41,7 @@ def test_a_record_keeps_its_flags_and_every_message_gets_one():
     )
     conversation = record_conversation(row, "r.jsonl row 1")
     assert conversation.kind == "good" and conversation.trained_turns == 1
-    assert [message["loss"] for message in training_row(conversation.messages)["messages"]] == [
-        *(False, False, False, False, True)
-    ]
+    assert [message.loss for message in conversation.messages] == [*(False, False, False, False, True)]
 
 
 def test_reference_rows_are_read_from_revise_log():
@@ -93,7 +91,7 @@ def test_a_flag_that_is_not_true_or_false_is_refused(flag):
         (record(turn("system"), turn("user")), "no assistant turn"),
     ],
 )
-def test_records_that_xtuner_would_bend_are_refused(row, words):
+def test_records_that_no_template_takes_are_refused(row, words):
     with pytest.raises(RowError, match="^f row 3: ") as caught:
         record_conversation(row, "f row 3")
     assert words in str(caught.value)
@@ -114,11 +112,45 @@ def test_sharegpt_rows_train_every_assistant_turn():
 
 
 def test_general_rows_in_message_form_and_cut_chats():
-    row = {"messages": [turn("assistant", "rest"), turn("user", "a"), turn("assistant", "b", loss=False)]}
+    row = {"messages": [turn("assistant", "rest"), turn("user", "a"), turn("assistant", "b")]}
     assert [(m.content, m.loss) for m in general_conversation(row, "g").messages] == [
         ("a", False),
         ("b", True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("flag", "trained"),
+    [
+        *(
+            ({}, True),
+            ({"loss": True}, True),
+            ({"loss": None}, True),
+            ({"weight": 1}, True),
+            ({"loss": 1}, True),
+        ),
+        *(({"loss": False}, False), ({"weight": 0}, False), ({"weight": 0.0}, False), ({"loss": 0}, False)),
+        ({"loss": True, "weight": 0}, False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("key", "role", "text", "names"),
+    [
+        ("messages", "role", "content", ROLES),
+        ("conversations", "from", "value", {"user": "human", "assistant": "gpt"}),
+    ],
+)
+def test_general_rows_keep_their_flags(flag, trained, key, role, text, names):
+    turns = [{role: names["user"], text: "q"}, {role: names["assistant"], text: "a"} | flag]
+    row = {key: [*turns, *turns[:1], {role: names["assistant"], text: "b"}], "system": "s"}
+    messages = general_conversation(row, "g").messages
+    assert [m.loss for m in messages if m.role == "assistant"] == [trained, True]
+    assert (messages[0].role, messages[0].content) == ("system", "s")  # LLaMA-Factory's column
+
+
+def test_a_system_turn_goes_before_the_system_column():
+    row = {"messages": [turn("system", "own"), turn("user"), turn("assistant")], "system": "column"}
+    assert [m.content for m in general_conversation(row, "g").messages if m.role == "system"] == ["own"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +163,9 @@ def test_general_rows_in_message_form_and_cut_chats():
         {"conversations": [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}]},
         {"conversations": [{"from": "function", "value": "a"}]},
         {"conversations": [{"from": "human"}]},
+        {"messages": [turn("user"), turn("assistant", loss="no")]},
+        {"messages": [turn("user"), turn("assistant") | {"weight": 0.5}]},
+        {"messages": [turn("user"), turn("assistant")], "system": ["s"]},
     ],
 )
 def test_bad_general_rows_are_row_errors_with_a_countable_reason(row):
@@ -172,7 +207,7 @@ def test_kinds_are_counted_in_order():
 
 
 @given(st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=8))
-def test_what_passes_is_what_openai_map_fn_takes_unchanged(roles):
+def test_what_passes_alternates_and_is_unchanged(roles):
     row = record(*(turn(role, f"{n}", True if role == "assistant" else None) for n, role in enumerate(roles)))
     try:
         messages = record_conversation(row, "x").messages

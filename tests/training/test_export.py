@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, Qwen3Config
 
+from mcts_utils.actors.chat_tokens import load_tokenizer
 from mcts_utils.storage import files
-from mcts_utils.training import export
-from tests.helpers.training_models import preference, record
+from mcts_utils.training import corpus, export, preflight
+from mcts_utils.training.encoding import IGNORED, Encoder
+from mcts_utils.training.launcher import Trainer
+from mcts_utils.types import InputError
+from tests.helpers.chat_templates import TEMPLATES
+from tests.helpers.training_models import ROOT, model_folder, preference, record
 
 Turns = list[tuple[list[tuple[str, str]], str]]  # (what comes before, reply) of every trained turn
 
@@ -69,11 +79,12 @@ def plain(row: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": roles[t["from"]], "content": t["value"], "loss": True} for t in row["conversations"]]
 
 
-def run(tmp_path: Path, rows: list[dict[str, Any]], form: str) -> tuple[int, list[dict[str, Any]]]:
+def run(
+    tmp_path: Path, rows: list[dict[str, Any]], form: str, *flags: str
+) -> tuple[int, list[dict[str, Any]]]:
     files.write_jsonl(tmp_path / "in.jsonl", rows)
-    code = export.main(
-        ["--data", str(tmp_path / "in.jsonl"), "--format", form, "--output", str(tmp_path / "out.jsonl")]
-    )
+    where = ["--data", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    code = export.main([*where, "--format", form, *flags])
     return code, files.read_jsonl(tmp_path / "out.jsonl") if code == 0 else []
 
 
@@ -123,8 +134,69 @@ def test_rows_that_train_every_turn_stay_whole(tmp_path, capsys, rows):
         ({"messages": [{"role": "tool", "content": "q", "loss": False}]}, "role is unknown"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_by_name(tmp_path, capsys, form, bad, words):
-    assert run(tmp_path, [record(0), bad], form)[0] == 2
+def test_what_cannot_be_kept_is_refused_by_name(tmp_path, tiny, capsys, form, bad, words):
+    assert run(tmp_path, [record(0), bad], form, "--model_dir", str(tiny))[0] == 2
     printed = capsys.readouterr().err
     assert "in.jsonl row 2" in printed and words in printed and printed.count("\n") == 1
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_rows_in_tokens_are_those_that_are_trained(tmp_path, tiny, capsys, rows):
+    where = ["--model_dir", str(tiny)]
+    code, written = run(tmp_path, rows, "tokens", *where)
+    assert code == 0 and f"{len(rows)} rows, " in capsys.readouterr().out
+    encoder = Encoder(load_tokenizer(tiny))
+    for row, encoded in zip(rows, written, strict=True):
+        (sequence,) = encoder.encode(corpus.any_conversation(row, "x"))
+        assert encoded == {
+            "input_ids": sequence.input_ids,
+            "labels": sequence.labels,
+            "loss_mask": [int(label != IGNORED) for label in sequence.labels],
+        }
+    without = [{name: row[name] for name in ("input_ids", "labels")} for row in written]
+    assert run(tmp_path, rows, "xtuner", *where) == (0, without)
+    length = max(len(row["input_ids"]) for row in written)
+    assert len(run(tmp_path, rows, "tokens", *where, "--max_length", str(length - 1))[1]) < len(rows) or (
+        "are kept" in capsys.readouterr().err
+    )
+    code, pairs = run(tmp_path, [preference(0), preference(1)], "xtuner", *where)
+    assert code == 0 and set(pairs[0]) == {"chosen_ids", "chosen_labels", "rejected_ids", "rejected_labels"}
+
+
+def test_rows_in_tokens_need_a_model(tmp_path, capsys, rows):
+    assert run(tmp_path, rows, "tokens")[0] == 2
+    assert "--format tokens needs --model_dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("qwen3", Qwen3Config), ("gemma3", Gemma3TextConfig)])
+def test_a_model_newer_than_xtuner_is_trained_from_its_rows_in_tokens(tmp_path, name, kind):
+    template, special, end = TEMPLATES[name]
+    model = model_folder(tmp_path / "model", special, template, special[0], end, kind)
+    trainer = Trainer("", 0, {"transformers": "4.48.0"}, models=frozenset({"llama", "qwen2"}))
+    with pytest.raises(
+        InputError, match=rf"4.48.0 does not know model_type '{name}.*--format tokens.*train_trl"
+    ):
+        preflight.check_architecture(model, trainer)
+    code, written = run(tmp_path, [record(n) for n in range(4)], "tokens", "--model_dir", str(model))
+    assert code == 0
+    if find_spec("trl"):
+        command = [
+            sys.executable,
+            "scripts/train_trl.py",
+            "--data",
+            str(tmp_path / "out.jsonl"),
+            "--model_dir",
+        ]
+        command += [str(model), "--output_dir", str(tmp_path / "new"), "--epochs", "1", "--accumulation", "4"]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / "new").dtype == torch.float16
+    # Any loop that takes labels trains them.
+    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    optimizer, losses = torch.optim.AdamW(network.parameters(), lr=3e-3), []
+    for row in written[:4] * 3:
+        ids, labels = (torch.tensor([row[key]]) for key in ("input_ids", "labels"))
+        losses.append(network(input_ids=ids, labels=labels).loss)
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -21,20 +22,29 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from mcts_utils.storage import files
-from mcts_utils.training import checkpoint, launcher, lora_merge, train
+from mcts_utils.training import checkpoint, job, launcher, lora_merge, train
 from mcts_utils.training.launcher import TrainingFailed
 from mcts_utils.training.lr_schedule import plan_schedule
 from mcts_utils.training.render_config import COMMITTED, render
 from mcts_utils.training.render_config import main as render_main
 from mcts_utils.training.settings import CONFIGS, LLAMA3_8B, TINY_ACTOR
 from mcts_utils.types import InputError
-from tests.helpers.training_models import ROOT, stage3, write_records
+from tests.helpers.chat_templates import TEMPLATES
+from tests.helpers.training_models import ROOT, model_folder, preference, record, stage3, write_records
 
 
 @pytest.fixture
 def records(tmp_path) -> Path:
     return write_records(tmp_path / "records.jsonl")
 
+
+EARLIER_CHAT = {  # of the bundled actor, in the identity of runs of earlier versions
+    "system": "<|system|>{system}<|end|>",
+    "instruction": "<|user|>{input}<|end|><|assistant|>",
+    "suffix": "<|end|>",
+    "preamble": "",
+    "strip": False,
+}
 
 # --- trainers that fail
 
@@ -150,7 +160,7 @@ def twice_the_user(rows: list[dict[str, Any]]) -> None:
         (None, ["--data", "missing.jsonl"], ["missing.jsonl"]),
         (None, ["--model_dir", "missing"], ["--model_dir missing", "config.json"]),
         (None, ["--config", "qwen"], ["--config", "qwen"]),
-        (None, ["--config", LLAMA3_8B.name], ["records.jsonl row", "chat template", "other tokens"]),
+        (None, ["--chat_template", "missing.jinja"], ["CHAT_TEMPLATE=missing.jinja"]),
     ],
 )
 def test_bad_input_exits_2_with_one_line(tiny, records, tmp_path, capsys, spoil, extra, words):
@@ -203,6 +213,65 @@ def test_folders_that_hold_something_else_are_left_alone(tiny, records, tmp_path
         (folder / "thesis.txt").unlink()
 
 
+def test_what_a_template_cannot_serve_is_one_line(tmp_path, capsys):
+    template, special, end = TEMPLATES["r1"]
+    model = model_folder(tmp_path / "r1", special, template, special[0], end)
+    capsys.readouterr()
+    python = fake_trainer(tmp_path, "exit 1")
+    files.write_jsonl(tmp_path / "rows.jsonl", [record(n) for n in range(9)])
+    files.write_jsonl(tmp_path / "pairs.jsonl", [preference(n) for n in range(9)])
+
+    def printed(code: int, data: str, *flags: Any, **environ: str) -> str:
+        where = [
+            "--data",
+            tmp_path / data,
+            "--model_dir",
+            model,
+            "--output_dir",
+            tmp_path / "new",
+            "--prepare",
+        ]
+        assert stage3(*where, "--accumulation", 1, *flags, XTUNER_PYTHON=python, **environ) == code
+        return capsys.readouterr().err
+
+    refused = printed(2, "rows.jsonl")
+    assert "rows.jsonl row 1: the generation prompt opens a thought" in refused and refused.count("\n") == 1
+    other = tmp_path / "qwen.jinja"
+    other.write_text(TEMPLATES["qwen3"][0].replace("<|im_end|>", end), encoding="utf-8")
+    assert "9 conversations are 27 rows" in printed(0, "rows.jsonl", "--chat_template", other)
+    assert len(files.read_jsonl(tmp_path / "new.partial" / "train" / "train.jsonl")) == 27
+    refused = printed(2, "pairs.jsonl", "--config", "dpo", CHAT_TEMPLATE=str(other))
+    assert (
+        "pairs.jsonl row 1: the chat template rewrites earlier turns" in refused and refused.count("\n") == 1
+    )
+    config = files.read_json(model / "config.json")
+    files.write_json(model / "config.json", config | {"vocab_size": 100})
+    refused = printed(2, "rows.jsonl", "--chat_template", other)
+    assert "vocab_size is 100" in refused and refused.count("\n") == 1
+
+
+@pytest.mark.parametrize("config", ["tiny_actor", LLAMA3_8B.name, "full"])
+def test_a_model_that_an_earlier_version_trained_is_recognised(tiny, records, tmp_path, capsys, config):
+    output = tmp_path / "model"
+    arguments = ["--data", records, "--model_dir", tiny, "--output_dir", output, "--config", config]
+    facts = job.parse("", [str(a) for a in arguments], {})[0].facts()
+    facts |= {"template": job.EARLIER_TEMPLATE}
+    facts["settings"]["chat"] = EARLIER_CHAT if config == "tiny_actor" else {"system": "another"}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    files.write_json(output / "manifest.json", {"settings": {"inputs_sha256": digest}})
+    assert stage3(*arguments, XTUNER_PYTHON="/bin/false") == (0 if config == "tiny_actor" else 2)
+
+
+@pytest.mark.parametrize(
+    ("limit", "flags", "name"),
+    [(10**9, [], "tiny_actor"), (1, [], "full"), (1, ["--config", "lora"], "lora")],
+)
+def test_the_default_config_is_chosen_by_size(tiny, tmp_path, monkeypatch, limit, flags, name):
+    monkeypatch.setattr(job, "SMALL_MODEL", limit)
+    where = ["--data", "x", "--model_dir", str(tiny), "--output_dir", str(tmp_path / "new")]
+    assert job.parse("", [*where, *flags], {})[0].settings.name == name
+
+
 def test_rows_that_cannot_be_trained_are_counted(tiny, records, tmp_path, capsys):
     rows = files.read_jsonl(records)
     rows[3]["messages"][1]["content"] = "oak " * 2000
@@ -219,7 +288,7 @@ def test_rows_that_cannot_be_trained_are_counted(tiny, records, tmp_path, capsys
     assert "left out, good: a special token is spelt out" in printed and "no turn carries loss" in printed
     written = files.read_jsonl(tmp_path / "model.partial" / "train" / "train.jsonl")
     assert len(written) == 37
-    assert all(isinstance(message["loss"], bool) for row in written for message in row["messages"])
+    assert all(len(row["input_ids"]) == len(row["labels"]) for row in written)
 
 
 # --- configs and schedule
@@ -249,16 +318,13 @@ def differing(one: str, other: str) -> list[str]:
     """What begins the lines that only one of two configs has, the head line left out; imports are left out too."""
     lines = difflib.ndiff(config_lines(one)[1:], config_lines(other)[1:])
     names = [line[2:].split("=")[0].strip() for line in lines if line[0] in "-+" and "import" not in line]
-    return [name for name in names if name]
+    return [name for name in names if name and not name.startswith("#   ")]  # without the line that runs it
 
 
 def test_the_two_models_differ_in_numbers_only():
     assert set(differing(TINY_ACTOR.name, LLAMA3_8B.name)) == {
         *(
             "pretrained_model_name_or_path",
-            "SYSTEM",
-            "INSTRUCTION",
-            "SUFFIX",
             "max_length",
             "accumulative_counts",
         ),
@@ -398,6 +464,23 @@ def test_a_model_whose_code_would_have_to_run_is_refused(folders):
     files.write_json(model / "config.json", {"auto_map": {"AutoModel": "evil.py"}})
     with pytest.raises(InputError, match="auto_map"):
         checkpoint.weight_files(model)
+
+
+def test_the_weights_are_those_that_transformers_loads(folders):
+    model, _, tensors = folders
+    save_file(tensors, model / "consolidated.safetensors")
+    assert checkpoint.weight_files(model) == [model / "model.safetensors"]
+    index = {"weight_map": {"a": "b.safetensors", "c": "consolidated.safetensors"}}
+    files.write_json(model / "model.safetensors.index.json", index)
+    with pytest.raises(InputError, match=r"no b.safetensors"):
+        checkpoint.weight_files(model)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin", "adapter_config.json"])
+def test_an_adapter_beside_the_weights_is_noticed(folders, name):
+    (folders[0] / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=f"{name} beside the weights"):
+        checkpoint.weight_files(folders[0])
 
 
 # --- adapters

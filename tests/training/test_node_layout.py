@@ -103,7 +103,7 @@ def test_the_other_nodes_train_what_node_0_has_written(tiny, records, tmp_path):
     where = ["--data", str(records), "--model_dir", str(tiny), "--output_dir", str(tmp_path / "model")]
     python = fake_trainer(tmp_path, "echo $@ > ../seen; exit 3", gpus=0)
     several = {"NNODES": "2", "ADDR": "here", "NPROC_PER_NODE": "1", "XTUNER_PYTHON": python}
-    job = parse("", where)[0]
+    job = parse("", where, {})[0]
     assert not inputs_written(job, job.identity(), 2)
     assert stage3(*where, "--prepare", **several) == 0
     assert inputs_written(job, job.identity(), 2) and not inputs_written(job, job.identity(), 3)
@@ -115,9 +115,8 @@ def test_the_other_nodes_train_what_node_0_has_written(tiny, records, tmp_path):
 
 def test_a_node_0_that_writes_nothing_is_given_up(tiny, records, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "NODE_0_SECONDS", -1)
-    job = parse("", ["--data", str(records), "--model_dir", str(tiny), "--output_dir", str(tmp_path / "m")])[
-        0
-    ]
+    where = ["--data", str(records), "--model_dir", str(tiny), "--output_dir", str(tmp_path / "m")]
+    job = parse("", where, {})[0]
     with pytest.raises(TrainingFailed, match="node 0 wrote nothing"):
         train.follow_node_0(job, "id", launcher.Trainer("python", 0, {}), NodeLayout(1, 2, 1, "x"), {})
 

@@ -8,11 +8,10 @@ import pytest
 
 from mcts_utils.storage import files
 from mcts_utils.training import loss_mask, preview
-from mcts_utils.training.chat_format import IGNORED
+from mcts_utils.training.encoding import IGNORED
 from tests.helpers.training_models import preference, record
 
 
-@pytest.mark.trainer
 def test_the_trained_turns_of_a_row_are_marked(tiny, tmp_path, capsys):
     row = record(1, "revision", "webshop")
     row["messages"][1]["content"] = "<script>\x1b[31m red & bad"
@@ -22,7 +21,7 @@ def test_the_trained_turns_of_a_row_are_marked(tiny, tmp_path, capsys):
     printed = capsys.readouterr().out
     trained = [m["content"] + "<|end|>" for m in row["messages"] if m["loss"]]
     assert re.findall(r"\x1b\[1;30;42m(.*?)\x1b\[0m", printed, re.DOTALL) == trained
-    assert "row 2: revision, webshop, --config tiny_actor" in printed and "trained in 2 turns" in printed
+    assert "row 2: revision, webshop" in printed and "trained in 2 turns" in printed
     assert "\x1b[31m" not in printed and "\\x1b[31m red" in printed  # a text sends nothing to the terminal
 
 
@@ -48,7 +47,8 @@ def test_a_label_that_is_another_token_is_no_mask():
         (["--row", "3"], "--row 3"),
         (["--row", "0"], "--row 0"),
         (["--row", "2", "--config", "tiny_actor"], "tiny_actor is for sft"),
-        (["--row", "1", "--config", "llama3_8b_instruct_full_agent_r"], "other tokens"),
+        (["--row", "3", "--chat_template", "missing.jinja"], "--row 3"),
+        (["--row", "1", "--chat_template", "missing.jinja"], "missing.jinja"),
         (["--row", "1", "--model_dir", "missing"], "--model_dir missing"),
     ],
 )

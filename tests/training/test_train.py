@@ -13,24 +13,32 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+)
 
 from mcts_utils.storage import files
-from mcts_utils.training import launcher
+from mcts_utils.training import checkpoint, export, launcher
 from mcts_utils.training.render_config import render
 from mcts_utils.training.settings import (
     CONFIGS,
     LLAMA3_8B,
     LLAMA3_8B_DPO,
-    LLAMA3_8B_QLORA,
     TINY_ACTOR,
     TINY_DPO,
     TINY_LORA,
 )
+from tests.helpers.chat_templates import TEMPLATES
 from tests.helpers.ports import reserved_ports
 from tests.helpers.trainer import TRAINER
 from tests.helpers.training_models import (
     ROOT,
+    model_folder,
     preference,
     record,
     sentence,
@@ -39,6 +47,8 @@ from tests.helpers.training_models import (
 )
 
 SFT = [LLAMA3_8B.name, TINY_ACTOR.name]  # the LoRA configs take the same rows
+OTHERS = {"qwen2.5": Qwen2Config, "mistral": MistralConfig, "gemma2": Gemma2Config}  # by chat template
+MODEL_FILE = "model.safetensors"
 
 
 @pytest.fixture
@@ -129,6 +139,12 @@ def odd_pairs() -> list[dict[str, Any]]:
     return [preference(1), pair | {"prompt": turns[:2], "chosen": turns[2:5], "rejected": turns[4:]}]
 
 
+def model_like(folder: Path, name: str, kind: type[PreTrainedConfig]) -> Path:
+    """A small model of another architecture with the chat template `name`."""
+    template, special, end = TEMPLATES[name]
+    return model_folder(folder, special, template, special[0], end, kind)
+
+
 @pytest.fixture(scope="module")
 def dumps(tiny, llama, tmp_path_factory) -> dict[str, dict[str, Any]]:
     """By config: the rows as XTuner's own code makes them from what --prepare wrote, and the logits of the first.
@@ -150,6 +166,11 @@ def dumps(tiny, llama, tmp_path_factory) -> dict[str, dict[str, Any]]:
         where = ["--model_dir", model, "--output_dir", inputs / name, "--config", name]
         assert stage3(*data, *where, "--eta", 0.9, "--accumulation", 1, "--prepare") == 0
         folders[name] = inputs / f"{name}.partial" / "train"
+    for name, kind in OTHERS.items():
+        model = model_like(inputs / f"model {name}", name, kind)
+        where = ["--model_dir", model, "--output_dir", inputs / name, "--accumulation", 1, "--prepare"]
+        assert stage3("--data", inputs / "records.jsonl", *where) == 0
+        folders[name] = inputs / f"{name}.partial" / "train"
     for name, model in ((TINY_DPO.name, tiny), (LLAMA3_8B_DPO.name, llama)):
         where = ["--data", inputs / "pairs.jsonl", "--model_dir", model, "--output_dir", inputs / name]
         assert stage3(*where, "--config", name, "--accumulation", 1, "--epochs", 4, "--prepare") == 0
@@ -157,19 +178,22 @@ def dumps(tiny, llama, tmp_path_factory) -> dict[str, dict[str, Any]]:
     environ = launcher.trainer_environ(os.environ, gpus=0)
     configs = inputs / "configs"
     configs.mkdir()
+    (inputs / "train.jsonl").write_text("{}\n" * 100, encoding="utf-8")  # configs count its lines
     for name, config in CONFIGS.items():
         (configs / f"{name}.py").write_text(render(config, config.model, "train.jsonl"), encoding="utf-8")
-    folder_of = ROOT / "mcts_utils" / "training", configs
+    folder_of = ROOT / "tests" / "helpers", configs
     command = [str(TRAINER), "-c", LOGITS, *map(str, folder_of), *map(str, folders.values())]
     done = subprocess.run(command, cwd=inputs, env=environ, check=True, capture_output=True, text=True)
     found = {name: files.read_json(folder / "dump.json") for name, folder in folders.items()}
-    return found | {"configs": json.loads(done.stdout.splitlines()[-1])}
+    return found | {"configs": json.loads(done.stdout.splitlines()[-1]), "folders": folders}
 
 
 @pytest.mark.trainer
 def test_xtuner_loads_every_config(dumps):
     types = {name: "DPO" if "dpo" in name else "SupervisedFinetune" for name in CONFIGS}
     assert dumps["configs"] == types
+    known = launcher.find_trainer(str(TRAINER), os.environ).models
+    assert {"llama", "qwen2", "mistral", "gemma2"} <= known and not {"qwen3", "gemma3_text"} & known
 
 
 @pytest.mark.trainer
@@ -210,13 +234,16 @@ def test_xtuner_trains_the_tokens_that_the_actor_sees(name, dumps, tiny, llama):
 
 
 @pytest.mark.trainer
-@pytest.mark.parametrize("name", SFT)
-def test_the_older_transformers_computes_the_same(name, dumps, tiny, llama):
+@pytest.mark.parametrize("name", [*SFT, *OTHERS])
+def test_the_older_transformers_computes_the_same(name, dumps):
+    folder = dumps["folders"][name]
     ours = AutoModelForCausalLM.from_pretrained(
-        llama if name == LLAMA3_8B.name else tiny, dtype=torch.float32
+        (folder / "model" / MODEL_FILE).resolve().parent, dtype=torch.float32
     )
+    (first,) = dumps[name]["rows"][0]
+    assert first in files.read_jsonl(folder / "train.jsonl")  # XTuner changes no row
     with torch.no_grad():
-        logits = ours(torch.tensor([dumps[name]["rows"][0][0]["input_ids"]])).logits[0, -1]
+        logits = ours(torch.tensor([first["input_ids"]])).logits[0, -1]
     torch.testing.assert_close(logits, torch.tensor(dumps[name]["logits"]), rtol=1e-3, atol=1e-3)
 
 
@@ -352,25 +379,38 @@ def test_two_nodes_train_the_gpu_config_and_node_0_converts(llama, tmp_path):
 
 @pytest.mark.xdist_group("dpo")
 @pytest.mark.trainer
-def test_dpo_moves_the_model_from_the_rejected_to_the_chosen(tiny, tmp_path, capsys):
+def test_dpo_moves_the_model_from_the_rejected_to_the_chosen(tmp_path, capsys):
+    """With Mistral's architecture and its template, which takes no system turn."""
+    model = model_like(tmp_path / "mistral", "mistral", MistralConfig)
     data, output = tmp_path / "pairs.jsonl", tmp_path / "model"
     files.write_jsonl(data, [preference(n) for n in range(40)])
-    arguments = ["--data", data, "--model_dir", tiny, "--output_dir", output, "--config", TINY_DPO.name]
+    arguments = ["--data", data, "--model_dir", model, "--output_dir", output, "--config", TINY_DPO.name]
     assert stage3(*arguments, "--epochs", 1, "--accumulation", 2, "--lr", 2e-4) == 0, capsys.readouterr().err
     curve = files.read_jsonl(output / "train" / "loss.jsonl")
     assert curve[-1]["loss"] < curve[0]["loss"] < 0.8  # log 2 where policy and reference are one
     assert curve[-1]["reward_margin"] > curve[0]["reward_margin"]
     assert files.read_json(output / "manifest.json")["counts"]["rows"] == {"preference": 40}
-    check_folder(tiny, output)
+    check_folder(model, output)
 
 
 @pytest.mark.xdist_group("lora")
 @pytest.mark.trainer
-def test_lora_is_trained_and_merged(tiny, records, tmp_path, capsys):
-    output = tmp_path / "model"
+def test_lora_is_trained_and_merged(records, tmp_path, capsys):
+    """With Qwen's architecture, and a template that drops earlier thoughts and writes today's date."""
+    name, output = "qwen3", tmp_path / "model"
+    tiny = model_like(tmp_path / "qwen", name, Qwen2Config)
+    template = "{{ strftime_now('%Y') }}" + TEMPLATES[name][0]
+    (tiny / "chat_template.jinja").write_text(template, encoding="utf-8")
     arguments = ["--data", records, "--model_dir", tiny, "--output_dir", output, "--config", TINY_LORA.name]
     assert stage3(*arguments, "--epochs", 1, "--accumulation", 2, "--dtype", "float32") == 0, (
         capsys.readouterr().err
+    )
+    printed = capsys.readouterr()
+    assert "100 rows (60 good, 40 revision)" in printed.out
+    assert "40 conversations are 100 rows" in printed.err
+    # The folder's template is the one that the rows were made with: it is served as it was trained, on every day.
+    assert (output / "chat_template.jinja").read_text(encoding="utf-8") == template.replace(
+        "strftime_now('%Y')", "'2024'"
     )
     curve = files.read_jsonl(output / "train" / "loss.jsonl")
     assert curve[-1]["loss"] < 0.9 * curve[0]["loss"]
@@ -389,9 +429,31 @@ def test_lora_is_trained_and_merged(tiny, records, tmp_path, capsys):
 def test_qlora_trains_in_four_bits(llama, records, tmp_path, capsys):
     output = tmp_path / "model"
     arguments = ["--data", records, "--model_dir", llama, "--output_dir", output]
-    arguments += ["--config", LLAMA3_8B_QLORA.name, "--epochs", 1, "--accumulation", 4]
+    arguments += ["--config", "qlora", "--epochs", 1, "--accumulation", 4]
     assert stage3(*arguments, "--dtype", "bfloat16", "--lr", 0.005) == 0, capsys.readouterr().err
     curve = files.read_jsonl(output / "train" / "loss.jsonl")
     assert curve[-1]["loss"] < curve[0]["loss"]
     assert "load_in_4bit=True" in (output / "train" / "config.py").read_text(encoding="utf-8")
     check_talk(output)
+
+
+@pytest.mark.trainer
+@pytest.mark.parametrize(
+    "count", [pytest.param(n, marks=pytest.mark.xdist_group(f"xtuner {n}")) for n in (4, 40)]
+)
+def test_the_committed_config_trains_by_xtuners_own_command(llama, tmp_path, capsys, count):
+    """As users type it, with their model and data in the file's two lines; this machine has no GPU."""
+    files.write_jsonl(tmp_path / "rows.jsonl", [record(n) for n in range(count)])
+    written = ["--data", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "train.jsonl")]
+    assert export.main([*written, "--format", "xtuner", "--model_dir", str(llama)]) == 0
+    checkpoint.write_trainer_copy(llama, tmp_path / "model")  # a folder that transformers 4.48 has saved
+    text = (ROOT / "xtuner_config" / f"{LLAMA3_8B.name}.py").read_text(encoding="utf-8")
+    (tmp_path / "config.py").write_text(text.replace(f'"{LLAMA3_8B.model}"', '"model"'), encoding="utf-8")
+    environ = launcher.trainer_environ(os.environ, gpus=0)
+    environ["PATH"] = f"{TRAINER.parent}{os.pathsep}{environ['PATH']}"
+    command = ["xtuner", "train", "config.py", "--deepspeed", "deepspeed_zero2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    run = tmp_path / "work_dirs" / "config"
+    assert launcher.last_checkpoint(run) == f"iter_{3 * count}.pth", done.stderr[-2000:]
+    rates = [row["lr"] for row in launcher.read_losses(run)]
+    assert max(rates) > 0.9 * LLAMA3_8B.lr and rates[-1] < 0.1 * LLAMA3_8B.lr

@@ -28,8 +28,10 @@ if not torch.cuda.is_available():
     functional = stub("torchvision.transforms.functional")
     vision.__version__, vision.transforms, transforms.functional = "0+stub", transforms, functional
     transforms.InterpolationMode = functional.InterpolationMode = type("InterpolationMode", (), {})
-    # DeepSpeed would compile a shared-memory operator for a minute; gloo does not need it. Only workers import it.
-    if "--deepspeed" in sys.orig_argv and "LOCAL_RANK" in os.environ:
+    # DeepSpeed would compile a shared-memory operator for a minute; gloo does not need it. Only processes that train
+    # import it: a launcher's workers, or the program that `xtuner train` runs without a launcher.
+    worker = "LOCAL_RANK" in os.environ or sys.orig_argv[1:2] and sys.orig_argv[1].endswith("tools/train.py")
+    if "--deepspeed" in sys.orig_argv and worker:
         import deepspeed.ops
 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -2,7 +2,7 @@
 
 Runs in the trainer's environment, so it imports nothing of this package:
 
-    XTUNER_PYTHON mcts_utils/training/dump_tensors.py FOLDER...
+    XTUNER_PYTHON tests/helpers/dump_tensors.py FOLDER...
 
 FOLDER holds config.py and train.jsonl; dump.json is written there. A row is a list of sequences {input_ids, labels}:
 one for a conversation, two (chosen, rejected) for a preference pair.
