@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from mcts_utils.actors.factory import make_actor
-from mcts_utils.config import settings_from_env
+from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import names
+from mcts_utils.envs.own_server import served
 from mcts_utils.envs.task_set import open_task_set
 from mcts_utils.evaluation import compare, loops
 from mcts_utils.evaluation.eval_set import choose_starts, repeat_starts, save_run_as_eval_set
@@ -26,6 +27,8 @@ from mcts_utils.evaluation.few_shot import load_examples
 from mcts_utils.evaluation.protocol import protocol_of
 from mcts_utils.evaluation.stage import EvaluationStage
 from mcts_utils.evaluation.summary import describe
+from mcts_utils.replies import reply_warnings
+from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import run_command
 from mcts_utils.types import InputError
 
@@ -85,8 +88,14 @@ def evaluate(args: argparse.Namespace) -> int:
     settings = settings_from_env(tasks=names()).override(
         env_server_base=args.env_server_base, model_name=args.model_name, seed=args.seed
     )
-    settings.require("env_server_base", "model_name")
-    check(args)
+    with served(settings) as settings:
+        settings.require("env_server_base", "model_name")
+        check(args)
+        return play(args, settings)
+
+
+def play(args: argparse.Namespace, settings: Settings) -> int:
+    """Run the episodes on the server of the settings, print their scores and return the exit code."""
     max_steps = args.max_steps or (MAIN_STEPS if args.mode == "main" else REVISE_STEPS)
     tasks = open_task_set(settings)
     server_kind = tasks.kind()
@@ -101,10 +110,13 @@ def evaluate(args: argparse.Namespace) -> int:
         args.output_dir,
         examples=examples,
     )
-    summary = evaluation.run(partial(make_actor, settings), tasks.environment, bool(args.overwrite))
+    with reserved(evaluation.folder):
+        summary = evaluation.run(partial(make_actor, settings), tasks.environment, bool(args.overwrite))
     if args.panel and not summary.n_failed:
         save_run_as_eval_set(args.panel, settings, server_kind, evaluation.folder)
     print(describe(summary))
+    for line in reply_warnings(summary.replies or {}, settings.max_token_length):
+        print(line, file=sys.stderr)
     print(evaluation.folder / "summary.json")
     return 1 if summary.n_failed else 0
 

@@ -18,12 +18,16 @@ from functools import partial
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import names
+from mcts_utils.envs.own_server import served
 from mcts_utils.envs.task_ids import training_list, training_range, training_variations
 from mcts_utils.envs.task_set import open_task_set
+from mcts_utils.replies import reply_warnings
 from mcts_utils.search.baselines import SEARCH, Baseline
 from mcts_utils.search.budget import baseline, check_strategy, spent_by
 from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.totals import describe
+from mcts_utils.storage.layout import tree_folder
+from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import run_command
 from mcts_utils.types import InputError
 
@@ -71,6 +75,7 @@ def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int], def
 def collect(args: argparse.Namespace, settings: Settings, number: int | None) -> int:
     """Search, print the summary line and return the exit code; `number` is the value of --budget."""
     tasks = open_task_set(settings)
+    tasks.require_replay()
     test = set() if args.allow_test else tasks.test_ids()
     kind = tasks.kind()
     spent = spent_by(args.budget_from, settings.task, kind) if args.budget_from is not None else {}
@@ -82,6 +87,9 @@ def collect(args: argparse.Namespace, settings: Settings, number: int | None) ->
     stage = SearchStage(settings, ids, args.output_dir, kind, held_out, baseline=other)
     totals = stage.run(partial(make_actor, settings), tasks.environment)
     print(describe(totals, stage.manifest.parent))
+    turns = {**totals, "total": totals["tokens"]["completions"], "no_action": totals["invalid"]}
+    for line in reply_warnings(turns, settings.max_token_length):
+        print(line, file=sys.stderr)
     return 1 if totals["failed"] else 0
 
 
@@ -93,8 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = settings_from_env(tasks=names()).override(
             env_server_base=args.env_server_base, model_name=args.model_name
         )
-        settings.require("env_server_base", "model_name")
-        return collect(args, settings, check_strategy(args.strategy, args.budget, args.budget_from))
+        with served(settings) as settings:
+            settings.require("env_server_base", "model_name")
+            number = check_strategy(args.strategy, args.budget, args.budget_from)
+            with reserved(tree_folder(args.output_dir, settings.task, settings.model_name)):
+                return collect(args, settings, number)
 
     return run_command("mcts_collection.py", work, "stopped; run the same command again to go on")
 

@@ -1,15 +1,15 @@
-"""Build and parse conversations: prompts, Thought/Action turns, the revision signal, the judge's question and answer.
+"""Build conversations: prompts, Thought/Action turns, the revision signal, the judge's question.
 
-Pure. It sends nothing and counts no tokens.
+Pure. It sends nothing and counts no tokens; how an answer is read is in replies.py.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 
 from mcts_utils.envs.specs import env_spec
+from mcts_utils.replies import parse_reply
 from mcts_utils.types import Message, Step, Task
 
 FULL_JUDGE = (
@@ -39,10 +39,6 @@ REVISION_THOUGHTS = (
 )
 WAIT_ACTION = "wait"
 WAIT_OBSERVATION = "ok."
-ACTION_LINE = re.compile(r"^\s*Action\s*:\s*(.*)$", re.IGNORECASE | re.MULTILINE)
-THOUGHT_LINE = re.compile(
-    r"^\s*Thought\s*:\s*(.*?)(?=^\s*Action\s*:|\Z)", re.IGNORECASE | re.MULTILINE | re.DOTALL
-)
 
 
 def reply_text(thought: str, action: str) -> str:
@@ -50,31 +46,21 @@ def reply_text(thought: str, action: str) -> str:
     return f"Thought: {thought}\nAction: {action}"
 
 
-def parse_reply(reply: str) -> tuple[str, str]:
-    """Return the thought and the action of an assistant turn.
-
-    The action is the first line after the last `Action:`. A turn without `Action:` is the action as a whole: the
-    environment then refuses it in its own words, which the agent sees.
-    """
-    actions = ACTION_LINE.findall(reply)
-    thought = THOUGHT_LINE.search(reply)
-    return (thought.group(1).strip() if thought else ""), (actions[-1].strip() if actions else reply.strip())
+def action_of(reply: str, form: str = "any") -> str:
+    """Return the action of an assistant turn, as it is sent to the environment. `form`: a key of replies.FORMATS."""
+    return parse_reply(reply, form).action
 
 
-def action_of(reply: str) -> str:
-    """Return the action of an assistant turn, as it is sent to the environment."""
-    return parse_reply(reply)[1]
-
-
-def is_signal(reply: str, env_waits: bool = False) -> bool:
+def is_signal(reply: str, env_waits: bool = False, form: str = "any") -> bool:
     """Return True for a revision signal: `Action: wait`, which is answered `ok.` and not sent to the environment.
 
     Args:
         env_waits: the environment has a command `wait` of its own (ScienceWorld: ten moments pass). There a `wait` is a
             signal only after one of REVISION_THOUGHTS.
+        form: a key of replies.FORMATS.
     """
-    thought, action = parse_reply(reply)
-    return action == WAIT_ACTION and (not env_waits or thought in REVISION_THOUGHTS)
+    found = parse_reply(reply, form)
+    return found.action == WAIT_ACTION and (not env_waits or found.thought in REVISION_THOUGHTS)
 
 
 def is_signal_step(step: Step) -> bool:

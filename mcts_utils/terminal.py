@@ -6,6 +6,7 @@ Progress is a bar on a terminal, elsewhere (a log) one line every ten seconds.
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from mcts_utils.types import ActorError, EnvError, InputError
 
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
 LINE_SECONDS = 10.0
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
 
@@ -33,7 +35,23 @@ class Progress(tqdm):
         self._printed = -LINE_SECONDS  # when the last line was, by the clock of `elapsed`
         if self.lines:
             options |= {"mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS, "bar_format": LINE}
+        # What run_jobs adds: figures of the actor, and a log of all numbers.
+        self.live: Callable[[], dict[str, str]] = dict
+        self.log: Callable[[int, dict[str, float]], object] = lambda n, numbers: None
+        self._shown: dict[str, Any] = {}
         super().__init__(*args, **options)
+
+    def set_postfix(self, ordered_dict: Any = None, refresh: bool | None = True, **figures: Any) -> None:
+        """Show figures, with the live ones after them, and log those that are numbers."""
+        self._shown = {**(ordered_dict or {}), **figures}
+        shown = {**self._shown, **self.live()}
+        super().set_postfix(shown, refresh)
+        texts = {name: str(value).removesuffix("%") for name, value in shown.items()}
+        self.log(self.n, {name: float(text) for name, text in texts.items() if NUMBER.fullmatch(text)})
+
+    def show_live(self) -> None:
+        """Show the live figures as they are now."""
+        super().set_postfix({**self._shown, **self.live()})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar, or print its line."""
@@ -79,7 +97,12 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
     earlier = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return work() or 0
-    except (InputError, EnvError, ActorError, OSError) as error:
+    except OSError as error:
+        code, line = (
+            2,
+            f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error),
+        )
+    except (InputError, EnvError, ActorError) as error:
         code, line = 2, " ".join(str(error).split())
     except KeyboardInterrupt:
         code, line = 130, if_interrupted

@@ -6,8 +6,8 @@ It holds no behaviour and imports nothing else of the package.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
 Label = Literal["good", "bad", "uncertain"]
@@ -48,6 +48,8 @@ class Step:
     grounded_action: str = (
         ""  # the valid action executed instead (envs/grounding.py); empty: the action itself
     )
+    # Why `reply` is not all that was sampled, or ends early (replies.Cut); it changes nothing in the environment.
+    cut: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,11 @@ class Environment(Protocol):
         """Return what the server offers beyond AgentGym's interface ("replay", "fork"); empty without a server."""
         return frozenset()
 
+    @property
+    def action_format(self) -> str:
+        """Return how the actions of its actor are read: a key of replies.FORMATS."""
+        return "any"
+
     def reset(self, index: int) -> Task:
         """Start the task of this index and return it with its opening text."""
 
@@ -135,10 +142,11 @@ class Actor(Protocol):
             ActorError: the endpoint or the model cannot answer, retries included.
         """
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         """Return counters since the start; {} where nothing is counted.
 
         They are calls, prompt_tokens, completion_tokens, max_in_flight and busy_s (seconds with a request in flight).
+        What a server was found to refuse is a list of names, `refused_by_server`.
         """
         return {}
 
@@ -157,6 +165,14 @@ class ContextOverflow(ActorError):
 
 class EnvError(RuntimeError):
     """The environment server cannot be used or answered with an error."""
+
+
+class ServiceGone(Exception):
+    """A server or an endpoint has not answered anybody for as long as it is waited for: the stage ends."""
+
+
+class EndpointGone(ActorError, ServiceGone):
+    """The endpoint has not answered anybody for ENDPOINT_PATIENCE seconds."""
 
 
 class InputError(ValueError):

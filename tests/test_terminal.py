@@ -59,7 +59,7 @@ def test_a_terminal_gets_a_bar():
     ("error", "code", "line"),
     [
         (InputError("ITERA must be\nat least 1: 0"), 2, "tool: ITERA must be at least 1: 0\n"),
-        (FileNotFoundError(2, "No such file or directory", "x.json"), 2, "tool: [Errno 2] No such file"),
+        (FileNotFoundError(2, "No such file or directory", "x.json"), 2, "tool: x.json: No such file or directory\n"),
         (KeyboardInterrupt(), 130, "tool: stopped\n"),
         (None, 0, ""),
     ],
@@ -91,3 +91,11 @@ def test_an_interrupt_waits_for_the_end_of_what_must_be_whole(number):
 
     assert run_command("x", work) == 130
     assert done == ["whole"]
+
+
+def test_an_error_of_the_file_system_is_one_line_that_names_the_file(capsys):
+    def work() -> None:
+        raise OSError(28, "No space left on device", "out/summary.json")
+
+    assert run_command("eval.py", work) == 2
+    assert capsys.readouterr().err == "eval.py: out/summary.json: No space left on device\n"

@@ -5,23 +5,25 @@ It builds no conversation, reads no environment variable and does not choose the
 
 from __future__ import annotations
 
-import email.utils
 import random
+import re
 import threading
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
+import httpx2  # the HTTP client of the openai library
 import openai
 
 from mcts_utils.actors.adaptive_limit import AdaptiveLimit
+from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, parse_body, said, samples
 from mcts_utils.actors.limiter import ConcurrencyLimiter, RequestStats
-from mcts_utils.actors.transport import PooledTransport
+from mcts_utils.actors.server_profile import ChatRequest, ServerProfile, chat_body
+from mcts_utils.actors.transport import better_address, light_client
 from mcts_utils.config import MAX_AUTO_CONCURRENCY
-from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Sample
+from mcts_utils.patience import ServiceWatch, retry_after
+from mcts_utils.types import ActorError, ContextOverflow, EndpointGone, InputError, Message, Sample
 
 ATTEMPTS = 6  # per request
 BACK_OFF = 0.5  # seconds before the second attempt, doubled each time, times 0.5 to 1 at random
@@ -29,21 +31,16 @@ MAX_PAUSE = 60.0  # seconds, of the back-off and of Retry-After
 CHECK_SECONDS = 5.0  # for the answer to the first request
 TIMEOUT = openai.Timeout(600.0, connect=5.0)  # a slow server may take long to answer, but not to accept
 RETRIED = {408, 409, 425, 429}  # statuses, besides 5xx
+NO_ENDPOINT = "OPENAI_BASE_URL is no chat endpoint"  # in place of a status
 OVERLOADED = {429, 503}
-REFUSED = {400, 413, 422, 501}  # the server does not accept the request's content
+AWAY = {"no answer", "429", "502", "503", "504"}  # nobody may be there
+PATIENT_PAUSE = 5.0  # seconds between two tries, beyond ATTEMPTS
+REFUSED = {400, 413, 422, 500, 501}  # the server may not accept the request's content
 UNLISTED = {404, 405, 501}  # from GET /models on servers without it
-OVERFLOW = (  # texts of errors for conversations that are too long
-    "context length",
-    "context_length",
-    "context window",
-    "context size",
-    "maximum context",
-    "prompt is too long",
-)
 
 
 class EndpointActor:
-    """A server of the chat completions protocol. Parameters that it does not support (n, seed) are found out once."""
+    """A server of the chat completions protocol. What it does not take is found out once (server_profile.py)."""
 
     def __init__(
         self,
@@ -54,6 +51,7 @@ class EndpointActor:
         concurrency: int,
         rng: random.Random | None = None,
         sleep: Callable[[float], object] | None = None,
+        patience: float = 0.0,
     ) -> None:
         """Make no request yet.
 
@@ -62,6 +60,7 @@ class EndpointActor:
             concurrency: HTTP requests in flight, at most; 0: adapted to the endpoint (adaptive_limit.py).
             rng: jitters the back-off.
             sleep: waits between tries; by default until `close` at the longest.
+            patience: seconds for which an endpoint that answers nobody is waited for, beyond ATTEMPTS.
         """
         self._client = openai.OpenAI(
             base_url=base_url,
@@ -76,9 +75,9 @@ class EndpointActor:
         self._pool = ThreadPoolExecutor(concurrency or MAX_AUTO_CONCURRENCY, thread_name_prefix="actor")
         self._closed = threading.Event()
         self._rng, self._sleep = rng or random.Random(), sleep or self._closed.wait
-        self._single = False  # the server gives one choice for any n
-        self._takes_seed = True
-        self._limit_name = "max_tokens"  # newer OpenAI models call it max_completion_tokens
+        self._profile = ServerProfile(f"{base_url} model {model}")
+        self._patience = patience
+        self._watch = ServiceWatch(f"the endpoint {base_url}", "ENDPOINT_PATIENCE", EndpointGone)
 
     def sample(
         self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
@@ -87,18 +86,23 @@ class EndpointActor:
 
         Raises:
             ContextOverflow: the server says that the conversation is too long.
-            ActorError: one line with base URL, model and the last status.
+            ActorError: one line with base URL, model and the last status; EndpointGone if it answers nobody.
         """
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        if temperature == 0 and n > 1:  # all are equal, and vLLM refuses n > 1
-            first = self._request(turns, 1, temperature, seed)[0]
+
+        def request(n: int, seed: int | None) -> list[Sample]:
+            return self._request(ChatRequest(messages, n, temperature, seed, self.max_tokens))
+
+        if temperature == 0 and n > 1 and not self._profile.refused & {"temperature 0", "temperature"}:
+            # All are equal, and vLLM refuses n > 1.
+            first = request(1, seed)[0]
             return [first] + [Sample(first.text, truncated=first.truncated)] * (n - 1)
-        found = [] if self._single and n > 1 else self._request(turns, n, temperature, seed)
+        single = n > 1 and "n" in self._profile.refused
+        found = [] if single else request(n, seed)
         if len(found) < n and n > 1:
-            self._single = True
+            self._profile.learn({"n"})
             rest = range(len(found), n)
             seeds = [None if seed is None else seed + i for i in rest]
-            for samples in self._pool.map(lambda s: self._request(turns, 1, temperature, s), seeds):
+            for samples in self._pool.map(lambda s: request(1, s), seeds):
                 found += samples[:1]
         return found[:n]
 
@@ -110,7 +114,9 @@ class EndpointActor:
         """
         try:
             if not self._is_listed():
-                self._request([{"role": "user", "content": "Hi"}], 1, 0.0, None, attempts=2, limit=16)
+                self._request(
+                    ChatRequest([Message("user", "Hi")], 1, 0.0, None, 16), attempts=2, patience=0.0
+                )
         except openai.APIStatusError as error:
             raise InputError(self._check_failure(error.status_code, self._text(error))) from None
         except openai.APIConnectionError as error:
@@ -132,9 +138,9 @@ class EndpointActor:
             pass  # the answer is not a list of models
         return False
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         """Return counters of all requests since the start; `concurrency` is the present limit of requests in flight."""
-        return {**self._stats.stats(), "concurrency": self._limiter.limit}
+        return {**self._stats.stats(), "concurrency": self._limiter.limit, **self._profile.stats()}
 
     def close(self) -> None:
         """Stop all retries and close the connections."""
@@ -144,146 +150,149 @@ class EndpointActor:
         self._client.close()
 
     def _request(
-        self,
-        turns: list[dict],
-        n: int,
-        temperature: float,
-        seed: int | None,
-        attempts: int = ATTEMPTS,
-        limit: int = 0,
+        self, request: ChatRequest, attempts: int = ATTEMPTS, patience: float | None = None
     ) -> list[Sample]:
-        """Send a request with its retries; return fewer than `n` samples, or none, if the server does not support n."""
-        for attempt in range(attempts):
+        """Send a request with its retries; return fewer than `n` samples if the server does not support n."""
+        patience = self._patience if patience is None else patience
+        for attempt in count():
             failure: Exception
             pause = None
             try:
-                return self._try(turns, n, temperature, seed, limit or self.max_tokens)
+                # An unexplained 500 may pass, so it is tried once more.
+                found = self._try(request, guess=attempt > 0)
+                self._watch.answered()
+                return found
             except openai.APIStatusError as error:
                 failure, status, pause = error, str(error.status_code), retry_after(error.response.headers)
                 lasting = error.status_code < 500 and error.status_code not in RETRIED
-                lasting = lasting or "insufficient_quota" in str(error)
-            except (openai.APIConnectionError, openai.APIResponseValidationError, ValueError) as error:
-                failure, status, lasting = error, "no answer", False  # ValueError: not JSON, or no choices
-            if lasting or attempt == attempts - 1:
+                lasting = lasting or b"insufficient_quota" in error.response.content
+            except NoAnswer as error:
+                failure, status, lasting = error, NO_ENDPOINT, not error.passing
+            except openai.APIConnectionError as error:
+                failure, status, lasting = error, "no answer", False
+            line = self._failure(status, self._text(failure))
+            tired = attempt >= attempts - 1
+            if lasting or self._ends(status, line, failure, tired, patience) or self._closed.is_set():
                 break
             if pause is None:
-                pause = BACK_OFF * 2**attempt * self._rng.uniform(0.5, 1.0)
+                pause = BACK_OFF * 2 ** min(attempt, ATTEMPTS) * self._rng.uniform(0.5, 1.0)
+                pause = min(pause, PATIENT_PAUSE) if attempt >= ATTEMPTS else pause
             self._sleep(min(MAX_PAUSE, pause))
-        raise ActorError(self._failure(status, self._text(failure))) from failure
+        raise ActorError(line) from failure
 
-    def _try(
-        self, turns: list[dict], n: int, temperature: float, seed: int | None, limit: int
-    ) -> list[Sample]:
-        """Send a request; send it again only without a parameter that the server does not know. Raises openai's errors.
+    def _ends(self, status: str, line: str, failure: Exception, tired: bool, patience: float) -> bool:
+        """Return True if a request that failed is not sent again; `tired`: it was sent often enough.
+
+        Raises:
+            EndpointGone: the endpoint answers nobody.
+        """
+        if status not in AWAY:
+            self._watch.answered()
+            return tired
+        self._watch.failed(line, patience)
+        self._watch.require_alive(failure, patience)
+        return tired and not (patience and self._watch.down())
+
+    def _try(self, request: ChatRequest, guess: bool) -> list[Sample]:
+        """Send a request; send it again only without what a refusal may mean, which is learned if that succeeds.
+
+        Args:
+            guess: a 500 that names nothing may mean n.
+        """
+        left_out: frozenset[str] = frozenset()
+        while True:
+            without = self._profile.refused | left_out
+            body, used = chat_body(self.model, request, without)
+            try:
+                answer = parse_body(self._post(body))
+                found = samples(answer, 1 if "n" in without else request.n)
+            except (openai.APIStatusError, NoAnswer) as error:
+                suspect = self._suspect(error, used, guess)
+                if not suspect:
+                    raise
+                left_out |= {suspect}
+                continue
+            except RuntimeError as error:  # the client was closed meanwhile
+                raise ActorError(self._failure("closed", self._text(error))) from error
+            self._profile.learn(left_out)
+            self._count(request.messages, found)
+            return found
+
+    def _suspect(self, error: openai.APIStatusError | NoAnswer, used: frozenset[str], guess: bool) -> str:
+        """Return which of the used features an error may refuse, or "".
+
+        Raises:
+            ContextOverflow: it says that the conversation is too long.
+            ActorError: it says that MAX_TOKEN_LENGTH is.
+        """
+        status, text = _refusal(error)
+        if status not in REFUSED:
+            return ""
+        if REPLY_LIMIT.search(text):
+            where = (
+                f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of {self.base_url} model {self.model}"
+            )
+            raise ActorError(f"{where}: {self._masked(text)}") from error
+        if OVERFLOW.search(text):
+            raise ContextOverflow(self._failure(status, self._masked(text))) from error
+        unnamed = "n" if "n" in used and (status != 500 or guess) else ""
+        return self._profile.suspect(text, used) or unnamed
+
+    def _post(self, body: dict[str, Any]) -> bytes:
+        """Send one request within the limit; return the answer's body.
 
         It uses the client's documented `post`, because the typed models of `chat.completions.create` cost four times
         the CPU time.
         """
-        while True:
-            if self._closed.is_set():
-                raise ActorError(self._failure("closed", "no more requests"))
-            optional: dict[str, Any] = {self._limit_name: limit}
-            body = {"model": self.model, "messages": turns, "temperature": temperature}
-            if seed is not None and self._takes_seed:
-                optional["seed"] = seed
-            if n > 1:
-                optional["n"] = n
-            try:
-                answer = self._post(body | optional)
-                return self._samples(answer)
-            except openai.APIStatusError as error:
-                text = self._text(error)
-                if error.status_code not in REFUSED:
-                    raise
-                if any(words in text.lower() for words in OVERFLOW):
-                    raise ContextOverflow(self._failure(error.status_code, text)) from error
-                if not self._adapt(text.lower(), optional):
-                    if n > 1:
-                        return []
-                    raise
-            except RuntimeError as error:  # the client was closed meanwhile
-                raise ActorError(self._failure("closed", self._text(error))) from error
-
-    def _post(self, body: dict) -> Any:
-        """Send one request within the limit; return the answer."""
         with self._limiter:
             if self._closed.is_set():
                 raise ActorError(self._failure("closed", "no more requests"))
             try:
                 with self._stats:
-                    answer = self._client.post("/chat/completions", body=body, cast_to=object)
+                    answer = self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
                 self._limiter.answered()
-                return answer
+                return answer.content
             except openai.APIStatusError as error:
                 if error.status_code in OVERLOADED:
                     pause = retry_after(error.response.headers) or 0.0
                     self._limiter.refused(min(MAX_PAUSE, pause))
                 raise
 
-    def _adapt(self, refusal: str, optional: dict) -> bool:
-        """Drop or rename the parameter that a refusal names; return True if the next request differs."""
-        if "max_completion_tokens" in refusal and "max_tokens" in optional:
-            self._limit_name = "max_completion_tokens"
-            return True
-        if "seed" in refusal and "seed" in optional:
-            self._takes_seed = False
-            return True
-        return False
-
-    def _samples(self, answer: Any) -> list[Sample]:
-        """Return the choices as samples; raise ValueError if there are none, as some proxies answer errors with 200."""
-        body = answer if isinstance(answer, dict) else {}
-        choices = body.get("choices")
-        if not choices:
-            raise ValueError(f"an answer without choices: {str(body.get('error', answer))[:200]}")
-        usage = body.get("usage") or {}
-        prompt, completion = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-        self._stats.count(prompt, completion)
-        share, rest = divmod(completion, len(choices))
-        return [
-            Sample(
-                choice["message"].get("content") or "",
-                0 if i else prompt,
-                share + (i < rest),
-                choice.get("finish_reason") == "length",
-            )
-            for i, choice in enumerate(choices)
-        ]
+    def _count(self, messages: Sequence[Message], found: Sequence[Sample]) -> None:
+        prompt = sum(sample.prompt_tokens for sample in found)
+        self._stats.count(prompt, sum(sample.completion_tokens for sample in found))
+        self._profile.note_prompt(sum(len(message.content) for message in messages), prompt)
 
     def _text(self, error: Exception) -> str:
         """Return the error's text on one line, without the API key."""
-        text = str(error) if not error.__cause__ else f"{error} ({error.__cause__})"
-        return " ".join((text.replace(self._key, "***") if self._key else text).split())[:300]
+        if isinstance(error, openai.APIStatusError) and (text := _refusal(error)[1]):
+            return self._masked(text)
+        return self._masked(str(error) if not error.__cause__ else f"{error} ({error.__cause__})")
+
+    def _masked(self, text: str) -> str:
+        """Return a text as it is printed: one line of at most 300 characters, without the API key."""
+        # A key as short as a word's part would hide other words, and need not be hidden there.
+        bounds = r"\b" if len(self._key) < 8 else ""
+        hidden = re.sub(bounds + re.escape(self._key) + bounds, "***", text) if self._key else text
+        return " ".join(hidden.split())[:300]
 
     def _failure(self, status: int | str, line: str) -> str:
-        return f"{self.base_url} model {self.model}: {status}: {line}"
+        hint = better_address(self.base_url) if status in ("404", "405", NO_ENDPOINT) else ""
+        return f"{self.base_url} model {self.model}: {status}{hint}: {line}"
 
     def _check_failure(self, status: int, line: str) -> str:
         """Return the message of a failed `check`, which names the variable that is the likely cause."""
         if status in (401, 403):
             return f"OPENAI_API_KEY is not accepted by {self.base_url}: {line}"
         if status == 404:
-            return f"MODEL_NAME={self.model} or OPENAI_BASE_URL={self.base_url} is not known there: {line}"
-        return f"OPENAI_BASE_URL={self.base_url} does not answer as a chat endpoint: {line}"
+            what = f"MODEL_NAME={self.model} or OPENAI_BASE_URL={self.base_url} is not known there"
+        else:
+            what = f"OPENAI_BASE_URL={self.base_url} does not answer as a chat endpoint"
+        return f"{what}: {line}" if "; try " in line else f"{what}{better_address(self.base_url)}: {line}"
 
 
-def light_client(base_url: str) -> Any:
-    """Return a client over PooledTransport for plain HTTP without a proxy; else None, for the library's own one."""
-    url = urllib.parse.urlsplit(base_url)
-    proxied = "http" in urllib.request.getproxies() and not urllib.request.proxy_bypass(url.netloc)
-    if url.scheme != "http" or proxied:
-        return None
-    return openai.DefaultHttpxClient(transport=PooledTransport(base_url))
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After header (a number or an HTTP date), or None if there is no valid one."""
-    value = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
+def _refusal(error: openai.APIStatusError | NoAnswer) -> tuple[int, str]:
+    """Return the status and the whole text of a refusal; an error that comes with status 200 counts as a 400."""
+    if isinstance(error, NoAnswer):
+        return error.status, str(error)
+    return error.status_code, said(parse_body(error.response.content))

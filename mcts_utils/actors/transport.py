@@ -1,16 +1,20 @@
 """Carry the requests of the openai library over http.client, in two thirds of the CPU time of its own transport.
 
-Plain HTTP to one server, without proxies and streams; endpoint.py leaves TLS and proxies to the library.
+Plain HTTP to one server, without proxies and streams; TLS and proxies are left to the library.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import time
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2  # the HTTP client of the openai library
+import openai
 
 from mcts_utils.envs.http import KEEP_ALIVE
 
@@ -75,3 +79,31 @@ class PooledTransport(httpx2.BaseTransport):
         """Close the idle connections."""
         while self._idle:
             self._idle.pop()[1].close()
+
+
+def better_address(base_url: str) -> str:
+    """Return a hint, such as "; try http://127.0.0.1:8000/v1", for a base URL without a version, or ""."""
+    plain = re.sub(r"/(?:chat/completions|completions|models)?/*$", "", base_url)
+    better = plain if re.search(r"/v\d", urlsplit(plain).path) else f"{plain}/v1"
+    return "" if better == base_url.rstrip("/") else f"; try {better}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return True for a name or an address of this machine."""
+    try:
+        return (address := ipaddress.ip_address(host)).is_loopback or address.is_unspecified
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def light_client(base_url: str) -> Any:
+    """Return a client over PooledTransport for plain HTTP without a proxy; else None, for the library's own one.
+
+    Requests to this machine go through no proxy.
+    """
+    url = urlsplit(base_url)
+    local = is_loopback(url.hostname or "")
+    proxied = "http" in getproxies() and not proxy_bypass(url.netloc)
+    if url.scheme == "http" and (local or not proxied):
+        return openai.DefaultHttpxClient(transport=PooledTransport(base_url))
+    return openai.DefaultHttpxClient(trust_env=False) if local else None

@@ -1,6 +1,13 @@
 """Settings of the stages: every variable once, read from the environment."""
 
-from mcts_utils.config.reader import PROMPT_KEY, settings_from_env
+from mcts_utils.config.reader import PROMPT_KEY, env_file, settings_from_env
 from mcts_utils.config.settings import MAX_AUTO_CONCURRENCY, Settings, default_workers
 
-__all__ = ["MAX_AUTO_CONCURRENCY", "PROMPT_KEY", "Settings", "default_workers", "settings_from_env"]
+__all__ = [
+    "MAX_AUTO_CONCURRENCY",
+    "PROMPT_KEY",
+    "Settings",
+    "default_workers",
+    "env_file",
+    "settings_from_env",
+]

@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from mcts_utils.config.settings import LOCAL_CONCURRENCY, Settings, default_workers, fault_line, variable
+from mcts_utils.servers.yours.source import SourceError, is_source, name_of
 from mcts_utils.types import InputError
 
 PROMPT_KEY = "agent_r_prompt"  # in MODEL_DIR/config.json: the prompt that the model was trained with
@@ -22,23 +23,41 @@ PROMPT_KEY = "agent_r_prompt"  # in MODEL_DIR/config.json: the prompt that the m
 def settings_from_env(environ: Mapping[str, str] | None = None, tasks: Collection[str] = ()) -> Settings:
     """Return the settings of `environ`; by default of os.environ over the `.env` file of the working folder.
 
-    An empty value counts as not set. TASK must be one of `tasks`, if there are any, whatever else is wrong.
+    An empty value counts as not set. TASK must be one of `tasks`, if there are any, whatever else is wrong; or it is
+    the source of an environment of yours, whose name becomes the task.
 
     Raises:
         InputError: naming the variable and its value.
     """
     if environ is None:
-        environ = {**{k: v for k, v in dotenv_values(".env").items() if v is not None}, **os.environ}
+        environ = {**env_file(), **os.environ}
     names = [field.name for field in fields(Settings)]
     given: dict[str, Any] = {
         name: text for name in names if (text := environ.get(variable(name), "").strip())
     }
-    if tasks and given.get("task", Settings.task) not in tasks:
+    task = given.get("task", Settings.task)
+    given.pop("task_source", None)
+    if is_source(task):
+        try:
+            given |= {"task": name_of(task), "task_source": task}
+        except SourceError as error:
+            raise InputError(f"TASK {error}") from None
+    elif tasks and task not in tasks:
         raise InputError(f"TASK must be one of {', '.join(tasks)}: {given['task']!r}")
     try:
         return _with_dependent_defaults(Settings(**given), given)
     except ValidationError as error:
         raise InputError(fault_line(error, given)) from None
+
+
+def env_file() -> dict[str, str]:
+    """Return the variables of the `.env` file here; raise InputError naming a byte that is not UTF-8."""
+    try:
+        found = dotenv_values(".env", encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise InputError(f".env: not UTF-8 text ({byte}): save it as UTF-8") from error
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _with_dependent_defaults(settings: Settings, given: Mapping[str, str]) -> Settings:
@@ -67,7 +86,7 @@ def _prompt_of(model_dir: str) -> str | None:
     if not model_dir or not path.is_file():
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise InputError(f"MODEL_DIR: {path} is not JSON: {error}") from error
     return str(config[PROMPT_KEY]) if isinstance(config, dict) and PROMPT_KEY in config else None

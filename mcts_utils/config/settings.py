@@ -9,12 +9,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from mcts_utils.config import checks
 from mcts_utils.types import InputError
 
 ENDPOINT_CONCURRENCY = 16  # default of CONCURRENCY for an endpoint
@@ -31,6 +31,7 @@ ANSWERS, ACTS, SEARCH, REVISION, MACHINES = (
     "Stage 2, revision (Equation 4)",
     "More than one machine",
 )
+LIVE = "While it runs"
 
 
 def default_workers(concurrency: int, n_rollout: int, local: bool = False) -> int:
@@ -46,46 +47,27 @@ def default_workers(concurrency: int, n_rollout: int, local: bool = False) -> in
     return max(2, math.ceil(3 * share), min(MAX_TREES, math.ceil(8 * share)))
 
 
-def _zero_or_one(value: Any) -> Any:
-    if isinstance(value, str) and value not in ("0", "1"):
-        raise ValueError("must be one of 0, 1")
-    return value
-
-
-def _number_or_auto(value: Any) -> Any:
-    if value == "0":
-        raise ValueError("must be at least 1, or auto")
-    return 0 if value == "auto" else value
-
-
-def _folder(value: Any) -> Any:
-    if value and not Path(value).is_dir():
-        raise ValueError("is not a folder")
-    return value
-
-
-def _http_url(value: Any) -> Any:
-    if value and not value.startswith(("http://", "https://")):
-        raise ValueError("must begin with http:// or https://")
-    return value
-
-
 def _var(default: Any, group: str, sentence: str, shown: str | None = None, **bounds: Any) -> Any:
     """Return a field; `shown` is the default as people read it, where it depends on other settings."""
     return Field(default, description=sentence, json_schema_extra={"group": group, "shown": shown}, **bounds)
+
+
+def without_password(url: str) -> str:
+    """Return a URL without the user and the password in it."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What every stage reads. A field is named as its environment variable in lower case."""
 
-    openai_base_url: Annotated[str, BeforeValidator(_http_url)] = _var(
+    openai_base_url: Annotated[str, BeforeValidator(checks.http_url)] = _var(
         "",
         ANSWERS,
         "Base URL of an OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, Ollama, OpenAI), such as "
         "http://127.0.0.1:8000/v1.",
     )
-    openai_api_key: str = _var(
+    openai_api_key: Annotated[str, BeforeValidator(checks.key)] = _var(
         "", ANSWERS, "Its key; local servers want none. Never written to a log or a manifest.", repr=False
     )
     model_name: str = _var(
@@ -94,14 +76,43 @@ class Settings:
         "The model's name as the endpoint knows it; also the name of the folder in every result path.",
         "name of MODEL_DIR",
     )
-    model_dir: Annotated[str, BeforeValidator(_folder)] = _var(
+    model_dir: Annotated[str, BeforeValidator(checks.is_folder)] = _var(
         "",
         ANSWERS,
         "Folder of a local transformers model, such as models/tiny_actor. It answers where OPENAI_BASE_URL is empty "
         "(CUDA, MPS or CPU).",
     )
+    chat_template: Annotated[str, BeforeValidator(checks.is_file)] = _var(
+        "",
+        ANSWERS,
+        "File of a Jinja chat template, for a MODEL_DIR that has none or should be trained and asked with another.",
+        "the model's own",
+    )
+    number_format: Literal["auto", "float32", "bfloat16"] = _var(
+        "auto",
+        ANSWERS,
+        "Numbers that a local model on a CPU computes with. auto: bfloat16 where it is much faster and the model has "
+        "20 million weights or more, else float32.",
+    )
+    cache_gb: float = _var(
+        0.0,
+        ANSWERS,
+        "GiB of memory for a local model's keys and values, at most. 0: 2 on a CPU (and a quarter of the memory), 80 % of "
+        "what is free on a GPU.",
+        "0",
+        ge=0,
+        le=1e4,
+    )
     model_type: str = _var(
         "", ANSWERS, "Suffix of the folder of test results: test_result/{TASK}/{MODEL_NAME}_{MODEL_TYPE}."
+    )
+    endpoint_patience: float = _var(
+        180.0,
+        ANSWERS,
+        "Seconds for which an endpoint that answers nobody is waited for (a vLLM server takes 27 to 115 s to restart); "
+        "then the stage ends, and the same command continues.",
+        ge=0,
+        le=86400,
     )
     max_token_length: int = _var(256, ANSWERS, "New tokens per reply, at most.", ge=1)
     prompt: Literal["full", "brief"] = _var(
@@ -110,25 +121,51 @@ class Settings:
         "Prompt set: full for a model that was never trained here, or brief.",
         "what MODEL_DIR/config.json names, else full",
     )
-    concurrency: Annotated[int, BeforeValidator(_number_or_auto)] = _var(
+    concurrency: Annotated[int, BeforeValidator(checks.number_or_auto)] = _var(
         ENDPOINT_CONCURRENCY,
         ANSWERS,
         "Requests in flight, at least 1. auto: as many as make an endpoint's answers come faster.",
         f"{ENDPOINT_CONCURRENCY}; local model {LOCAL_CONCURRENCY}",
         gt=-1,
     )
-    task: str = _var("textcraft", ACTS, "Environment: textcraft, sciworld, webshop or babyai.")
+    task: str = _var(
+        "textcraft",
+        ACTS,
+        "Environment: textcraft, sciworld, webshop or babyai; or your own: FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION "
+        "or gymnasium:ID.",
+    )
+    task_source: str = ""  # of an environment of your own, as TASK gives it; `task` is its name then
     env_server_base: str = _var(
         "",
         ACTS,
         "Base URL of the environment server, such as http://127.0.0.1:26001 (flag --env_server_base).",
     )
-    grounding: Annotated[bool, BeforeValidator(_zero_or_one)] = _var(
+    server_patience: float = _var(
+        120.0,
+        ACTS,
+        "Seconds for which an environment server that has stopped answering is waited for; after that the stage ends, "
+        "and the same command continues.",
+        ge=0,
+        le=86400,
+    )
+    max_sessions: int = _var(
+        0,
+        ACTS,
+        "Sessions that a stage has open on a public environment server, at most; rollouts and episodes wait for "
+        "a free one. 0: 8 for ScienceWorld, whose server starts a JVM for each, else no limit.",
+        "0",
+        ge=0,
+        le=100_000,
+    )
+    grounding: Annotated[bool, BeforeValidator(checks.zero_or_one)] = _var(
         True,
         ACTS,
         "ScienceWorld: 1 maps an action that the world does not understand to the nearest valid one; 0 leaves it "
         "refused.",
         "1",
+    )
+    action_format: Literal["any", "agentgym", "eto", "react"] = _var(
+        "any", ACTS, "How an action is read from a reply: any form, or only that of AgentGym, ETO or ReAct."
     )
     max_depth: int = _var(20, SEARCH, "Environment steps from the root to a leaf.", ge=1)
     itera: int = _var(8, SEARCH, "Search iterations per tree.", ge=1)
@@ -196,6 +233,13 @@ class Settings:
         ge=0,
         le=1e4,
     )
+    token_price: Annotated[str, BeforeValidator(checks.two_prices)] = _var(
+        "", LIVE, "Dollars of a million prompt and completion tokens, such as `3 15`: shows the cost so far."
+    )
+    tensorboard_dir: str = _var(
+        "", LIVE, "Folder for a stage's figures in TensorBoard's format (package tensorboard)."
+    )
+    wandb_project: str = _var("", LIVE, "Project for them in Weights & Biases, offline (package wandb).")
 
     @property
     def local(self) -> bool:
@@ -208,8 +252,13 @@ class Settings:
         return self.concurrency or MAX_AUTO_CONCURRENCY
 
     def public(self) -> dict[str, Any]:
-        """Return all settings but the API key, as manifests and trees may record them."""
-        return {name: value for name, value in asdict(self).items() if name != "openai_api_key"}
+        """Return all settings but the API key and passwords in URLs, as manifests and trees may record them."""
+        unsaid = {"openai_api_key", "token_price", "tensorboard_dir", "wandb_project"}
+        unsaid |= set(() if self.task_source else ("task_source",))
+        plain = {name: value for name, value in asdict(self).items() if name not in unsaid}
+        return plain | {
+            name: without_password(plain[name]) for name in ("env_server_base", "openai_base_url")
+        }
 
     def override(self, **changes: Any) -> Settings:
         """Return a copy with the flags that were given; None and "" mean "not given".
@@ -262,4 +311,5 @@ def fault_line(error: ValidationError, given: Mapping[str, Any]) -> str:
         wrong = str(first["ctx"]["error"])
     else:
         wrong = kinds.get(first["type"]) or f"must be {bounds(name) or first['msg']}"
-    return f"{variable(name)} {wrong}: {given.get(name, first['input'])!r}"
+    shown = "" if name == "openai_api_key" else f": {given.get(name, first['input'])!r}"
+    return f"{variable(name)} {wrong}{shown}"

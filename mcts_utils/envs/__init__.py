@@ -8,14 +8,24 @@ from __future__ import annotations
 from typing import Any
 
 from mcts_utils.envs.client import AgentGym, about_server
-from mcts_utils.envs.http import TIMEOUT, ConnectionLost, HttpSession
+from mcts_utils.envs.errors import ConnectionLost, ServerGone, Unavailable
+from mcts_utils.envs.http import TIMEOUT, HttpSession
 from mcts_utils.envs.specs import env_spec, names
+from mcts_utils.envs.specs.base import EnvSpec
+from mcts_utils.envs.specs.described import DescribedSpec
 from mcts_utils.types import EnvError, InputError
 
 __all__ = ["AgentGym", "make_environment", "names", "server_about", "task_id"]
 
 
-def make_environment(task: str, base_url: str, timeout: float = TIMEOUT, grounding: bool = True) -> AgentGym:
+def make_environment(
+    task: str,
+    base_url: str,
+    timeout: float = TIMEOUT,
+    grounding: bool = True,
+    patience: float = 0.0,
+    action_format: str = "any",
+) -> AgentGym:
     """Return a session with the environment server at `base_url`; check with one request that it is the right one.
 
     Args:
@@ -24,22 +34,62 @@ def make_environment(task: str, base_url: str, timeout: float = TIMEOUT, groundi
         timeout: seconds to wait for an answer.
         grounding: replace an action that the environment does not understand by the valid one that is meant, where the
             environment lists its valid actions (ScienceWorld).
+        action_format: how actions are read from replies, a key of replies.FORMATS.
+        patience: seconds (SERVER_PATIENCE) for which a server that has answered before is waited for while it fails.
 
     Raises:
         InputError: unknown task, not a URL, no answer, or a server of another environment.
+        EnvError: a server that has answered before fails; ServerGone if it answers nobody any more.
     """
     spec = env_spec(task)
-    http = HttpSession(base_url, timeout=timeout)
+    http = HttpSession(base_url, timeout=timeout, patience=patience)
+    greet(spec, http)
+    if isinstance(spec, DescribedSpec):
+        describe(spec, http)
+    return AgentGym(http, spec, grounding, action_format=action_format)
+
+
+def greet(spec: EnvSpec, http: HttpSession) -> None:
+    """Check with one request that a server is of the spec's environment.
+
+    Raises:
+        InputError, EnvError: as make_environment.
+    """
     try:
-        greeting = http.get(spec.hello)
+        greeting = http.get_patiently(spec.hello) if http.watch.known else http.get(spec.hello)
     except ConnectionLost as error:
+        if http.watch.known:
+            raise
+        if isinstance(error, Unavailable):
+            raise InputError(
+                f"env_server_base {http.base_url} is no {spec.title} server ({error})"
+            ) from error
         raise InputError(f"env_server_base {http.base_url}: no server answers ({error})") from error
+    except ServerGone:
+        raise
     except EnvError as error:
         raise InputError(f"env_server_base {http.base_url} is no {spec.title} server ({error})") from error
     if not spec.greets(greeting):
         said = f"it says {str(greeting)[:80]!r}"
         raise InputError(f"env_server_base {http.base_url} serves no {spec.title}: {said}")
-    return AgentGym(http, spec, grounding)
+
+
+def describe(spec: DescribedSpec, http: HttpSession) -> None:
+    """Give the spec what its server says of itself.
+
+    Raises:
+        EnvError: no usable answer.
+    """
+    about = {name: value for name, value in about_server(http).items() if name != "sessions"}
+
+    def is_refusal(text: str) -> bool:
+        asking = http.another()
+        try:
+            return bool(asking.post("/is_refusal", {"text": text}))
+        finally:
+            asking.close()
+
+    spec.describe(about, http.base_url, is_refusal)
 
 
 def server_about(base_url: str) -> dict[str, Any]:
@@ -52,7 +102,7 @@ def server_about(base_url: str) -> dict[str, Any]:
     try:
         return about_server(http)
     except EnvError as error:
-        raise InputError(f"env_server_base {base_url}: {error}") from error
+        raise InputError(f"env_server_base {http.base_url}: {error}") from error
     finally:
         http.close()
 

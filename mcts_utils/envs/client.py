@@ -7,17 +7,22 @@ environment does not understand by the valid one that is meant (grounding.py).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any, TypeVar
 
+from mcts_utils.envs.errors import EnvStatus
 from mcts_utils.envs.grounding import nearest
-from mcts_utils.envs.http import EnvStatus, HttpSession
+from mcts_utils.envs.http import HttpSession
 from mcts_utils.envs.remote_session import ConnectionPool, RemoteSession, sendable
 from mcts_utils.envs.specs.base import EnvSpec, field
+from mcts_utils.replies import bare
 from mcts_utils.types import EnvError, StepResult, Task
 
-RECOVERIES = 2  # new sessions tried for one step
+RECOVERIES = 2  # new sessions tried for one step, at least
+MAX_TRIES = 8  # of one request, each in a new session, though its server still answers others
 
 Result = TypeVar("Result")
 
@@ -26,13 +31,18 @@ class AgentGym:
     """One session on an environment server (types.Environment), opened by the first reset. For one user at a time."""
 
     def __init__(
-        self, http: HttpSession, spec: EnvSpec, grounding: bool = True, recoveries: int = RECOVERIES
+        self,
+        http: HttpSession,
+        spec: EnvSpec,
+        grounding: bool = True,
+        recoveries: int = RECOVERIES,
+        action_format: str = "any",
     ) -> None:
-        """`recoveries`: new sessions tried for one call when a session is lost."""
+        """`recoveries`: new sessions tried for one call when a session is lost, whatever the patience of `http`."""
         self._http, self._spec = http, spec
         self._remote = RemoteSession(http, spec)
         self._grounding = grounding and spec.free_action != ""
-        self._recoveries = recoveries
+        self._recoveries, self._action_format = recoveries, action_format
         self._task: Task | None = None
         self._history: list[tuple[str, StepResult]] = []  # the episode's actions and their answers
         self._extensions: frozenset[str] | None = None
@@ -42,6 +52,10 @@ class AgentGym:
     @property
     def waits(self) -> bool:
         return self._spec.waits
+
+    @property
+    def action_format(self) -> str:
+        return self._action_format
 
     @property
     def session_bound_tasks(self) -> bool:
@@ -94,7 +108,7 @@ class AgentGym:
         answer = self._replaying(lambda: self._remote.send("/fork", {}))
         session_id = field(answer, self._spec.id_field, int)
         http = self._connections.take()
-        fork = AgentGym(http, self._spec, self._grounding, self._recoveries)
+        fork = AgentGym(http, self._spec, self._grounding, self._recoveries, self._action_format)
         fork._remote = self._remote.forked(session_id, http)
         fork._connections, fork._is_fork = self._connections, True
         fork._task, fork._history, fork._extensions = self._task, list(self._history), self._extensions
@@ -143,19 +157,30 @@ class AgentGym:
         """Return what `call` returns; if the session is lost, run `restore` and `call` in a new one.
 
         Raises:
-            EnvError: the error if no session was lost, else the last one after `recoveries` tries.
+            EnvError: the error if no session was lost, else the last one: of MAX_TRIES calls, or when `recoveries` new
+                sessions and the patience with the server are used up; ServerGone if it answers nobody.
         """
-        for attempt in range(self._recoveries + 1):
+        tries, since = 0, 0.0
+        for attempt in count():
             try:
                 if attempt:
                     restore()
-                return call()
+                tries += 1
+                result = call()
+                if attempt:
+                    self._remote.close_abandoned([shown.observation for _, shown in self._history])
+                return result
             except EnvError as error:
                 lost = self._remote.is_lost(error)
                 self._remote.drop(error, lost)
-                if not lost or attempt == self._recoveries:
+                since = since or time.monotonic()
+                if not lost or (
+                    attempt >= self._recoveries
+                    and (tries >= MAX_TRIES or self._http.patience_ends(since, error))
+                ):
                     raise
-            self._http.pause(attempt)
+                pause = getattr(error, "retry_after", 0.0)
+            self._http.pause(pause)
         raise AssertionError("unreachable")
 
     def _replaying(self, call: Callable[[], Result]) -> Result:
@@ -197,6 +222,10 @@ class AgentGym:
         """Execute the action, or the valid one that it means."""
         result = self._remote.execute(action)
         if self._grounding and self._spec.is_unknown(result.observation):
+            if (plain := bare(action)) != action:
+                result = self._remote.execute(plain)
+                if not self._spec.is_unknown(result.observation):
+                    return replace(result, grounded_action=plain)
             meant = nearest(action, self._remote.valid_actions())
             if meant is not None:
                 return replace(self._remote.execute(meant), grounded_action=meant)
@@ -228,7 +257,7 @@ def about_server(http: HttpSession) -> dict[str, Any]:
         EnvError: no usable answer.
     """
     try:
-        about = http.get("/about")
+        about = http.get_patiently("/about")
     except EnvStatus as error:
         if error.status != 404:
             raise

@@ -6,15 +6,17 @@ and it replays nothing; client.py does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 
-from mcts_utils.envs.http import ConnectionLost, EnvAnswer, EnvStatus, HttpSession, NotConnected
+from mcts_utils.envs.errors import ConnectionLost, EnvAnswer, EnvStatus, NotConnected, Unavailable
+from mcts_utils.envs.http import HttpSession
 from mcts_utils.envs.specs.base import EnvSpec, Started
 from mcts_utils.types import EnvError, StepResult
 
 CLOSE_TIMEOUT = 5.0  # seconds to wait for the answer to /close
+NUMBERED = 2**32  # no server that counts its sessions gets there; bundled servers draw larger random ids
 
 
 class RemoteSession:
@@ -26,6 +28,9 @@ class RemoteSession:
         self._id: int | None = None  # of the session on the server; None: no usable one
         self._reconnect = False  # the session survived an error, so the next request opens a new connection
         self._last_shown: str | None = None  # the last observation; None before the first
+        self._abandoned: list[
+            tuple[int, str]
+        ] = []  # ids given up after a late answer, with their last observation
 
     def start_episode(self, path: str, index: int, more: dict[str, Any]) -> Any:
         """Return the answer to a request that starts an episode; create a session if there is none.
@@ -122,12 +127,42 @@ class RemoteSession:
         if self._reconnect:
             return
         self._id = None
-        if session_id is not None and not lost:
+        if session_id is not None and lost and (slow or isinstance(error, Unavailable)):
+            if self._last_shown is not None and not self.spec.listing:
+                self._abandoned.append((session_id, self._last_shown))
+        elif session_id is not None and not lost:
             # It has just answered, so a new connection (the old one ends with a 500) leads to the same server.
             self._close_by_id(session_id)
 
+    def close_abandoned(self, texts: Iterable[str]) -> None:
+        """Close the sessions that were given up although their server goes on, where they are ours. Never raises.
+
+        A public server that has restarted numbers its sessions from 0 again. So one is ours only if its id is a random
+        number or below that of the new session, and if it shows what it showed before the lost answer or one of the
+        episode's other texts.
+        """
+        waiting, self._abandoned = self._abandoned, []
+        known = {self._last_shown, *texts}
+        for session_id, seen in waiting:
+            if self._id is not None and self._id < session_id < NUMBERED:
+                continue
+            http = self.http.another()  # a slow answer must not end the new session's connection
+            try:
+                answer = http.get("/observation", {self.spec.id_field: session_id}, CLOSE_TIMEOUT)
+                if any(self.spec.shows(answer, text) for text in {seen, *known} if text is not None):
+                    http.post("/close", {self.spec.id_field: session_id}, timeout=CLOSE_TIMEOUT)
+            except ConnectionLost:
+                self._abandoned.append(
+                    (session_id, seen)
+                )  # it still executes: try again when this one closes
+            except EnvError:
+                pass
+            finally:
+                http.close()
+
     def close(self) -> None:
         """Close the session on the server. Never raises."""
+        self.close_abandoned(())
         if self._id is not None and self._reconnect:
             self._close_by_id(self._id)
         elif self._id is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mcts_utils.envs.http import ConnectionLost, EnvStatus, HttpSession
+from mcts_utils.envs.errors import ConnectionLost, EnvStatus
+from mcts_utils.envs.http import HttpSession
 from mcts_utils.envs.specs.sciworld import variations
 from mcts_utils.storage.files import read_json
 from mcts_utils.types import EnvError, InputError
@@ -44,9 +45,13 @@ def split_ids(task: str, base_url: str, split: str) -> list[int]:
         InputError: the server does not answer, or not with indices.
     """
     found = _server_split(base_url)
-    if found is None:
-        found = {name: parse_ids(ids) for name, ids in read_json(PUBLIC_SPLITS).get(task, {}).items()}
-    return found.get(split, [])
+    return public_ids(task, split) if found is None else found.get(split, [])
+
+
+def public_ids(task: str, split: str) -> list[int]:
+    """Return the indices of "test" or "train" on AgentGym's servers; empty where they are unknown."""
+    ids = read_json(PUBLIC_SPLITS).get(task, {}).get(split, "")
+    return parse_ids(ids) if ids else []
 
 
 def training_range(low: int | None, high: int | None, test: set[int]) -> list[int]:
@@ -117,7 +122,11 @@ def _listed(wanted: str) -> str:
             return wanted
     except OSError:  # the list is longer than a file name may be
         return wanted
-    return ",".join(Path(wanted).read_text(encoding="utf-8").strip(" \n[]").replace(",", " ").split())
+    try:
+        text = Path(wanted).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"--task_ids {wanted}: not UTF-8 text (byte {error.start})") from error
+    return ",".join(text.strip(" \n[]").replace(",", " ").split())
 
 
 def _server_split(base_url: str) -> dict[str, list[int]] | None:
@@ -127,12 +136,12 @@ def _server_split(base_url: str) -> dict[str, list[int]] | None:
         body = http.get("/split")
         return {str(name): [int(index) for index in ids] for name, ids in body.items()}
     except ConnectionLost as error:
-        raise InputError(f"env_server_base {base_url}: no server answers ({error})") from error
+        raise InputError(f"env_server_base {http.base_url}: no server answers ({error})") from error
     except EnvError as error:
         if isinstance(error, EnvStatus) and error.status == 404:
             return None
-        raise InputError(f"env_server_base {base_url}: {error}") from error
+        raise InputError(f"env_server_base {http.base_url}: {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"env_server_base {base_url}: GET /split names no indices ({error})") from error
+        raise InputError(f"env_server_base {http.base_url}: GET /split names no indices ({error})") from error
     finally:
         http.close()

@@ -10,7 +10,8 @@ from mcts_utils.config import Settings
 from mcts_utils.envs import make_environment, server_about
 from mcts_utils.envs.contamination import HeldOut, look_up
 from mcts_utils.envs.task_ids import split_ids
-from mcts_utils.types import Environment
+from mcts_utils.servers.yours.source import is_source
+from mcts_utils.types import Environment, InputError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ class TaskSet:
         """Return the kind of server, to which the indices belong; "agentgym" for public ones."""
         return str(server_about(self.base_url)["kind"])
 
+    def require_replay(self) -> None:
+        """Check that a task can be played again from its start, as a search does; raise InputError if not."""
+        if server_about(self.base_url).get("mode") == "live":
+            raise InputError(
+                f"TASK {self.task}: its mode is live, so it cannot be replayed, and a search replays"
+            )
+
     def test_ids(self) -> set[int]:
         """Return the indices of the test split; empty where it is unknown."""
         return set(split_ids(self.task, self.base_url, "test"))
@@ -35,8 +43,15 @@ class TaskSet:
 
 
 def open_task_set(settings: Settings) -> TaskSet:
-    """Return the tasks of TASK at ENV_SERVER_BASE. No request is sent yet."""
+    """Return the tasks of TASK at ENV_SERVER_BASE. Only an environment of yours is asked what it is."""
     environment = partial(
-        make_environment, settings.task, settings.env_server_base, grounding=settings.grounding
+        make_environment,
+        settings.task,
+        settings.env_server_base,
+        grounding=settings.grounding,
+        patience=settings.server_patience,
+        action_format=settings.action_format,
     )
+    if is_source(settings.task):
+        environment().close()
     return TaskSet(settings.task, settings.env_server_base, environment)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
-from mcts_utils.executors.failures import MAX_FAILURES, FailureGuard
+from mcts_utils.executors.failures import MAX_FAILURES, FailureGuard, with_second_try
+from mcts_utils.executors.live import LiveFigures, live_bar, open_log
 from mcts_utils.executors.ray_cluster.driver import RayDriver
 from mcts_utils.executors.ray_cluster.messages import WorkerLost, WorkerPlan
 from mcts_utils.executors.stage import Job, Stage, ignore
@@ -32,7 +34,8 @@ def run_jobs(
 ) -> Iterator[tuple[Iterator[tuple[Job, Any]], Any]]:
     """Open an iterator of (job, its result or exception), in the order of their ends, and its progress bar.
 
-    At the end `stage.usage` is set.
+    A job that a server or an endpoint failed comes once more, with the result of its second try after all others. At
+    the end `stage.usage` is set.
 
     Args:
         jobs_at_once: in one process.
@@ -41,16 +44,20 @@ def run_jobs(
         show: called with the bar when a thread of this process has written a file.
 
     Raises:
-        InputError: EXECUTOR=ray cannot be used, or a worker process cannot begin.
+        InputError: EXECUTOR=ray, TENSORBOARD_DIR or WANDB_PROJECT cannot be used, or a worker process cannot begin.
     """
-    if stage.settings.executor == "ray":
-        plan = WorkerPlan.of(stage, jobs_at_once, make_actor, make_environment)
-        with RayDriver(stage, plan, jobs) as driver, make_bar() as bar:
-            yield driver.results(bar), bar
-        return
-    with (
-        stage.job_runner(make_actor, make_environment, lambda path: show(bar)) as run_job,
-        make_bar() as bar,
-        closing(run_tasks(jobs, run_job, jobs_at_once, bar, stage.stop)) as results,
-    ):
-        yield results, bar
+    figures = LiveFigures(stage.settings)
+    with open_log(stage.settings, type(stage).__name__.removesuffix("Stage").lower()) as log:
+        if stage.settings.executor == "ray":
+            plan = WorkerPlan.of(stage, jobs_at_once, make_actor, make_environment)
+            with RayDriver(stage, plan, jobs) as driver, live_bar(make_bar, figures, log) as bar:
+                yield with_second_try(driver.results, jobs, bar), bar
+            return
+        actor = figures.metered(make_actor)
+        with (
+            stage.job_runner(actor, make_environment, lambda path: show(bar)) as run_job,
+            live_bar(make_bar, figures, log) as bar,
+        ):
+            run = partial(run_tasks, run_job, jobs_at_once, stage.stop)
+            with closing(with_second_try(run, jobs, bar)) as results:
+                yield results, bar

@@ -1,10 +1,42 @@
-"""Tell a hopeless run, whose server or endpoint is at fault, from single jobs that fail."""
+"""Tell a hopeless run, whose server or endpoint is at fault, from single jobs that fail, which get a second try."""
 
 from __future__ import annotations
 
-from mcts_utils.types import InputError, one_line
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
 
+from mcts_utils.types import ActorError, ContextOverflow, EnvError, InputError, ServiceGone, one_line
+
+T = TypeVar("T")
 MAX_FAILURES = 3  # in a row
+
+
+def with_second_try(
+    run: Callable[[Sequence[T], Any], Generator[tuple[T, Any], None, None]], jobs: Sequence[T], bar: Any
+) -> Generator[tuple[T, Any], None, None]:
+    """Yield each job with its result or exception; those that a server or an endpoint failed once more at the end.
+
+    A job that fails is thus yielded twice, with its exception first.
+
+    Args:
+        run: runs jobs and advances a progress bar, unless that is None.
+    """
+    again = []
+    with closing(run(jobs, bar)) as results:
+        for job, result in results:
+            if may_work_later(result):
+                again.append(job)
+            yield job, result
+    if again:
+        with closing(run(again, None)) as results:
+            yield from results
+
+
+def may_work_later(result: Any) -> bool:
+    """Return True for an error of a server or an endpoint that may not come again."""
+    known = isinstance(result, (EnvError, ActorError))
+    return known and not isinstance(result, (ServiceGone, ContextOverflow))
 
 
 class FailureGuard:
@@ -12,25 +44,47 @@ class FailureGuard:
 
     def __init__(self, worked: int = 0, limit: int = MAX_FAILURES) -> None:
         """Begin with the jobs that worked in earlier runs; `limit` failures in a row make a run hopeless."""
-        self.worked, self.failed = worked, 0
+        self.worked = worked
+        self._failed: set[Any] = set()
         self._in_a_row, self._limit = 0, limit
 
-    def add_success(self) -> None:
+    @property
+    def failed(self) -> int:
+        """Return the number of jobs that failed and have not worked since."""
+        return len(self._failed)
+
+    def add_success(self, job: Any) -> None:
         """Count a job that worked."""
         self.worked += 1
+        self._failed.discard(job)
         self._in_a_row = 0
 
-    def add_failure(self) -> bool:
-        """Count a job that failed and return True if the run is hopeless."""
-        self.failed += 1
-        self._in_a_row += 1
-        return self._in_a_row >= self._limit
-
-    def require_success(self, unit: str, error: Exception) -> None:
-        """Count a job that failed with `error`; `unit` is the name of such jobs.
+    def add_failure(self, job: Any, error: Exception) -> bool:
+        """Count a job that failed and return True if the run is hopeless.
 
         Raises:
-            InputError: if the run is hopeless and no job has worked at all.
+            InputError: if a server or an endpoint is gone.
+            OSError: `error`, if a file could not be written: a full disk ends the run before more is paid for.
         """
-        if self.add_failure() and not self.worked:
+        if isinstance(error, OSError) and error.filename:
+            raise error
+        if isinstance(error, ServiceGone):
+            raise InputError(f"{error}; what is finished is kept, and the same command continues") from error
+        self._in_a_row += job not in self._failed
+        self._failed.add(job)
+        return self._in_a_row >= self._limit
+
+    def require_success(
+        self, job: Any, unit: str, error: Exception, progress: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Count a job that failed with `error`; `unit` is the name of such jobs.
+
+        Args:
+            progress: returns True if unfinished jobs have saved a part of their work.
+
+        Raises:
+            InputError: if the run is hopeless, and no job has worked or made progress; or if a server or an endpoint is
+                gone.
+        """
+        if self.add_failure(job, error) and not self.worked and not progress():
             raise InputError(f"{self.failed} {unit} failed and none worked; the last: {one_line(error)}")

@@ -19,11 +19,11 @@ class ProgressBar(Protocol):
 
 
 def run_tasks(
-    jobs: Sequence[T],
     run_job: Callable[[T], R],
     jobs_at_once: int,
+    stop: Event,
+    jobs: Sequence[T],
     progress: ProgressBar | None = None,
-    stop: Event | None = None,
 ) -> Generator[tuple[T, R | Exception], None, None]:
     """Run every job on `jobs_at_once` threads; yield each job with its result, or its exception, as it ends.
 
@@ -31,7 +31,6 @@ def run_tasks(
     save and return early. They are waited for; the others are cancelled. Wrap the call in contextlib.closing where the
     loop may be left.
     """
-    stop = stop or Event()
     executor = ThreadPoolExecutor(max(1, jobs_at_once), thread_name_prefix="task")
     try:
         futures = {executor.submit(run_job, job): job for job in jobs}

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mcts_utils.prompts import WAIT_OBSERVATION, acting_messages, action_of, is_signal
+from mcts_utils.replies import read_reply
 from mcts_utils.rollouts.steps import earned, reward_of
 from mcts_utils.types import (
     Actor,
@@ -31,8 +33,8 @@ def derive_seed(*parts: int) -> int:
 
 def take_step(env: Environment, reply: str, score: float) -> Step:
     """Execute a reply's action and return the step. A revision signal is not executed and keeps `score`."""
-    action = action_of(reply)
-    if is_signal(reply, env.waits):
+    action = action_of(reply, env.action_format)
+    if is_signal(reply, env.waits, env.action_format):
         return Step(reply, action, WAIT_OBSERVATION, score)
     return step_of(reply, action, env.step(action))
 
@@ -69,8 +71,9 @@ def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, 
 
 def _replay_at_once(env: Any, index: int, replies: Sequence[str]) -> tuple[Task, list[Step]]:
     """Replay in one request; `env` has the extension "replay"."""
-    signals = [is_signal(reply, env.waits) for reply in replies]
-    actions = [action_of(reply) for reply in replies]
+    form = env.action_format
+    signals = [is_signal(reply, env.waits, form) for reply in replies]
+    actions = [action_of(reply, form) for reply in replies]
     executed = [action for action, signal in zip(actions, signals, strict=True) if not signal]
     task, results = env.replay(index, executed)
     steps: list[Step] = []
@@ -115,14 +118,14 @@ def run_episode(
     while not end and len(steps) - replayed < max_steps:
         if stopped():
             raise Stopped
-        messages = acting_messages(task, steps, prompt)
         step_seed = None if seed is None else derive_seed(seed, len(steps))
         try:
-            sample = actor.sample(messages, 1, temperature, step_seed)[0]
+            sample = actor.sample(acting_messages(task, steps, prompt), 1, temperature, step_seed)[0]
         except ContextOverflow:
             end = "context"
             break
-        steps.append(take_step(env, sample.text.strip(), earned(steps)))
+        reply = read_reply(sample.text, env.action_format, sample.truncated)
+        steps.append(replace(take_step(env, reply.text, earned(steps)), cut=reply.cut))
         end = ending(steps)
     return Episode(task, tuple(steps), earned(steps), end or "max_steps")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.prompts import action_of, is_signal
@@ -12,21 +12,30 @@ from mcts_utils.rollouts.episode import replay, run_episode
 from mcts_utils.types import Actor, EnvError, InputError, Step, Stopped, Task
 
 
-def action_key(reply: str) -> str:
+def action_key(reply: str, form: str = "any") -> str:
     """Return what of a reply decides its result: the action, or a mark for a revision signal."""
-    return "\0" if is_signal(reply, env_waits=True) else action_of(reply)
+    return "\0" if is_signal(reply, True, form) else action_of(reply, form)
 
 
 class Replayer:
     """Executes replies on one task, each distinct sequence of actions once. One instance per tree, one thread."""
 
     def __init__(
-        self, pool: SessionPool, index: int, task_id: str, stopped: Callable[[], bool] = lambda: False
+        self,
+        pool: SessionPool,
+        index: int,
+        task_id: str,
+        stopped: Callable[[], bool] = lambda: False,
+        form: str = "any",
     ) -> None:
-        """Replay the goal that the server has at `index`, whose task id must be `task_id`."""
+        """Replay the goal that the server has at `index`, whose task id must be `task_id`.
+
+        `form`: how actions are read from replies, the same as that of the pool's sessions.
+        """
         self._pool, self._index, self._task_id, self._stopped = pool, index, task_id, stopped
         self._known: dict[tuple[str, ...], tuple[Task, tuple[Step, ...]]] = {}  # by action keys
-        self._action_key = cache(action_key)
+        self._action_key = cache(partial(action_key, form=form))
+        self.cuts: dict[str, str] = {}  # reply -> Step.cut, of those that have one
         self.replays = 0
         self.env_steps = 0
 
@@ -54,7 +63,7 @@ class Replayer:
             self._known[key] = found
         task, steps = self._known[key]
         return task, tuple(
-            step if step.reply == reply else replace(step, reply=reply)
+            replace(step, reply=reply, cut=self.cuts.get(reply, ""))
             for step, reply in zip(steps, replies, strict=False)
         )
 
@@ -87,4 +96,5 @@ class Replayer:
             )
         self.replays += 1
         self.env_steps += len(episode.steps)
+        self.cuts.update({step.reply: step.cut for step in episode.steps if step.cut})
         return tuple(episode.steps)

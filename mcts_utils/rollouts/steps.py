@@ -21,6 +21,12 @@ def is_refused(env: str, step: Step) -> bool:
     return not is_signal_step(step) and refuses(env, step.observation)
 
 
+def is_invalid(env: str, step: Step) -> bool:
+    """Return True if the step was refused, or its action has a form that the environment never carries out."""
+    wrong = not env_spec(env).action_form.fullmatch(step.action)
+    return is_refused(env, step) or (wrong and not is_signal_step(step))
+
+
 def is_look(env: str, step: Step) -> bool:
     """Return True if the action only reads the state."""
     return bool(env_spec(env).look_actions.match(step.action))

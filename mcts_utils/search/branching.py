@@ -13,7 +13,8 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from mcts_utils.prompts import action_of, is_signal_step
+from mcts_utils.prompts import is_signal_step
+from mcts_utils.replies import Reply
 from mcts_utils.rollouts.episode import replay, take_step
 from mcts_utils.search.env_sessions import Diverged, SessionManager, same_scores
 from mcts_utils.types import EnvError, Environment, Step
@@ -168,14 +169,14 @@ class BranchCursor:
     def __init__(self, rollouts: BranchingRollouts, start: StateNode) -> None:
         self._rollouts, self._node = rollouts, start
 
-    def advance(self, reply: str, before: Sequence[Step]) -> Step:
-        node, action = self._node, action_of(reply)
+    def advance(self, reply: Reply, before: Sequence[Step]) -> Step:
+        node = self._node
         with node.lock:
-            child = node.children.get(action) or self._rollouts.execute(node, reply, before)
+            child = node.children.get(reply.action) or self._rollouts.execute(node, reply.text, before)
             self._rollouts.move(node, child)
         self._node = child
         assert child.step is not None
-        return replace(child.step, reply=reply)
+        return replace(child.step, reply=reply.text, cut=reply.cut)
 
     def end(self) -> None:
         self._rollouts.move(self._node)

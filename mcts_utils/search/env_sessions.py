@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from threading import Lock
 from typing import Protocol
 
 from mcts_utils.envs.session_pool import SessionPool, SingleSessionPool
 from mcts_utils.prompts import is_signal_step
+from mcts_utils.replies import Reply
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.episode import replay, take_step
 from mcts_utils.rollouts.steps import earned
@@ -27,7 +29,7 @@ class Diverged(EnvError):
 class RolloutCursor(Protocol):
     """The position of one rollout in the environment."""
 
-    def advance(self, reply: str, before: Sequence[Step]) -> Step:
+    def advance(self, reply: Reply, before: Sequence[Step]) -> Step:
         """Execute the reply and return its step; `before` are the steps from the root."""
 
     def end(self) -> None:
@@ -82,8 +84,12 @@ class SessionManager:
         """Close a session that failed."""
         with self._lock:
             self._live.remove(env)
-            self._taken = min(self._taken, len(self._live))
-        self._pool.drop(env)
+            taken = self._taken > len(self._live)
+            self._taken -= taken
+        if taken:
+            self._pool.drop(env)
+        else:
+            env.close()
 
     def release(self, usable: bool) -> None:
         """Return all sessions that are left, or close them if not usable. Call it when none is in use any more."""
@@ -129,8 +135,8 @@ class ExclusiveCursor:
     def __init__(self, sessions: SessionManager, env: Environment) -> None:
         self._sessions, self._env = sessions, env
 
-    def advance(self, reply: str, before: Sequence[Step]) -> Step:
-        return self._sessions.step(self._env, reply, before)
+    def advance(self, reply: Reply, before: Sequence[Step]) -> Step:
+        return replace(self._sessions.step(self._env, reply.text, before), cut=reply.cut)
 
     def end(self) -> None:
         self._sessions.give(self._env)

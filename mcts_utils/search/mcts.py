@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
+from mcts_utils.replies import Reply
 from mcts_utils.search.tree import Node, Tree, backup, nodes, path_steps
 from mcts_utils.types import Step
 
@@ -31,8 +32,8 @@ class Rules:
 class Explorer(Protocol):
     """Actor and environment during one iteration. Every `path` is the steps from the root."""
 
-    def sample(self, path: Sequence[Step], n: int) -> list[tuple[str, str]]:
-        """Draw up to n turns after the path, each as (reply, action); none if the actor's context is full."""
+    def sample(self, path: Sequence[Step], n: int) -> list[Reply]:
+        """Draw up to n turns after the path; none if the actor's context is full."""
 
     def execute(self, path: Sequence[Step], reply: str) -> Step:
         """Execute the reply after the path and return its step."""
@@ -129,17 +130,17 @@ class _Iteration:
             if not drawn:
                 node.is_terminal = True
                 return node
-            for reply, action in drawn:
-                self.candidate(node, reply, action).samples += 1
+            for reply in drawn:
+                self.candidate(node, reply).samples += 1
         child = self.choose(node)
         if not child.executed:
             fill(child, self.explorer.execute(path_steps(node), child.reply), self.rules.max_depth)
         return child
 
-    def candidate(self, node: Node, reply: str, action: str) -> Node:
+    def candidate(self, node: Node, reply: Reply) -> Node:
         """Return the child of that action, new or known: turns with the same action share one child."""
-        same = [child for child in node.children if child.action == action]
-        return same[0] if same else self.tree.add(node, reply, action)
+        same = [child for child in node.children if child.action == reply.action]
+        return same[0] if same else self.tree.add(node, *reply)
 
     def choose(self, node: Node) -> Node:
         """Return the best child: an unvisited one, the most drawn first, else by UCT; ties by chance."""
@@ -177,7 +178,7 @@ def attach(tree: Tree, node: Node, steps: RolloutSteps, max_depth: float) -> Nod
         same = [child for child in node.children if matches(child, step)]
         child = same[0] if same else tree.add(node, step.reply, step.action)
         if not child.executed:
-            child.reply = step.reply  # the turn that the rest of this rollout saw
+            child.reply, child.cut = step.reply, step.cut  # the turn that the rest of this rollout saw
             fill(child, step, max_depth)
         child.samples += 1
         node = child

@@ -10,11 +10,14 @@ from mcts_utils.rollouts.steps import reward_of
 from mcts_utils.search.tree import Node, Tree, new_tree, nodes
 from mcts_utils.types import InputError, Task
 
+PERCENT = 100  # ScienceWorld's full score
+MOST_VISITS = 10**9
+
 
 def from_reference_dict(data: Mapping[str, Any], env: str = "", index: int = -1) -> Tree:
     """Return a reference tree as ours, for reading; a search cannot resume it.
 
-    Scores of 0..100 (ScienceWorld) become 0..1. A leaf is a terminal node without children: the reference also marks
+    ScienceWorld's scores of 0..100 become 0..1. A leaf is a terminal node without children: the reference also marks
     inner nodes terminal when all their children are. `done` does not tell an end from the reference's depth limit.
 
     Args:
@@ -32,16 +35,24 @@ def from_reference_dict(data: Mapping[str, Any], env: str = "", index: int = -1)
         stack = [(tree.root, data)]
         while stack:
             node, row = stack.pop()
-            node.visits, node.value = row["visits"], row["value"]
+            node.visits, node.value = _bounded(row, "visits"), _bounded(row, "value")
             for child_row in row["children"]:
                 stack.append((_reference_child(tree, node, child_row), child_row))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"not a reference tree: {error!r}") from error
-    if max(node.reward for node in nodes(tree)) > 1:
+    # Where the environment's name is not known, large scores tell.
+    if env == "sciworld" or max(node.reward for node in nodes(tree)) > 1:
         for node in nodes(tree):
-            node.reward /= 100
-            node.value /= 100
+            node.reward /= PERCENT
+            node.value /= PERCENT
     return tree
+
+
+def _bounded(row: Mapping[str, Any], name: str) -> Any:
+    """Return a number of a node; raise ValueError if it cannot be a count of visits or a sum of rewards."""
+    if not 0 <= row[name] <= MOST_VISITS * PERCENT:
+        raise ValueError(f"{name} is {row[name]}")
+    return row[name]
 
 
 def _reference_child(tree: Tree, parent: Node, row: Mapping[str, Any]) -> Node:

@@ -5,14 +5,15 @@ It implements the protocols of mcts.py; it keeps no tree and chooses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from contextlib import contextmanager
 from threading import Event
 
 from mcts_utils.config import Settings
 from mcts_utils.envs.session_pool import SessionPool
-from mcts_utils.prompts import ACTION_LINE, acting_messages, action_of
+from mcts_utils.prompts import acting_messages
+from mcts_utils.replies import Reply, count_replies, read_reply
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.episode import derive_seed, ending
 from mcts_utils.search.branching import BranchingRollouts, StateNode
@@ -45,7 +46,7 @@ class IterationSimulator:
     def counts(self) -> Mapping[str, int]:
         return {name: count for name, count in self._counters.counts().items() if name not in TIMING_COUNTS}
 
-    def sample(self, path: Sequence[Step], n: int, rollout: int = EXPANSION) -> list[tuple[str, str]]:
+    def sample(self, path: Sequence[Step], n: int, rollout: int = EXPANSION) -> list[Reply]:
         """Draw up to n turns after the path (mcts.Explorer); `rollout` is a part of the request's seed."""
         self._sessions.check()
         owner = self._owner
@@ -58,14 +59,17 @@ class IterationSimulator:
             return []
         finally:
             self._counters.add(in_flight=-1)
-        replies = [sample.text.strip() for sample in samples]
+        form = owner.settings.action_format
+        replies = [read_reply(sample.text, form, sample.truncated) for sample in samples]
+        found = count_replies(replies, form)
         self._counters.add(
             completions=len(samples),
             prompt_tokens=sum(sample.prompt_tokens for sample in samples),
             completion_tokens=sum(sample.completion_tokens for sample in samples),
-            invalid=sum(not ACTION_LINE.search(reply) for reply in replies),
+            invalid=found.pop("no_action"),
+            **found,
         )
-        return [(reply, action_of(reply)) for reply in replies]
+        return replies
 
     def execute(self, path: Sequence[Step], reply: str) -> Step:
         """Execute the reply after the path and return its step.
@@ -89,8 +93,8 @@ class IterationSimulator:
         if env is not None and self._env_path != list(path):
             self._sessions.give(env)
             env = None
-        if not self._owner.can_fork():
-            opened = [self._exclusive(path, env if i == 0 else None) for i in range(k)]
+        if not self._owner.can_fork(env):
+            opened = (self._exclusive(path, env if i == 0 else None) for i in range(k))
             return self._run(opened, path, max_steps)
         branching = BranchingRollouts(self._sessions, self._owner.root.find(path), env, k)
         try:
@@ -103,12 +107,17 @@ class IterationSimulator:
         self._sessions.release(usable)
 
     def _exclusive(self, path: Sequence[Step], env: Environment | None) -> Callable[[], RolloutCursor]:
-        """Return a function that opens the cursor of a rollout from the path's end; `env` is there, or None."""
+        """Return a function that opens the cursor of a rollout from the path's end; `env` is there, or None.
+
+        Where sessions are limited, this waits for a free one: the threads of the rollouts must not, since those that
+        would give theirs back may wait for a thread.
+        """
+        waited = self._sessions.take() if env is None and self._owner.pool.limited else None
 
         def open_cursor() -> RolloutCursor:
             if env is not None:
                 return ExclusiveCursor(self._sessions, env)
-            taken = self._sessions.take()
+            taken = waited or self._sessions.take()
             try:
                 self._sessions.go_to(taken, path)
             except Diverged:
@@ -119,13 +128,18 @@ class IterationSimulator:
         return open_cursor
 
     def _run(
-        self, openers: Sequence[Callable[[], RolloutCursor]], path: Sequence[Step], max_steps: int
+        self, openers: Iterable[Callable[[], RolloutCursor]], path: Sequence[Step], max_steps: int
     ) -> list[RolloutSteps | None]:
         """Run all rollouts at once; the first failure stops the others, and is raised when they have ended."""
         submit = self._owner.executor.submit
-        futures = [
-            submit(self._rollout, opener, path, number, max_steps) for number, opener in enumerate(openers)
-        ]
+        futures: list[Future[RolloutSteps | None]] = []
+        try:
+            for number, opener in enumerate(openers):
+                futures.append(submit(self._rollout, opener, path, number, max_steps))
+        except BaseException:
+            self._failed.set()
+            wait(futures)
+            raise
         wait(futures, return_when=FIRST_EXCEPTION)
         if any(future.done() and future.exception() for future in futures):
             self._failed.set()
@@ -145,7 +159,7 @@ class IterationSimulator:
                 drawn = self.sample(steps, 1, number)
                 if not drawn:
                     break
-                steps.append(cursor.advance(drawn[0][0], steps))
+                steps.append(cursor.advance(drawn[0], steps))
             cursor.end()
         except Diverged:
             return None
@@ -178,13 +192,15 @@ class TaskSimulator:
             node, state = stack.pop()
             stack += [(child, state.find([step_of(child)])) for child in node.children if child.executed]
 
-    def can_fork(self) -> bool:
-        """Return True if the server can copy sessions."""
-        if self._can_fork is None:
+    def can_fork(self, env: Environment | None) -> bool:
+        """Return True if the server can copy sessions; `env` is a session in hand, if there is one."""
+        if self._can_fork is None and not self.pool.shared:
             self._can_fork = False
-            if self.pool.shared:
-                with self.pool.session() as env:
-                    self._can_fork = "fork" in env.extensions
+        if self._can_fork is None and env is not None:
+            self._can_fork = "fork" in env.extensions
+        if self._can_fork is None:
+            with self.pool.session() as other:
+                self._can_fork = "fork" in other.extensions
         return self._can_fork
 
     @contextmanager

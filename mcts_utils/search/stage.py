@@ -18,7 +18,7 @@ from typing import Any
 
 from mcts_utils.config import Settings
 from mcts_utils.envs.contamination import HeldOut, HeldOutTask
-from mcts_utils.envs.session_pool import SessionPool
+from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.executors import MAX_FAILURES, FailureGuard, WorkerLost, ignore, run_jobs
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.search.baselines import Baseline
@@ -32,7 +32,7 @@ from mcts_utils.search.tree_store import TreeStore
 from mcts_utils.storage.formats.tree import TreeFile
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.terminal import Progress
-from mcts_utils.types import Actor, Environment, Stopped, Task
+from mcts_utils.types import Actor, Environment, ServiceGone, Stopped, Task
 
 
 class SearchStage:
@@ -64,7 +64,7 @@ class SearchStage:
         self.stop = Event()
         self.server_kind = server_kind
         self.usage: dict[str, Any] = {}  # of this run
-        weights = fingerprint(settings.model_dir) if weights is None else weights
+        weights = fingerprint(settings.model_dir, settings.chat_template) if weights is None else weights
         self.strategy = Strategy(settings, server_kind, weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)
         self.manifest = self.path(0).with_name("manifest.json")
@@ -125,7 +125,7 @@ class SearchStage:
                 results,
                 _,
             ):
-                failed = self._collect(results, len(todo))
+                failed = self._collect(results, todo)
         return self._conclude(bool(todo), failed, time.monotonic() - began)
 
     @contextmanager
@@ -137,7 +137,7 @@ class SearchStage:
     ) -> Iterator[Callable[[int], TreeTotals]]:
         """Yield the function that searches one tree (executors.stage.Stage)."""
         assert make_actor is not None
-        with closing(SessionPool(make_environment)) as pool:
+        with closing(SessionPool(make_environment, session_limit(self.settings, self.server_kind))) as pool:
             actor = make_actor()
             try:
                 # Closed in reverse: first the searches end, then the threads of their rollouts.
@@ -186,13 +186,14 @@ class SearchStage:
         print(f"{self.path(index)}: {error}, left out; --allow_test overrides", file=sys.stderr)
         self._left_out.add(index)
 
-    def _collect(self, results: Iterable[tuple[int, Any]], wanted: int) -> int:
+    def _collect(self, results: Iterable[tuple[int, Any]], todo: Sequence[int]) -> int:
         """Note the results as they come and return the number of trees that failed.
 
         Raises:
-            InputError: if the first MAX_FAILURES trees failed.
+            InputError: if MAX_FAILURES trees failed in a row and none has completed an iteration, or if the server or
+                the endpoint is gone.
         """
-        guard = FailureGuard(limit=min(MAX_FAILURES, wanted))
+        guard = FailureGuard(len(self._finished), min(MAX_FAILURES, len(todo)))
         for index, result in results:
             if isinstance(result, HeldOutTask):
                 self._leave_out(index, result)
@@ -200,9 +201,9 @@ class SearchStage:
                 if isinstance(result, WorkerLost):  # the worker could not record it
                     tree = self._store.read_begun(index)
                     self._store.write_failure(index, tree_file(tree) if tree else None, result)
-                guard.require_success("trees", result)
+                guard.require_success(index, "trees", result, lambda: any(map(self._store.read_begun, todo)))
             else:
-                guard.add_success()
+                guard.add_success(index)
                 self._finished[index] = result
         return guard.failed
 
@@ -240,7 +241,7 @@ class SearchStage:
         except HeldOutTask:
             raise
         except Exception as error:
-            if self.stop.is_set():
+            if self.stop.is_set() or isinstance(error, ServiceGone):
                 raise  # an error while everything is being stopped is no failure of the task
             self._store.write_failure(index, data, error)
             saved(self.path(index))
@@ -263,10 +264,15 @@ class SearchStage:
         return self.strategy.run(tree, simulator)
 
     def _show(self, bar: Any) -> None:
-        """Show the run's speed on the progress bar."""
+        """Show the run's speed, and the mean reward of the finished trees' paths, on the progress bar."""
         counts = self.counters.counts()
         steps = counts.get("env_steps", 0) / max(bar.format_dict["elapsed"], 1e-9)
-        bar.set_postfix({"steps/s": f"{steps:.1f}", "in flight": counts.get("in_flight", 0)}, refresh=False)
+        ended = list(self._finished.values())
+        rewards, paths = (sum(tree[name] for tree in ended) for name in ("reward_sum", "leaves"))
+        reward = {"reward": f"{rewards / paths:.2f}"} if paths else {}
+        bar.set_postfix(
+            {"steps/s": f"{steps:.1f}", "in flight": counts.get("in_flight", 0), **reward}, refresh=False
+        )
 
     def _conclude(self, ran: bool, failed: int, seconds: float) -> dict[str, Any]:
         """Return the totals; write the manifest unless there is one and nothing was left to search."""

@@ -22,6 +22,7 @@ from mcts_utils.types import InputError, Task
 # What two runs must share to write into one folder; ITERA may differ.
 FIXED = ("model_name", "n_gen", "n_rollout", "max_depth", "uct_c", "temp", "max_token_length", "grounding")
 SEARCH_ONLY = ("itera", "n_gen", "uct_c")  # a baseline has no use for these
+ANY = Settings.action_format  # of trees that record none
 RNG = -2  # the "rollout number" of an iteration's random choices
 
 
@@ -43,6 +44,8 @@ class Strategy:
         """Return what all trees of the folder share; each of them records it."""
         unused = SEARCH_ONLY if self.baseline else ()
         how = {name: getattr(self.settings, name) for name in FIXED if name not in unused}
+        if self.settings.action_format != ANY:
+            how["action_format"] = self.settings.action_format
         return {**how, "weights": self.weights, "goals": self.server_kind, "strategy": self.name}
 
     def public(self) -> dict[str, Any]:
@@ -74,8 +77,20 @@ class Strategy:
 
     def check(self, tree: Tree, path: Path) -> None:
         """Check that the tree of that file was begun in this way; raise InputError if not."""
-        found = {"strategy": SEARCH, **tree.settings, "prompt": tree.prompt, "seed": tree.seed}
-        wanted = {**self.fixed(), "prompt": self.settings.prompt, "seed": self.settings.seed}
+        found = {
+            "strategy": SEARCH,
+            "action_format": ANY,
+            **tree.settings,
+            "prompt": tree.prompt,
+            "seed": tree.seed,
+        }
+        form = self.settings.action_format
+        wanted = {
+            **self.fixed(),
+            "action_format": form,
+            "prompt": self.settings.prompt,
+            "seed": self.settings.seed,
+        }
         if self.baseline:
             wanted |= self._limit(tree.task.index)
         if tree.stats["iterations"]:

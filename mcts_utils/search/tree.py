@@ -34,6 +34,7 @@ class Node:
     value: float = 0.0  # their sum, so in [0, visits]
     executed: bool = False  # False: a candidate that was only sampled
     samples: int = 0  # times that this turn was drawn from the parent
+    cut: str = ""  # why `reply` is not all that was sampled, or ends early (replies.Cut)
 
     @property
     def q(self) -> float:
@@ -59,11 +60,16 @@ class Tree:
     status: str = "partial"  # or "done", "failed"
     error: str = ""  # why it failed
 
-    def add(self, parent: Node, reply: str, action: str) -> Node:
+    def add(self, parent: Node, reply: str, action: str, cut: str = "") -> Node:
         """Add a child as a candidate, neither executed nor drawn yet, and return it."""
         self.stats["nodes"] += 1
         node = Node(
-            id=self.stats["nodes"] - 1, parent=parent, reply=reply, action=action, depth=parent.depth + 1
+            id=self.stats["nodes"] - 1,
+            parent=parent,
+            reply=reply,
+            action=action,
+            depth=parent.depth + 1,
+            cut=cut,
         )
         parent.children.append(node)
         return node
@@ -110,7 +116,7 @@ def path_steps(node: Node) -> list[Step]:
 
 def step_of(node: Node) -> Step:
     """Return the step of an executed node."""
-    return Step(node.reply, node.action, node.obs, node.reward, node.done, node.disaster)
+    return Step(node.reply, node.action, node.obs, node.reward, node.done, node.disaster, cut=node.cut)
 
 
 def leaves(tree: Tree) -> list[Node]:

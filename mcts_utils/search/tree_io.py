@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 from mcts_utils.search.reference_format import from_reference_dict
 from mcts_utils.search.tree import STATS, Node, Tree, nodes
 from mcts_utils.storage.files import read_json
@@ -16,6 +18,7 @@ from mcts_utils.storage.formats.base import TaskFields, plain
 from mcts_utils.storage.formats.tree import FLAGS, NodeColumns, Stats, TreeFile, is_tree, parse_tree
 from mcts_utils.types import InputError
 
+IF_ANY = ("truncated", "empty", "played_on")  # counts that a file has where they are not 0
 ATTRIBUTES = tuple(name for name in NodeColumns.__struct_fields__ if name != "parent")  # of a Node
 
 
@@ -79,7 +82,7 @@ def tree_file(tree: Tree) -> TreeFile:
         prompt=tree.prompt,
         seed=tree.seed,
         settings=dict(tree.settings),
-        stats=Stats(**tree.stats),
+        stats=Stats(**{name: n for name, n in tree.stats.items() if n or name not in IF_ANY}),
         nodes=_columns(tree),
     )
 
@@ -95,6 +98,8 @@ def _columns(tree: Tree) -> NodeColumns:
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in ATTRIBUTES}
     columns |= {name: [int(flag) for flag in columns[name]] for name in FLAGS}
     columns["obs"][0] = ""  # the root's is the task's opening
+    if not any(columns["cut"]):
+        del columns["cut"]
     return NodeColumns(parent=[row.parent.id if row.parent else None for row in rows], **columns)
 
 
@@ -112,13 +117,15 @@ def tree_from_dict(data: Any) -> Tree:
     # Older files have no count of completions. Each became a node, but for rollouts that raised Diverged.
     stats.setdefault("completions", sum(node.samples for node in by_id.values()))
     how = (dict(file.settings), file.prompt, file.seed)
-    return Tree(file.task.task(), root, *how, {name: stats[name] for name in STATS}, file.status, file.error)
+    counts = {name: stats.get(name, 0) for name in STATS}
+    return Tree(file.task.task(), root, *how, counts, file.status, file.error)
 
 
 def _linked_nodes(columns: NodeColumns) -> dict[int, Node]:
     """Return the nodes by id, the root first, with parents and children linked."""
     by_id: dict[int, Node] = {}
     lists = [getattr(columns, name) for name in ATTRIBUTES]
+    lists = [[""] * len(columns.id) if values is UNSET else values for values in lists]
     lists = [
         list(map(bool, values)) if name in FLAGS else values
         for name, values in zip(ATTRIBUTES, lists, strict=True)

@@ -37,7 +37,7 @@ def read_json(path: str | Path) -> Any:
         InputError: the file is missing, truncated or not JSON.
     """
     try:
-        return json.loads(_read(path))
+        return _loads(_read(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: truncated or not JSON ({_brief(error)})") from error
 
@@ -49,6 +49,15 @@ def read_as(path: str | Path, definition: type[T]) -> T:
         InputError: as `read_json` does, or a field is missing or has another type; the message names it.
     """
     return parsed(read_json(path), definition, str(path))
+
+
+def _loads(text: str) -> Any:
+    """Return the object of a JSON text; NaN and infinity, which are not JSON, raise ValueError."""
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> Any:
+    raise json.JSONDecodeError(f"{constant} is no number of JSON", constant, 0)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
@@ -84,7 +93,7 @@ def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                row = json.loads(line.decode("utf-8"))
+                row = _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))  # a mark may stand first
                 if not isinstance(row, dict):
                     raise InputError(f"{path} row {number}: not a JSON object: {str(row)[:60]!r}")
                 yield number, row
@@ -163,7 +172,7 @@ def sha256_file(path: str | Path) -> str:
 
 def _read(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except OSError as error:
@@ -181,7 +190,11 @@ def _brief(error: Exception) -> str:
 
 
 def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
-    """Write a file atomically (temporary file, fsync, os.replace), so that a reader never sees a part of it."""
+    """Write a file atomically (temporary file, fsync, os.replace), so that a reader never sees a part of it.
+
+    Raises:
+        OSError: with the file's name: the disk is full, for example.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -192,8 +205,10 @@ def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it private; results are shared
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and error.errno:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -16,8 +16,10 @@ SAMPLED_BYTES = 1 << 20  # read at each end of a weight file for its fingerprint
 SECRETS = ("openai_api_key", "api_key")
 
 
-def fingerprint(model_dir: str) -> str:
+def fingerprint(model_dir: str, chat_template: str = "") -> str:
     """Return a hash of a local model's files (names, sizes, both ends of each); "" for an endpoint.
+
+    `chat_template`: file of a template in place of the model's own, which is a part of the model then.
 
     Training changes every weight, so the ends tell two checkpoints apart without reading gigabytes.
     """
@@ -33,6 +35,8 @@ def fingerprint(model_dir: str) -> str:
             digest.update(file.read(SAMPLED_BYTES))
             file.seek(max(0, size - SAMPLED_BYTES))
             digest.update(file.read(SAMPLED_BYTES))
+    if chat_template:
+        digest.update(Path(chat_template).read_bytes())
     return digest.hexdigest()
 
 

@@ -10,14 +10,16 @@ from dataclasses import replace
 
 import pytest
 
-from mcts_utils.actors.endpoint import ATTEMPTS, EndpointActor, retry_after
+from mcts_utils import patience
+from mcts_utils.actors.endpoint import ATTEMPTS, EndpointActor
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import settings_from_env
+from mcts_utils.patience import retry_after
 from mcts_utils.prompts import acting_messages, action_of, judge_messages
-from mcts_utils.revision.judge import parse_verdict
+from mcts_utils.replies import parse_verdict
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, ChatServer, running_chat
 from mcts_utils.servers.textcraft.world import Session, load_world
-from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Step, Task
+from mcts_utils.types import ActorError, ContextOverflow, EndpointGone, InputError, Message, Step, Task
 from tests.helpers.scripted_actor import ScriptedActor
 
 ASK = [Message("system", "s"), Message("user", "u")]
@@ -301,3 +303,70 @@ def test_the_noisy_expert_slips():
             if s.observation.startswith("Could not")
         ]
     assert refused
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The waits of an actor, which take no time; the clock of the patience goes on by them."""
+    waits: list[float] = []
+    real = patience.time.monotonic
+    monkeypatch.setattr(patience.time, "monotonic", lambda: real() + sum(waits))
+    return waits
+
+
+def patient(url: str, waits: list[float], seconds: float = 100.0) -> EndpointActor:
+    return EndpointActor(url, KEY, MODEL, 64, 8, random.Random(0), waits.append, patience=seconds)
+
+
+def test_an_endpoint_that_restarts_is_waited_for(clock, capsys):
+    with running_chat(policy=echo) as server:
+        url = server.base_url
+
+    class Restarting(list):
+        """The endpoint is back after a minute."""
+
+        def append(self, seconds: float) -> None:
+            clock.append(seconds)
+            if sum(clock) > 60 and not back:
+                back.append(ChatServer(int(url.split(":")[-1].split("/")[0]), policy=echo))
+                back[0].start()
+
+    back: list[ChatServer] = []
+    try:
+        assert EndpointActor(url, KEY, MODEL, 64, 8, sleep=Restarting().append, patience=100.0).sample(ASK)
+    finally:
+        for restarted in back:
+            restarted.close()
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in told if "ENDPOINT_PATIENCE=100 s" in line] == [
+        "waiting for the endpoint http"
+    ]
+    assert told[-1] == f"the endpoint {url} answers again"
+
+
+def test_an_endpoint_that_is_gone_ends_the_wait_and_says_for_how_long(clock):
+    with running_chat(policy=echo) as server:
+        url = server.base_url
+    actor = patient(url, clock)
+    with pytest.raises(EndpointGone, match=r"has not answered for 1\d\d s \(ENDPOINT_PATIENCE\): "):
+        actor.sample(ASK)
+    assert 100 <= sum(clock) < 110
+    with pytest.raises(EndpointGone):
+        actor.sample(ASK)
+    assert sum(clock) < 110, "the next request does not wait once more"
+
+
+def test_a_dead_endpoint_is_told_at_once_before_a_run(clock):
+    with running_chat(policy=echo) as server:
+        url = server.base_url
+    with pytest.raises(InputError, match=f"OPENAI_BASE_URL={url} cannot be reached"):
+        patient(url, clock).check()
+    assert sum(clock) < 5
+
+
+def test_one_request_that_always_fails_does_not_use_up_the_patience(clock):
+    with running_chat(Behaviour(fail_every=1, fail="500"), policy=echo) as server:
+        with pytest.raises(ActorError) as caught:
+            patient(server.base_url, clock).sample(ASK)
+    assert not isinstance(caught.value, EndpointGone)
+    assert sum(clock) < 40

@@ -12,9 +12,12 @@ from fastapi.responses import JSONResponse
 
 from mcts_utils.envs.specs import names
 from mcts_utils.servers import app_server
+from mcts_utils.servers.app_server import running
 from mcts_utils.servers.textcraft.app import create_app
 from mcts_utils.servers.textcraft.app import running_server as running_textcraft
 from mcts_utils.servers.webshop.app import running_server as running_webshop
+from mcts_utils.servers.yours.app import create_app as create_own_app
+from mcts_utils.servers.yours.world import World
 from tests import conformance
 from tests.conformance_requests import REQUESTS
 from tests.helpers.sciworld_process import running_sciworld
@@ -47,6 +50,17 @@ def tape(request: pytest.FixtureRequest) -> tuple[str, list[dict[str, Any]]]:
     assert outcome.left_out == []
     assert outcome.checked == len(REQUESTS[env]) > 20
     return env, lines
+
+
+def test_servers_keep_the_fork_protocol_and_a_shared_copy_is_noticed() -> None:
+    worlds = Path(__file__).parents[1] / "helpers" / "broken_worlds.py"
+    copies = [running(create_own_app(World(f"{worlds}:{name}"))) for name in ("Counter", "CopySharesState")]
+    failed = []
+    for server in (running_textcraft(), *copies):
+        with server as base_url, conformance.connected(base_url) as client:
+            failed.append(conformance.play(REQUESTS["fork-protocol"], conformance.live(client)).failed)
+    assert failed[:2] == [[], []]
+    assert any("the same step in it" in line for line in failed[2])
 
 
 def wrong(answer: Any) -> Iterator[Any]:
@@ -144,4 +158,4 @@ def test_wrong_use_is_told(arguments: list[str], capsys: pytest.CaptureFixture[s
 
 
 def test_every_environment_with_a_contract_has_a_list() -> None:
-    assert sorted(REQUESTS) == list(names())
+    assert sorted({*REQUESTS} - {"fork-protocol"}) == list(names())

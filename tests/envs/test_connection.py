@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mcts_utils.envs.http import ConnectionLost, EnvStatus, HttpSession, NotConnected
+from mcts_utils.envs.errors import ConnectionLost, EnvStatus, NotConnected
+from mcts_utils.envs.http import HttpSession
 from mcts_utils.types import EnvError
 
 OK = b"HTTP/1.1 200 OK\r\n"

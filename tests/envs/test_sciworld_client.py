@@ -90,3 +90,9 @@ def test_a_wrong_focus_is_a_disaster(env: AgentGym) -> None:
     env.reset(0)
     result = env.step("focus on agent")
     assert (result.reward, result.done, result.disaster) == (0.0, True, True)
+
+
+def test_a_decorated_action_is_tried_bare_before_it_is_grounded(base_url: str, env: AgentGym) -> None:
+    env.reset(0)
+    quoted = env.step('"look around".')
+    assert quoted.grounded_action == "look around" and "This room is called" in quoted.observation

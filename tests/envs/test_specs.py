@@ -10,7 +10,7 @@ import pytest
 from mcts_utils.envs import specs, task_id
 from mcts_utils.envs.specs import env_spec, names
 from mcts_utils.prompts import opening_messages
-from mcts_utils.rollouts.steps import is_look, is_refused
+from mcts_utils.rollouts.steps import is_invalid, is_look, is_refused
 from mcts_utils.types import EnvError, InputError, Step, StepResult, Task
 
 GREETINGS = {
@@ -205,3 +205,19 @@ def test_refusals_are_told_from_answers(env: str, observation: str, refused: boo
 )
 def test_looks_are_told_from_acts(env: str, action: str, looks: bool) -> None:
     assert is_look(env, Step("", action, "", 0.0)) is looks
+
+
+@pytest.mark.parametrize(
+    ("action", "invalid"),
+    [
+        ("buy now", True),
+        ("", True),
+        ("Click[buy now]", True),
+        ("click[buy now]", False),
+        ("search[a [b]]", False),
+    ],
+)
+def test_a_shop_that_shows_the_same_page_is_not_taken_to_carry_out_everything(action, invalid):
+    step = Step(f"Action: {action}", action, "Instruction: [SEP] Find me lamps", 0.0)
+    assert is_invalid("webshop", step) is invalid and not is_refused("webshop", step)
+    assert not is_invalid("textcraft", step)

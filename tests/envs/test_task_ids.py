@@ -147,3 +147,12 @@ def test_sciworld_goals_are_held_out_without_a_reset():
 
     held_out = look_up("sciworld", [4136], unreachable)
     assert held_out == HeldOut(frozenset({4136}), frozenset({"sciworld:chemistry-mix:0"}))
+
+
+def test_a_file_of_ids_may_begin_with_a_byte_order_mark_and_must_be_utf8(tmp_path):
+    path = tmp_path / "ids"
+    path.write_bytes(b"\xef\xbb\xbf3\n5-6\n")
+    assert task_ids.choose_ids("textcraft", "http://127.0.0.1:9", str(path)) == [3, 5, 6]
+    path.write_bytes("3, 5\n".encode("utf-16"))
+    with pytest.raises(InputError, match="not UTF-8"):
+        task_ids.choose_ids("textcraft", "http://127.0.0.1:9", str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from mcts_utils.envs import http as env_http
 from mcts_utils.envs import make_environment, task_id
 from mcts_utils.envs.client import RECOVERIES, AgentGym
-from mcts_utils.envs.http import RESENDS, ConnectionLost, HttpSession
+from mcts_utils.envs.errors import ConnectionLost
+from mcts_utils.envs.http import RESENDS, HttpSession
 from mcts_utils.servers.textcraft.sessions import Sessions
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.types import EnvError, InputError
@@ -34,12 +36,13 @@ EMPTY = "Inventory: You are not carrying anything."
 
 
 class Bundled:
-    """The bundled server's sessions, whose ids begin with 0 again after a restart."""
+    """The bundled server's sessions, with a public server's ids, which begin with 0 again after a restart."""
 
     id_field = "id"
 
     def __init__(self) -> None:
         self.sessions = Sessions(load_world(), idle_seconds=3600, clock=lambda: 0.0)
+        self.sessions.store.new_id = count().__next__
 
     def act(self, path: str, body: Any) -> tuple[int, Any]:
         calls: dict[str, Callable[[], Any]] = {
@@ -275,7 +278,6 @@ def reshuffled(handler: Handler, result: Any) -> None:
         (status(500), "HTTP 500: Internal Server Error"),
         (status(422), "HTTP 422"),
         (body('{"error": "the game has crashed"}'), "the game has crashed"),
-        (body("<html>"), "no JSON: <html>"),
         (body('{"observation": "x", "done": false}'), "'reward'"),
         (body('{"observation": "x", "reward": 7, "done": false}'), "reward 7"),
         (body('{"observation": "x", "reward": NaN, "done": false}'), "reward nan"),
@@ -424,6 +426,6 @@ def test_an_unknown_task_is_bad_input(server: FaultyServer) -> None:
 
 @pytest.mark.parametrize("greeting", [body('"This is environment WebShop."'), status(404), body("<html>")])
 def test_another_server_is_bad_input(server: FaultyServer, greeting: Fault) -> None:
-    server.faults["/"] = [greeting]
+    server.faults["/"] = [greeting] * 4
     with pytest.raises(InputError, match=server.url):
         make_environment("textcraft", server.url)

@@ -20,7 +20,7 @@ import pytest
 import eval as evaluation
 import mcts_collection
 import path_collection
-from mcts_utils.envs.http import EnvStatus
+from mcts_utils.envs.errors import EnvStatus
 from mcts_utils.executors.ray_cluster import driver as driver_module
 from mcts_utils.executors.ray_cluster.connection import NodeSlot
 from mcts_utils.executors.ray_cluster.driver import RayDriver, WorkerSlot

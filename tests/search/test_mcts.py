@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcts_utils.replies import Reply
 from mcts_utils.search.mcts import Rules, uct
 from mcts_utils.search.tree import leaves, new_tree, nodes
 from mcts_utils.search.tree_io import tree_from_dict, tree_to_dict
@@ -119,8 +120,8 @@ def test_where_something_is_left_to_try_nothing_played_out_is_selected():
         """After `a` there is one way only, and it wins; after `b` there are many, and they lose."""
 
         def _turn(self, path, what):
-            reply, action = super()._turn(path, what)
-            return ("Action: a", "a") if path and path[0].action == "a" else (reply, action)
+            drawn = super()._turn(path, what)
+            return Reply("Action: a", "a") if path and path[0].action == "a" else drawn
 
     toy = OneWay(chances={"a": 1.0, "b": 0.0, "c": 0.0}, depth=8)
     tree = toy_tree(toy, 10)

@@ -156,5 +156,5 @@ def test_turns_without_an_action_line_are_counted_and_sent_whole(threads):
 
     with closing(SessionPool(Stairs)) as pool:
         with simulator(Chatty(), pool, threads).iteration(0) as explorer:
-            assert [action for _, action in explorer.sample([], 2)] == ["up", "up"]
+            assert [reply.action for reply in explorer.sample([], 2)] == ["up", "up"]
             assert explorer.counts()["invalid"] == 1

@@ -157,6 +157,24 @@ def test_a_reference_tree_loads(scale):
     assert tree_to_dict(load_tree(tree_to_dict(tree))) == tree_to_dict(tree)
 
 
+def test_a_small_best_score_of_a_science_world_tree_stays_small():
+    root = reference_node(
+        "", 0, [reference_node("look", 1, score=1, terminal=True, value=1)], visits=1, value=1
+    )
+    assert [leaf.reward for leaf in leaves(load_tree(root, "sciworld", 3))] == [0.01]
+    assert [leaf.reward for leaf in leaves(load_tree(root, "textcraft", 3))] == [1.0]
+
+
+@pytest.mark.parametrize("visits", [-3, float("nan"), 10**14, "x", None])
+def test_impossible_visits_are_refused_by_name(visits):
+    with pytest.raises(InputError, match="not a reference tree: "):
+        load_tree(reference_node("", 0, visits=visits), "textcraft", 3)
+    ours = json.loads(json.dumps(tree_to_dict(toy_tree(Toy(), 2))))
+    ours["nodes"]["visits"][1] = visits
+    with pytest.raises(InputError, match=r"visits\[1\]|\$.nodes.visits\[...\]"):
+        load_tree(ours)
+
+
 def test_siblings_of_a_reference_tree_keep_their_order():
     tree = load_tree(reference_tree())
     assert [n.action for n in nodes(tree)] == ["", "get log", "craft stick", "look", "focus"]

@@ -16,6 +16,13 @@ from mcts_utils.search.tree_io import read_tree, tree_file
 from mcts_utils.storage.files import iter_jsonl, iter_jsonl_as, read_as, read_json, write_json, write_jsonl
 from mcts_utils.storage.formats.base import parsed, plain
 from mcts_utils.storage.formats.episode import PanelFile, parse_episode
+from mcts_utils.storage.formats.manifest import (
+    EvaluationCounts,
+    Manifest,
+    RevisionCounts,
+    SearchCounts,
+    TrainingCounts,
+)
 from mcts_utils.storage.formats.record import RecordRow, VerdictRow
 from mcts_utils.storage.formats.tree import parse_tree
 from mcts_utils.storage.schema import KINDS, schema
@@ -59,7 +66,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def test_every_kind_has_a_file_of_an_earlier_version():
-    assert {kind_of(path) for path in FILES} == {*KINDS} - {"failed_episode"}
+    assert {kind_of(path) for path in FILES} == {*KINDS} - {"failed_episode", "comparison"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FIXTURES)))
@@ -81,6 +88,26 @@ def test_a_file_is_written_as_before_to_the_byte(path, tmp_path):
     else:
         write_json(tmp_path / "again", read(path)[0])
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if kind_of(path) == "manifest"],
+    ids=lambda path: f"{path.parent.parent.name}-{path.name}",
+)
+def test_the_counts_of_a_stage_have_their_definition(path):
+    stages = {
+        "search": SearchCounts,
+        "revision": RevisionCounts,
+        "eval": EvaluationCounts,
+        "train": TrainingCounts,
+    }
+    found = read_as(path, Manifest)
+    if definition := stages.get(found.stage):
+        counts = plain(found.counts_as(definition))
+        assert counts | found.counts == found.counts | counts  # what a manifest has is read as it is
+        with pytest.raises(InputError, match=found.stage):
+            replace(found, counts=dict.fromkeys(counts, "x")).counts_as(definition)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

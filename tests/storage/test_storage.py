@@ -143,3 +143,9 @@ def test_no_manifest_for_an_output_that_is_not_there(tmp_path):
             tmp_path / "m.json", "search", {}, [], [tmp_path / "lost.json"], {}, {}, 0
         )
     assert not (tmp_path / "m.json").exists()
+
+
+def test_a_byte_order_mark_at_the_head_of_a_file_is_read_over(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"a": 1}\n')
+    assert files.read_json(path) == {"a": 1} and files.read_jsonl(path) == [{"a": 1}]

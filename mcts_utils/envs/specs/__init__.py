@@ -1,6 +1,7 @@
 """Describe each AgentGym environment in one file: fields of requests and answers, prompts, names of tasks. Pure.
 
-Every module here except base.py holds one SPEC, and its name is the environment's. To add an environment, add a file.
+Every module here except base.py and described.py holds one SPEC, and its name is the environment's. To add an
+environment, add a file. A name with a colon is an environment that its server describes.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from functools import cache
 from importlib import import_module
 
 from mcts_utils.envs.specs.base import EnvSpec
+from mcts_utils.envs.specs.described import DescribedSpec
 from mcts_utils.types import InputError
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of the environments, sorted."""
-    return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name != "base"))
+    found = {module.name for module in pkgutil.iter_modules(__path__)}
+    return tuple(sorted(found - {"base", "described"}))
 
 
 @cache
@@ -26,6 +29,8 @@ def env_spec(name: str) -> EnvSpec:
     Raises:
         InputError: unknown name.
     """
+    if ":" in name:
+        return DescribedSpec(name)
     if name not in names():
         raise InputError(f"TASK {name!r} is unknown; known: {', '.join(names())}")
     found = import_module(f"{__name__}.{name}").SPEC

@@ -15,6 +15,7 @@ from typing import Any
 from mcts_utils.types import EnvError, StepResult, Task
 
 NO_MATCH = re.compile(r"(?!)")  # matches no text
+ANY_TEXT = re.compile(r"(?s).*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class EnvSpec:
     brief_prompt: str  # system turn for a model that was trained on it
     refusal: re.Pattern[str] = NO_MATCH  # beginning of an observation that refuses its action
     look_actions: re.Pattern[str] = NO_MATCH  # actions that read the state and change nothing
+    action_form: re.Pattern[str] = ANY_TEXT  # actions of another form are never carried out
 
     score = "mean_reward"  # the metric of Table 2: this or "success_rate"
     id_field = "id"  # names the session in every request and in /create's answer

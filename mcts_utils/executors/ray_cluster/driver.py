@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from mcts_utils.executors.ray_cluster.connection import NodeSlot, connect, node_slots
@@ -23,9 +24,7 @@ from mcts_utils.types import EnvError, InputError, one_line
 
 PREFETCHED_JOBS = 1  # jobs that wait at a worker, so that no thread is idle until the next message
 MAX_LOSSES = 3  # workers that one job may be lost with, or that one slot may lose in a row
-MAX_FAILURES = (
-    5  # jobs that fail in a row at one slot: its environment server is down, and all others would fail, too
-)
+SLOT_FAILURES = 5  # jobs that fail in a row at one slot: its environment server is down
 FINISH_SECONDS = 60.0  # to wait for the last files of running jobs
 CONCURRENT_CALLS = 4  # methods of a worker that run at once: `take` waits in one of them all the time
 
@@ -51,10 +50,13 @@ class RayDriver:
         self._stage, self._plan = stage, plan
         self._slots: list[WorkerSlot] = []
         self._calls: dict[Any, tuple[WorkerSlot, str]] = {}  # Ray's reference -> slot, method called
-        self._waiting: deque[tuple[int, Job]] = deque(enumerate(jobs))
+        self._wanted = len(jobs)  # workers, at most
+        self._waiting: deque[tuple[int, Job]] = deque()
+        self._numbers = count()  # of the jobs
         self._job_losses: Counter[int] = Counter()  # number of the job -> workers that it was lost with
         self._lost_workers = 0
         self._usage: Counter[str] = Counter()
+        self._refused: set[str] = set()  # by the endpoint, as any of the workers was told
 
     def __enter__(self) -> RayDriver:
         """Connect and start the workers; return as soon as one of them is ready.
@@ -65,7 +67,7 @@ class RayDriver:
         self._file_sync = FileSync(self._stage.folders)
         self._ray = connect(self._stage.settings)
         try:
-            nodes = node_slots(self._ray, self._stage.settings)[: len(self._waiting)]
+            nodes = node_slots(self._ray, self._stage.settings)[: self._wanted]
             self._slots = [WorkerSlot(number, node) for number, node in enumerate(nodes)]
             for slot in self._slots:
                 self._start(slot)
@@ -84,19 +86,26 @@ class RayDriver:
                 {"node": slot.node.node_id, "host": slot.node.host, "jobs": slot.ended_jobs}
                 for slot in self._slots
             ]
-            self._stage.usage = {**self._usage, "ray": {"workers": workers, "lost": self._lost_workers}}
+            refused = {"refused_by_server": sorted(self._refused)} if self._refused else {}
+            self._stage.usage = {
+                **self._usage,
+                **refused,
+                "ray": {"workers": workers, "lost": self._lost_workers},
+            }
             self._ray.shutdown()
 
-    def results(self, bar: Any) -> Iterator[tuple[Job, Any]]:
-        """Yield each job with its result, or its exception, as it ends.
+    def results(self, jobs: Sequence[Job], bar: Any) -> Generator[tuple[Job, Any], None, None]:
+        """Yield each job with its result, or its exception, as it ends; a bar, unless None, advances with them.
 
         Raises:
             InputError: a worker cannot begin, or none is left.
         """
+        self._waiting.extend(zip(self._numbers, jobs, strict=False))
         while self._waiting or any(slot.jobs for slot in self._slots):
             self._send_jobs()
             for job, result in self._next():
-                bar.update(1)
+                if bar is not None:
+                    bar.update(1)
                 yield job, result
 
     def _next(self) -> list[tuple[Job, Any]]:
@@ -149,11 +158,11 @@ class RayDriver:
             slot.ended_jobs, slot.lost_workers = slot.ended_jobs + 1, 0
             slot.failures = slot.failures + 1 if isinstance(result, EnvError) else 0
         ended = [(slot.jobs.pop(number), result) for number, result in update.ended]
-        if slot.failures >= MAX_FAILURES and any(other.ready for other in self._slots if other is not slot):
+        if slot.failures >= SLOT_FAILURES and any(other.ready for other in self._slots if other is not slot):
             self._end_worker(slot)
             self._waiting.extendleft(reversed(slot.jobs.items()))
             slot.jobs = {}
-            self._note(f"{MAX_FAILURES} tasks in a row failed on {slot.node.host}: it gets no more of them")
+            self._note(f"{SLOT_FAILURES} tasks in a row failed on {slot.node.host}: it gets no more of them")
         return ended
 
     def _send_jobs(self) -> None:
@@ -246,6 +255,7 @@ class RayDriver:
                 self._file_sync.store(update.files)
                 slot.ended_jobs += len(update.ended)
                 self._usage.update({k: v for k, v in usage.items() if isinstance(v, (int, float))})
+                self._refused.update(usage.get("refused_by_server", ()))
         finally:
             for slot in self._slots:
                 self._end_worker(slot)

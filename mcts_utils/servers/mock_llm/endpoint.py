@@ -3,9 +3,9 @@
     python -m mcts_utils.servers.mock_llm --port 8000 --latency 0.05 --slots 16 --noise 0.3 --env textcraft
 
 For tests and benchmarks of clients of an endpoint; it runs no model. It answers GET /v1/models, POST
-/v1/chat/completions (n, seed, temperature, usage) and GET /stats (load_stats.py), and fails on demand: `--ignore_n`,
-`--fail 429 --fail_every 5` (also 500, 503, or `drop`: the connection is closed without an answer), `--queue` (429 for
-requests that would wait).
+/v1/chat/completions (n, seed, temperature, usage), GET /stats and GET /metrics (load_stats.py), and fails on demand:
+`--ignore_n`, `--fail 429 --fail_every 5` (also 500, 503, or `drop`: the connection is closed without an answer),
+`--queue` (429 for requests that would wait).
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from mcts_utils.servers.mock_llm.dialects import REFUSALS, SHAPES
 from mcts_utils.servers.mock_llm.http_server import HttpServer, Request
 from mcts_utils.servers.mock_llm.load_stats import LoadStats
+from mcts_utils.servers.yours.expert import Expert
+from mcts_utils.servers.yours.source import FORMS, SourceError, is_source, name_of
 
 ENVS = ("textcraft", "sciworld", "webshop")  # environments with an expert
 Policy = Callable[[list[dict], random.Random], str]  # (messages, rng) -> one reply
@@ -30,7 +35,20 @@ Policy = Callable[[list[dict], random.Random], str]  # (messages, rng) -> one re
 
 def model_name(env: str) -> str:
     """Return the endpoint's name of its model."""
-    return f"{env}-expert"
+    return f"{name_of(env) if is_source(env) else env}-expert"
+
+
+def expert_of(env: str) -> Callable[[list[dict], random.Random, float], str]:
+    """Return the function that answers in an environment of ENVS, or in one of yours.
+
+    Raises:
+        SourceError: there is no such environment, or it has no expert.
+    """
+    if is_source(env):
+        return Expert(env).answer
+    if env not in ENVS:
+        raise SourceError(f"must be one of {', '.join(ENVS)}, or {FORMS}: {env!r}")
+    return importlib.import_module(f"mcts_utils.servers.{env}.expert").answer
 
 
 MODEL = model_name("textcraft")
@@ -45,6 +63,7 @@ class Behaviour:
     noise: float = 0.0  # probability of a slip, and of a random verdict
     ignore_n: bool = False  # one choice, whatever n is
     refuse: tuple[str, ...] = ()  # request parameters that are answered with 400
+    like: tuple[str, ...] = ()  # keys of dialects.REFUSALS and dialects.SHAPES
     fail: str = "500"  # the status of failures, or "drop"
     fail_every: int = 0  # 0: never
     retry_after: str = ""  # seconds in the header of failures
@@ -79,7 +98,7 @@ class ChatServer(HttpServer):
             OSError, OverflowError: as HttpServer.
         """
         self.behaviour = behaviour or Behaviour()
-        self._expert = importlib.import_module(f"mcts_utils.servers.{self.behaviour.env}.expert").answer
+        self._expert = expert_of(self.behaviour.env)
         super().__init__(port)
         self.policy = policy
         self.requests: list[dict] = []  # bodies of the chat requests so far
@@ -100,8 +119,12 @@ class ChatServer(HttpServer):
     def handle(self, request: Request) -> None:
         key, given = self.behaviour.api_key, request.headers.get("authorization", "")
         route = f"{request.method} {request.path}"
-        if route == "GET /stats":
+        if route == "GET /health":
+            request.send(200, {"status": "ok"})
+        elif route == "GET /stats":
             request.send(200, self.stats())
+        elif route == "GET /metrics":
+            request.send(200, self.load.metrics(), {"Content-Type": "text/plain"})
         elif route not in ("GET /v1/models", "POST /v1/chat/completions"):
             refuse(request, 404, f"no route {request.path}")
         elif key and given != f"Bearer {key}":
@@ -110,9 +133,11 @@ class ChatServer(HttpServer):
             name = model_name(self.behaviour.env)
             model = {"id": name, "object": "model", "created": 0, "owned_by": "test"}
             request.send(200, {"object": "list", "data": [model]})
-        elif (body := chat_request(request.body)) is None:
-            refuse(request, 400, "the body is not a chat request")
         else:
+            try:
+                body = chat_request(request.body)
+            except (ValueError, RecursionError) as error:
+                return refuse(request, 400, f"the body is not a chat request: {error}")
             self._chat(request, body)
 
     def _chat(self, request: Request, body: dict) -> None:
@@ -124,6 +149,9 @@ class ChatServer(HttpServer):
         if unknown:
             instead = " Use 'max_completion_tokens' instead." if unknown[0] == "max_tokens" else ""
             return refuse(request, 400, f"Unsupported parameter: '{unknown[0]}'.{instead}")
+        for name in behaviour.like:
+            if name in REFUSALS and (refusal := REFUSALS[name](body)):
+                return request.send(*refusal)
         if behaviour.context and len(json.dumps(body["messages"])) // 4 > behaviour.context:
             return refuse(request, 400, f"This model's maximum context length is {behaviour.context} tokens.")
         if fails and behaviour.fail == "drop":
@@ -144,21 +172,28 @@ class ChatServer(HttpServer):
             self._free()
             refuse(request, int(self.behaviour.fail), "injected failure", self.behaviour.retry_after)
         elif self.policy is None:
-            self._finish(request, self.complete(body))
+            try:
+                answer = self.complete(body)
+            except Exception as error:  # an expert reads the chats of its own environment only
+                self._free()
+                return refuse(
+                    request, 400, f"the expert cannot answer this chat: {type(error).__name__}: {error}"
+                )
+            self._finish(request, answer)
         else:
             future = self._threads.submit(self.complete, body)
             future.add_done_callback(
                 lambda done: self.loop.call_soon_threadsafe(self._policy_done, request, done)
             )
 
-    def _policy_done(self, request: Request, done: Future[dict]) -> None:
+    def _policy_done(self, request: Request, done: Future[Any]) -> None:
         """Send a policy's answer; an error in the policy closes the connection."""
         if done.exception() is None:
             return self._finish(request, done.result())
         self._free()
         request.drop()
 
-    def _finish(self, request: Request, answer: dict) -> None:
+    def _finish(self, request: Request, answer: Any) -> None:
         self._free()
         request.send(200, answer)
         self.load.answered()
@@ -167,7 +202,7 @@ class ChatServer(HttpServer):
         self.load.shift(-1)
         self._admit()
 
-    def complete(self, body: dict) -> dict:
+    def complete(self, body: dict) -> Any:
         """Return the answer to a chat request."""
         messages, seed, temperature = body["messages"], body.get("seed"), body.get("temperature", 1.0)
         text = json.dumps(messages)
@@ -198,10 +233,13 @@ class ChatServer(HttpServer):
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
         }
-        return {
+        answer: Any = {
             "id": "chat", "object": "chat.completion", "created": 0, "model": body.get("model", MODEL),
             "choices": choices, "usage": usage,
         }  # fmt: skip
+        for name in self.behaviour.like:
+            answer = SHAPES[name](body, answer) if name in SHAPES else answer
+        return answer
 
     def close(self) -> None:
         """Stop serving and end the policies' threads."""
@@ -209,15 +247,33 @@ class ChatServer(HttpServer):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def chat_request(raw: bytes) -> dict | None:
-    """Return the body of a chat request, or None if it is not one."""
-    try:
-        body = json.loads(raw)
-        messages = body["messages"]
-        valid = messages and all(isinstance(m[name], str) for m in messages for name in ("role", "content"))
-    except (ValueError, KeyError, TypeError):
-        return None
-    return body if valid else None
+class ChatMessage(msgspec.Struct):
+    """A turn of a chat."""
+
+    role: str
+    content: str
+
+
+class ChatRequest(msgspec.Struct):
+    """The fields of a chat request that are read here, with their bounds."""
+
+    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
+    model: str = MODEL
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10**9)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=10**9)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    seed: int | None = None
+
+
+def chat_request(raw: bytes) -> dict:
+    """Return the body of a chat request.
+
+    Raises:
+        ValueError, RecursionError: it is not one; the message names the field.
+    """
+    msgspec.json.decode(raw, type=ChatRequest)
+    return json.loads(raw)
 
 
 def refuse(request: Request, status: int, text: str, retry_after: str = "") -> None:

@@ -22,6 +22,10 @@ def about(text: str) -> Meta:
 Sha256 = Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9a-f]{64})?$"})]
 Prompt = Annotated[str, Meta(extra_json_schema={"enum": ["full", "brief"]})]
 Label = Literal["good", "bad", "uncertain"]
+CUT = (
+    "`length`: the turn ended at `MAX_TOKEN_LENGTH`, and is never trained; `played_on`: the model went on after its "
+    "action, with an observation or another action, which was cut off; left out otherwise"
+)
 
 
 class Fields(Struct, frozen=True, kw_only=True):
@@ -62,15 +66,18 @@ class StepFields(Fields, frozen=True, kw_only=True):
             "([grounding](environments.md#action-grounding-scienceworld)); empty: the action itself"
         ),
     ] = msgspec.field(name="executed", default="")
+    cut: Annotated[str | msgspec.UnsetType, about(CUT)] = msgspec.UNSET
 
     @classmethod
     def of(cls, step: Step) -> StepFields:
         """Return the fields of a step."""
-        return msgspec.convert(step, cls, from_attributes=True)
+        return msgspec.structs.replace(
+            msgspec.convert(step, cls, from_attributes=True), cut=step.cut or msgspec.UNSET
+        )
 
     def step(self) -> Step:
         """Return the step."""
-        return msgspec.convert(self, Step, from_attributes=True)
+        return msgspec.convert(msgspec.structs.replace(self, cut=self.cut or ""), Step, from_attributes=True)
 
 
 def parsed(data: Any, definition: type[T], where: str = "") -> T:

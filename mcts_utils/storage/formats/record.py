@@ -75,7 +75,9 @@ class Replay(Fields, frozen=True, kw_only=True):
 class Lineage(Fields, frozen=True, kw_only=True):
     """Where a record comes from. Pairs are the records with a bad path: revision, direct and preference."""
 
-    tree: Annotated[str, about("the tree's file")]
+    tree: Annotated[
+        str, about("the tree's file; `expert`: the trajectory set's, empty where a bundled expert played")
+    ]
     tree_sha256: Annotated[Sha256, about("its hash")]
     task: Annotated[RowTask, about("`env`, `index`, `id`")]
     good_leaf: Annotated[int, about("node id of the good path's end")]
@@ -110,7 +112,9 @@ class Lineage(Fields, frozen=True, kw_only=True):
 class RecordRow(Fields, frozen=True, kw_only=True):
     """A record. A preference row has `prompt`, `chosen` and `rejected` in place of `messages`."""
 
-    kind: Annotated[str, about("`revision` (of `centric`), `good`, `direct`, `optimal` or `preference`")]
+    kind: Annotated[
+        str, about("`revision` (of `centric`), `good`, `direct`, `optimal`, `preference` or `expert`")
+    ]
     task_num: Annotated[int, about("the server's index")]
     task_description: Annotated[str, about("the opening")]
     prompt: Annotated[list[Turn] | UnsetType, about("preference: the shared beginning up to the fork")] = (

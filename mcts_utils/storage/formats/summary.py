@@ -68,7 +68,10 @@ class Summary(Fields, frozen=True, kw_only=True):
     steps: Annotated[
         dict[str, int | float] | None, about("`mean` and `median` of an episode, `total`; null without one")
     ]
-    invalid_action_share: Annotated[float | None, about("share of actions that the environment refused")]
+    invalid_action_share: Annotated[
+        float | None,
+        about("share of actions that the environment refused, or never carries out by their form (WebShop)"),
+    ]
     grounded_action_share: Annotated[
         float | None | UnsetType,
         about("share of actions that were replaced by the valid one that was meant"),
@@ -87,16 +90,34 @@ class Summary(Fields, frozen=True, kw_only=True):
     panel: Annotated[Sha256, about("hash of the goals, and prefixes, that were played")] = ""
     protocol: Annotated[EvalProtocol, about("see below")]
     indices: Annotated[list[int], about("tasks that count")]
+    duplicates: Annotated[
+        dict[str, int] | UnsetType,
+        about("index that does not count → index of the same goal, which does; left out where there is none"),
+    ] = UNSET
     samples: Annotated[int | UnsetType, about("samples of each task, where there are several")] = UNSET
     episodes: Annotated[int | UnsetType, about("finished episodes, where there are several samples")] = UNSET
     pass_at_k: Annotated[
-        dict[str, Estimate] | UnsetType, about("k → `{mean, n, ci95}`, where there are several samples")
+        dict[str, Estimate] | UnsetType,
+        about("k → `{mean, n, ci95}`, where there are several samples; all over the same tasks"),
+    ] = UNSET
+    unfinished_samples: Annotated[
+        dict[str, int] | UnsetType,
+        about(
+            "index → finished samples, of the tasks with fewer than `samples`; for a k above it pass@k has no mean"
+        ),
     ] = UNSET
     mean_at_k: Annotated[
         MeanAtK | UnsetType, about("`{k, mean, n, ci95}`, where there are several samples")
     ] = UNSET
     recovery_rate: Annotated[float | None | UnsetType, about("mode revise: equals `success_rate`")] = UNSET
     prefixes_replayed_exactly: Annotated[int | UnsetType, about("mode revise: number of episodes")] = UNSET
+    replies: Annotated[
+        dict[str, int] | UnsetType,
+        about(
+            "the agent's own turns: `total`, `no_action`, `empty` (of those), `truncated` (by `MAX_TOKEN_LENGTH`), "
+            "`played_on` (what came after the action was cut off); not in files of older versions"
+        ),
+    ] = UNSET
     seconds: Annotated[float, about("of this run")] = 0.0
     tokens: Annotated[
         dict[str, Any], about("of this run; [what an actor counts](actors.md#what-an-actor-counts)")
@@ -131,3 +152,40 @@ class LoopReport(Fields, frozen=True, kw_only=True):
     ]
     first_signal: Annotated[Estimate, about("actions up to and including the agent's first revision signal")]
     signals: Annotated[Estimate, about("share of episodes with a signal")]
+
+
+class PairedRuns(Fields, frozen=True, kw_only=True):
+    """Two runs over the same goals, paired by task."""
+
+    before: Annotated[str, about("name of a run's folder")]
+    after: Annotated[str, about("name of the other's")]
+    mean_reward: Annotated[tuple[float | None, float | None], about("`[before, after]`")]
+    success_rate: Annotated[tuple[float | None, float | None], about("`[before, after]`")]
+    n: Annotated[int, about("tasks")]
+    difference: Annotated[float | None, about("of the mean reward, after minus before")]
+    difference_ci95: Annotated[Interval, about("its interval over tasks")]
+    sd: Annotated[float | None, about("standard deviation of the tasks' differences")]
+    detectable: Annotated[
+        float | None, about("the difference that so many tasks would find with 80 % power; null if not known")
+    ]
+    wins: Annotated[int, about("tasks with a higher reward after")]
+    losses: Annotated[int, about("tasks with a lower one")]
+    ties: Annotated[int, about("the other tasks")]
+    success_difference: Annotated[float | None, about("of the success rate")]
+    success_difference_ci95: Annotated[Interval, about("its interval over tasks")]
+    permutation_p: Annotated[float | None, about("of a sign-flip test on rewards")]
+    gained: Annotated[int | None, about("successes only after; null with several samples of a task")]
+    lost: Annotated[int | None, about("successes only before; null as `gained`")]
+    mcnemar_p: Annotated[float | None, about("of McNemar's exact test; null as `gained`")]
+    score: Annotated[str, about("which score counts in this environment")]
+    test: Annotated[str, about("`mcnemar` or `sign_flip`")]
+    p: Annotated[float | None, about("of that test")]
+    p_holm: Annotated[float | None, about("`p`, adjusted after Holm for the number of pairs")] = None
+
+
+class Comparison(Fields, frozen=True, kw_only=True):
+    """Finished runs over one eval set, compared in pairs (`eval.py compare --json`)."""
+
+    panel: Annotated[Sha256 | None, about("hash of the goals that were played")]
+    protocol: Annotated[EvalProtocol, about("[the protocol](#protocol) of all runs")]
+    pairs: Annotated[list[PairedRuns], about("every run against the first; with `--all` every pair")]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 
-from mcts_utils.storage.formats.base import Fields, Prompt, TaskFields, about, field_of, parsed
+from mcts_utils.storage.formats.base import CUT, Fields, Prompt, TaskFields, about, field_of, parsed
 from mcts_utils.types import InputError
 
 FORMAT = "agent-r-tree"
@@ -17,6 +17,8 @@ VERSION = 2  # version 1 had an object for every node
 STATUSES = ("partial", "done", "failed")
 FLAGS = ("is_terminal", "done", "disaster", "executed")  # fields of a node that are 0 or 1
 Flag = Literal[0, 1]
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+Sum = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class Stats(Fields, frozen=True, kw_only=True):
@@ -34,7 +36,12 @@ class Stats(Fields, frozen=True, kw_only=True):
     completions: Annotated[int | UnsetType, about("answers: a request for n candidates is n")] = UNSET
     prompt_tokens: Annotated[int, about("tokens of the requests, as the actor reports them")] = 0
     completion_tokens: Annotated[int, about("tokens of the answers")] = 0
-    invalid: Annotated[int, about("turns without an `Action:` line")] = 0
+    invalid: Annotated[int, about("turns without an action")] = 0
+    truncated: Annotated[int | UnsetType, about("turns that `MAX_TOKEN_LENGTH` cut")] = UNSET
+    empty: Annotated[int | UnsetType, about("empty turns, which are also `invalid`")] = UNSET
+    played_on: Annotated[
+        int | UnsetType, about("turns that went on after their action; the rest was cut off")
+    ] = UNSET
     nodes: Annotated[int, about("nodes")] = 0
 
 
@@ -43,7 +50,7 @@ class NodeColumns(Fields, frozen=True, kw_only=True):
 
     parent: Annotated[list[int | None], about("id of the parent; null at the root")]
     id: Annotated[list[int], about("number of the node, unique in the tree")]
-    depth: Annotated[list[int], about("steps from the root")]
+    depth: Annotated[list[Count], about("steps from the root")]
     reply: Annotated[list[str], about("the whole turn")] = field(name="llm_response")
     action: Annotated[list[str], about("what was sent to the environment")]
     obs: Annotated[
@@ -53,13 +60,14 @@ class NodeColumns(Fields, frozen=True, kw_only=True):
         ),
     ]
     reward: Annotated[list[float], about("score of the episode so far")] = field(name="env_score")
-    samples: Annotated[list[int], about("times that this turn was drawn from the parent")]
-    visits: Annotated[list[int], about("rewards backed up through the node")]
-    value: Annotated[list[float], about("their sum; the mean is `value / visits`")]
+    samples: Annotated[list[Count], about("times that this turn was drawn from the parent")]
+    visits: Annotated[list[Count], about("rewards backed up through the node")]
+    value: Annotated[list[Sum], about("their sum; the mean is `value / visits`")]
     is_terminal: Annotated[list[Flag], about("a leaf: done, disaster, `MAX_DEPTH` or a full context")]
     done: Annotated[list[Flag], about("the environment said so")]
     disaster: Annotated[list[Flag], about("the score went negative; the reward is 0")]
     executed: Annotated[list[Flag], about("0: a candidate that was only drawn")]
+    cut: Annotated[list[str] | UnsetType, about(f"{CUT} (here: empty, or no list at all)")] = UNSET
 
 
 class TreeFile(Fields, frozen=True, kw_only=True):
@@ -102,7 +110,8 @@ def parse_tree(data: Any) -> TreeFile:
     except (KeyError, TypeError) as error:
         raise InputError(f"a node is missing or wrong: {error!r}") from error
     tree = parsed({**data, "version": VERSION, "nodes": nodes}, TreeFile)
-    if len({len(getattr(tree.nodes, name)) for name in NODE_NAMES}) > 1 or not tree.nodes.id:
+    lists = [values for name in NODE_NAMES if (values := getattr(tree.nodes, name)) is not UNSET]
+    if len(set(map(len, lists))) > 1 or not tree.nodes.id:
         raise InputError("a field is missing or wrong: the lists of `nodes` are empty or differ in length")
     return tree
 
@@ -111,5 +120,6 @@ def _as_columns(nodes: Any) -> Any:
     """Return the nodes as columns; version 1 has an object for every node, with flags that are true or false."""
     if not isinstance(nodes, list):
         return nodes
-    columns: dict[str, list[Any]] = {name: [row[name] for row in nodes] for name in NODE_NAMES.values()}
+    names = set(NODE_NAMES.values()) - {"cut"}
+    columns: dict[str, list[Any]] = {name: [row[name] for row in nodes] for name in names}
     return columns | {name: [int(value) for value in columns[name]] for name in FLAGS}

@@ -1,0 +1,151 @@
+"""What a chat endpoint taught by its refusals: one object for a run, which is written in its manifest. Sends nothing.
+
+A feature of a request that a refusal may mean is left out of the next try; it is learned only if that try succeeds. So
+a refusal that merely quotes a word of a prompt switches nothing off.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mcts_utils.actors.answers import well_formed
+from mcts_utils.types import Message
+
+BLANK = "(nothing)"  # stands for an empty turn
+# Feature of a request -> (words of a refusal that may mean it, what is done without it), in the order they are tried.
+FEATURES = {
+    "max_tokens": (r"max_completion_tokens", "max_completion_tokens is sent instead"),
+    "temperature 0": (
+        r"\btemperature\b",
+        "greedy requests are sent without a temperature, so answers may vary",
+    ),
+    "temperature": (r"\btemperature\b", "requests are sent without it, at the temperature of the server"),
+    "seed": (r"\bseed\b", "requests are sent without it, so samples are not drawn again"),
+    "n": (
+        r"['\"`]n['\"`]|(?<![\\\w])n ?(?:=|>|<| must| is| should)|(?:parameter|argument|body\.)\W*n\b"
+        r"|\bchoices?\b|\bcandidates?\b|\bbest_of\b|\bmultiple (?:completions|samples|outputs|responses)",
+        "samples are requested one by one",
+    ),
+    "system": (
+        r"\bsystem\W+(?:role|message|prompt|turn|instruction)s?\b|['\"`]system['\"`]|\broles?\b|developer instruction",
+        "it stands before the first user turn",
+    ),
+    "empty turns": (
+        r"\b(?:non-?)?empty\b|either content|too_short|at least (?:one|1) char",
+        f"{BLANK} is sent for them",
+    ),
+    "whole answers": (
+        r"\b(?:only|must|mode|enable|requires?)\b.{0,40}\bstream|\bstream\w*\b.{0,40}\b(?:only|must|mode|true|required)\b|non-?stream",
+        "answers are streamed",
+    ),
+}
+_WORDS = {feature: re.compile(words, re.IGNORECASE) for feature, (words, _) in FEATURES.items()}
+LONGER, NO_MORE, EVIDENCE = 1.5, 1.05, 3  # ratio of characters; of tokens; number of prompts
+
+
+class ServerProfile:
+    """Features that the server refuses, and whether it seems to cut prompts. Safe for threads."""
+
+    def __init__(self, name: str) -> None:
+        """`name`: of the endpoint, for what is said."""
+        self._name = name
+        self._lock = threading.Lock()
+        self.refused: frozenset[str] = frozenset()
+        self._longest = (0, 0)  # (characters, tokens) of the prompt with the most tokens
+        self._cut = 0  # longer prompts that had no more tokens
+
+    def learn(self, features: Collection[str]) -> None:
+        """Keep that the server refuses the features, and say each of them once."""
+        with self._lock:
+            new = [feature for feature in FEATURES if feature in features and feature not in self.refused]
+            self.refused |= frozenset(new)
+        for feature in new:
+            print(f"notice: {self._name} takes no {feature}: {FEATURES[feature][1]}", file=sys.stderr)
+
+    def note_prompt(self, characters: int, tokens: int) -> None:
+        """Compare a prompt with the tokens that the server reports, and say once if they stop growing.
+
+        Ollama, for one, leaves out the beginning of a conversation beyond its `num_ctx`.
+        """
+        with self._lock:
+            chars, most = self._longest
+            if tokens >= NO_MORE * most:
+                self._longest, self._cut = (characters, tokens), 0
+                return
+            if characters < LONGER * chars:
+                return
+            # Far fewer tokens mean that the server does not count what it had in its cache.
+            self._cut += 1 if tokens >= most / 2 else -EVIDENCE
+            if self._cut != EVIDENCE or tokens < most / 2:
+                return
+        print(
+            f"warning: {self._name} reports about {most} tokens for prompts of {chars} characters and of {characters}: "
+            "it seems to cut prompts in silence. Raise its context (Ollama: num_ctx, OLLAMA_CONTEXT_LENGTH)",
+            file=sys.stderr,
+        )
+
+    def suspect(self, refusal: str, used: frozenset[str]) -> str:
+        """Return the first of the used features that a refusal may mean, or ""."""
+        return next((f for f, words in _WORDS.items() if f in used and words.search(refusal)), "")
+
+    def stats(self) -> dict[str, Any]:
+        """Return what a manifest keeps: `server`, the refused features; {} if nothing was learned."""
+        found = sorted(self.refused) + ["whole prompts"] * (self._cut >= EVIDENCE)
+        return {"refused_by_server": found} if found else {}
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What is asked of the endpoint, whatever it may refuse."""
+
+    messages: Sequence[Message]
+    n: int
+    temperature: float
+    seed: int | None
+    limit: int  # new tokens of a reply
+
+
+def chat_body(
+    model: str, request: ChatRequest, without: frozenset[str]
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the body of a request without some features (keys of FEATURES), and the features that it uses."""
+    messages, temperature, seed = request.messages, request.temperature, request.seed
+    uses = {
+        "max_tokens": True,
+        "temperature 0": temperature == 0,
+        "temperature": temperature != 0,
+        "seed": seed is not None,
+        "n": request.n > 1,
+        "system": any(message.role == "system" for message in messages),
+        "empty turns": any(not message.content.strip() for message in messages),
+        "whole answers": True,
+    }
+    used = frozenset(feature for feature, is_used in uses.items() if is_used) - without
+    optional: dict[str, Any] = {
+        "max_tokens" if "max_tokens" in used else "max_completion_tokens": request.limit
+    }
+    if used & {"temperature 0", "temperature"} and "temperature" not in without:
+        optional["temperature"] = temperature
+    optional |= {"seed": seed} if "seed" in used else {}
+    optional |= {"n": request.n} if "n" in used else {}
+    optional |= {} if "whole answers" in used else {"stream": True}
+    if "empty turns" in without:
+        messages = [m if m.content.strip() else replace(m, content=BLANK) for m in messages]
+    turns = _turns(messages, "system" in without)
+    return {"model": model, "messages": turns, **optional}, used
+
+
+def _turns(messages: Sequence[Message], merged: bool) -> list[dict[str, str]]:
+    """Return the turns of a request; `merged`: the system turn stands before the first user turn, as a part of it."""
+    turns = [{"role": m.role, "content": well_formed(m.content)} for m in messages]
+    if not merged:
+        return turns
+    system = [turn["content"] for turn in turns if turn["role"] == "system"]
+    others = [turn for turn in turns if turn["role"] != "system"] or [{"role": "user", "content": ""}]
+    first = "\n\n".join([*system, others[0]["content"]])
+    return [{"role": others[0]["role"], "content": first}, *others[1:]]

@@ -1,0 +1,190 @@
+"""How other chat servers refuse and shape: rules for the mock LLM, as such servers were seen or say in their manuals.
+
+A rule of REFUSALS looks at a request and returns (status, body) or None; one of SHAPES changes an answer. They may
+be combined. None of it runs a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+Refusal = Callable[[dict], tuple[int, Any] | None]
+Shape = Callable[[dict, dict], Any]  # (request, answer) -> the body that is sent
+
+
+def _chars(body: dict) -> int:
+    return sum(len(message["content"]) for message in body["messages"])
+
+
+def _openai(message: str, **more: Any) -> dict:
+    return {"error": {"message": message, "type": "invalid_request_error", **more}}
+
+
+def _reasoning(body: dict) -> tuple[int, Any] | None:
+    if "max_tokens" in body:
+        text = (
+            "Unsupported parameter: 'max_tokens' is not supported here. Use 'max_completion_tokens' instead."
+        )
+        return 400, _openai(text, param="max_tokens", code="unsupported_parameter")
+    if body.get("temperature", 1) != 1:
+        text = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) is supported."
+        return 400, _openai(text, param="temperature", code="unsupported_value")
+    return None
+
+
+def _detail(name: str) -> Refusal:
+    """Return the refusal of a parameter by a server of FastAPI, which quotes the whole input."""
+
+    def refuse(body: dict) -> tuple[int, Any] | None:
+        fault = {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted"}
+        return (422, {"detail": [{**fault, "input": body[name]}]}) if name in body else None
+
+    return refuse
+
+
+def _when(test: Callable[[dict], Any], status: int, content: Any) -> Refusal:
+    return lambda body: (status, content) if test(body) else None
+
+
+def _too_long(status: int, content: Any, limit: int = 400) -> Refusal:
+    return _when(lambda body: _chars(body) > limit, status, content)
+
+
+def _has_system(body: dict) -> bool:
+    return any(message["role"] == "system" for message in body["messages"])
+
+
+def _error(text: str, kind: str = "BadRequestError") -> dict:
+    return {"object": "error", "message": text, "type": kind, "param": None, "code": 400}
+
+
+REFUSALS: dict[str, Refusal] = {
+    "reasoning": _reasoning,
+    "temperature_above_0": _when(
+        lambda body: body.get("temperature") == 0,
+        422,
+        {
+            "error": "Input validation error: `temperature` must be strictly positive",
+            "error_type": "validation",
+        },
+    ),
+    "one_choice": _when(
+        lambda body: body.get("n", 1) > 1,
+        500,
+        {"error": {"code": 500, "message": "Only one completion choice is allowed", "type": "server_error"}},
+    ),
+    "one_choice_unexplained": _when(lambda body: body.get("n", 1) > 1, 500, "Internal Server Error"),
+    "n_422": _when(lambda body: body.get("n", 1) > 1, 422, {"detail": "not supported"}),
+    "no_system": _when(_has_system, 400, _error("System role not supported")),
+    "no_system_template": _when(
+        _has_system, 422, {"error": "Template error: only user and assistant roles are supported!"}
+    ),
+    "no_seed": _detail("seed"),
+    "only_streams": _when(
+        lambda body: not body.get("stream"),
+        400,
+        _openai(
+            "This model only support stream mode, please enable the stream parameter to access the model."
+        ),
+    ),
+    "too_long_vllm": _too_long(400, _error("max_tokens must be at least 1, got -7584.")),
+    "too_long_model": _too_long(
+        400, _error("The prompt (total length 9000) is longer than the maximum model length")
+    ),
+    "too_long_range": _too_long(400, _openai("Range of input length should be [1, 30720]")),
+    "too_long_count": _too_long(
+        400, _openai("The input token count (9000) exceeds the maximum number of tokens allowed (4096).")
+    ),
+    "too_long_seq": _too_long(500, "prompt_len 9000 + max_new_tokens exceeds max_seq_len 4096"),
+    "too_long_session": _too_long(400, _error("input length 9000 exceeds the session length 4096")),
+    "too_long_reduce": _too_long(413, _openai("Please reduce the length of the messages or completion.")),
+    "too_long_tgi": _too_long(
+        422,
+        {
+            "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 9000 `inputs`",
+            "error_type": "validation",
+        },
+    ),
+    "too_long_quoted": _too_long(
+        400, {"detail": [{"msg": "quoted: " + "word " * 100 + "maximum context length"}]}
+    ),
+    "short_replies": _when(
+        lambda body: body.get("max_tokens", 0) > 32,
+        400,
+        _openai("max_tokens is too large: 64. This model supports at most 32 completion tokens."),
+    ),
+    "no_empty_turns": _when(
+        lambda body: not all(message["content"] for message in body["messages"]),
+        422,
+        {"detail": [{"loc": ["body", "messages", 2, "content"], "msg": "must be non-empty", "input": ""}]},
+    ),
+    "blocked": _when(
+        lambda body: "pumpkin" in json.dumps(body["messages"]), 400, _openai("Blocked: 'plant pumpkin seeds'")
+    ),
+}
+
+
+def _messages(change: Callable[[dict], Any]) -> Shape:
+    """Return a shape that changes every choice."""
+    return lambda body, answer: {**answer, "choices": [change(dict(choice)) for choice in answer["choices"]]}
+
+
+def _with_content(make: Callable[[str], Any]) -> Shape:
+    def change(choice: dict) -> dict:
+        return {**choice, "message": {"role": "assistant", "content": make(choice["message"]["content"])}}
+
+    return _messages(change)
+
+
+def _stream(body: dict, answer: dict) -> bytes:
+    """Return the answer as events, a few characters each, the usage in the last one."""
+    events: list[dict] = []
+    for choice in answer["choices"]:
+        text, index = choice["message"]["content"], choice["index"]
+        for at in range(0, len(text), 7):
+            delta = {"role": "assistant", "content": text[at : at + 7]}
+            events.append({"choices": [{"index": index, "delta": delta, "finish_reason": None}]})
+        end = {"index": index, "delta": {}, "finish_reason": choice["finish_reason"]}
+        events.append({"choices": [end]})
+    events.append({"choices": [], "usage": answer["usage"]})
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return "".join([*lines, "data: [DONE]\n\n"]).encode()
+
+
+def _cut_prompts(body: dict, answer: dict) -> dict:
+    """Return the answer of a server that leaves out the beginning of a long conversation, as its usage shows."""
+    tokens = min(answer["usage"]["prompt_tokens"], 256)
+    return {**answer, "usage": {**answer["usage"], "prompt_tokens": tokens}}
+
+
+SHAPES: dict[str, Shape] = {
+    "content_null": _with_content(lambda text: None),
+    "content_empty": _with_content(lambda text: ""),
+    "content_parts": _with_content(
+        lambda text: [{"type": "thinking", "text": "hm"}, {"type": "text", "text": text}]
+    ),
+    "message_null": _messages(lambda choice: {**choice, "message": None}),
+    "text_alone": _messages(lambda choice: {"index": choice["index"], "text": choice["message"]["content"]}),
+    "choice_null": _messages(lambda choice: None),
+    "choices_null": lambda body, answer: {**answer, "choices": None},
+    "choices_empty": lambda body, answer: {**answer, "choices": []},
+    "no_choices": lambda body, answer: {"response": "hello"},
+    "a_list": lambda body, answer: [answer],
+    "page": lambda body, answer: b"<html>Welcome</html>",
+    "usage_missing": lambda body, answer: {name: answer[name] for name in answer if name != "usage"},
+    "usage_list": lambda body, answer: {**answer, "usage": [1, 2]},
+    "usage_text": lambda body, answer: {**answer, "usage": "12 tokens"},
+    "usage_odd": lambda body, answer: {
+        **answer,
+        "usage": {"prompt_tokens": "many", "completion_tokens": None},
+    },
+    "surrogate": _with_content(lambda text: f"{text} \ud83d"),
+    "not_utf8": lambda body, answer: (
+        json.dumps(answer).encode().replace(b'"content": "', b'"content": "\xed\xa0\x80')
+    ),
+    "stream": _stream,
+    "stream_if_asked": lambda body, answer: _stream(body, answer) if body.get("stream") else answer,
+    "cut_prompts": _cut_prompts,
+}

@@ -1,0 +1,61 @@
+"""Stage 1 while the environment server fails: every tree is made in the first run, and none is another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mcts_collection
+from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, running_chat
+from mcts_utils.servers.textcraft.world import load_world
+from mcts_utils.storage.files import read_json
+from tests.helpers.faulty_proxy import KINDS, failing
+
+IDS = load_world().split()["train"][:5]
+OF_A_RUN = ("stats", "created")  # these parts of a tree tell of the run, not of the search
+
+
+def trees(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {path.name: read_json(path) for path in folder.rglob("search_results_*.json")}
+    return {name: {k: v for k, v in tree.items() if k not in OF_A_RUN} for name, tree in found.items()}
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch, capsys, textcraft_url):
+    """Search IDS in a folder of this name behind a proxy: (trees, proxy)."""
+
+    def run(name: str, rate: float = 0.0, extensions: bool = True, **more: str):
+        with (
+            running_chat(Behaviour(noise=0.4)) as chat,
+            failing(textcraft_url, rate, extensions) as proxy,
+        ):
+            given = {"TASK": "textcraft", "MODEL_NAME": MODEL, "MODEL_DIR": "", "ITERA": "2", "N_GEN": "3"}
+            urls = {"OPENAI_BASE_URL": chat.base_url, "ENV_SERVER_BASE": proxy.url}
+            for variable, value in {**given, **urls, "N_ROLLOUT": "3", "MAX_DEPTH": "8", **more}.items():
+                monkeypatch.setenv(variable, value)
+            (tmp_path / name).mkdir()
+            monkeypatch.chdir(tmp_path / name)
+            # `--allow_test`: no look at the test tasks, which takes a request for each
+            assert mcts_collection.main(["--task_ids", ",".join(map(str, IDS)), "--allow_test"]) == 0
+            assert f"{len(IDS)} trees (0 failed)" in capsys.readouterr().out
+            return trees(tmp_path / name), proxy
+
+    return run
+
+
+@pytest.mark.parametrize("extensions", [True, False])
+def test_one_request_in_seven_fails_and_the_trees_are_the_same(search, extensions):
+    undisturbed, _ = search("without", extensions=extensions)
+    made, proxy = search("with", 0.15, extensions)
+    assert made == undisturbed
+    assert all(tree["status"] == "done" for tree in made.values())
+    assert set(KINDS) <= set(proxy.met)
+
+
+def test_a_public_servers_sessions_are_limited_and_the_trees_are_the_same(search):
+    free, _ = search("free", extensions=False)
+    made, proxy = search("limited", extensions=False, MAX_SESSIONS="2", WORKERS="4")
+    assert made == free
+    assert proxy.paths["/create"] <= 3, "one before the search, two for it, which are used again"
