@@ -1,6 +1,6 @@
 """Sphinx's configuration: the repository's Markdown pages as a site that needs neither a server nor a network.
 
-scripts/docs.sh builds it, with the repository as the source folder: README.md and results/experiment.md are pages as
+scripts/docs.sh builds it, with the repository as the source folder: README.md and results/*.md are pages as
 docs/*.md are, so all links between them are checked, and a file that a page links to is copied into the site. External
 addresses are not checked. The pages are plain Markdown; what they cannot say, their order, is said here.
 """
@@ -13,8 +13,9 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "docs/index"
 PAGES = """
-quickstart search revision training evaluation results /results/experiment pipeline cluster environments servers
-actors performance configuration file-formats development
+quickstart search revision training evaluation report results /results/experiment /results/PLAN pipeline cluster environments
+your-environment fork-protocol servers
+actors performance reliability security configuration file-formats development
 """.split()
 REPOSITORY = {  # title: page. After them, those that exist
     "README": "README",
@@ -25,7 +26,7 @@ REPOSITORY = {  # title: page. After them, those that exist
 
 project = html_title = "Agent-R"
 extensions = ["myst_parser"]
-include_patterns = ["docs/*.md", "*.md", "models/*/README.md", "results/experiment.md"]
+include_patterns = ["docs/*.md", "*.md", "models/*/README.md", "results/*.md"]
 exclude_patterns = [".*", "runs", "mcts_result", "mcts_training_data", "test_result", "work_dirs"]
 root_doc = HOME
 myst_heading_anchors = 4  # the same anchors as in the repository's own view of a page

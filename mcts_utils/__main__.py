@@ -22,6 +22,7 @@ COMMANDS = (
                 "several iterations on several environments; DRY_RUN=1 estimates them",
             ),
             ("bash scripts/experiment.sh", "the paper's arms in our small world"),
+            ("bash scripts/real_model.sh", "a real language model through the whole loop"),
         ),
     ),
     (
@@ -30,8 +31,15 @@ COMMANDS = (
             ("python -m mcts_utils.servers.textcraft", "bundled TextCraft server"),
             ("python -m mcts_utils.servers.sciworld", "bundled ScienceWorld server"),
             ("python -m mcts_utils.servers.webshop", "bundled WebShop server"),
+            ("python -m mcts_utils.servers.yours", "a server of your own environment, one Python file"),
+            (
+                "python -m mcts_utils.envs.check",
+                "whether an environment replays, copies, ends: a verdict a line",
+            ),
             ("python -m mcts_utils.servers.mock_llm", "a stand-in for a language model that plays by plan"),
             ("python -m mcts_utils.servers.demo_tasks", "the tasks that the stand-in's players know"),
+            ("bash scripts/get_model.sh", "a small language model as a folder for MODEL_DIR"),
+            ("python -m mcts_utils.actors.get_model", "the same"),
             ("bash scripts/serve.sh", "serve a model folder: vLLM, or the local actor"),
             ("python -m mcts_utils.actors.serve", "the local actor as a chat endpoint"),
         ),
@@ -40,7 +48,7 @@ COMMANDS = (
         "training data",
         (
             ("python xtuner_config/preview.py", "one row with its trained tokens highlighted"),
-            ("python xtuner_config/export.py", "records for TRL, LLaMA-Factory or OpenAI"),
+            ("python xtuner_config/export.py", "records in tokens, or for TRL, LLaMA-Factory or OpenAI"),
             (
                 "python -m mcts_utils.training.tokenizer_check",
                 "an endpoint's chat template against the trained one",
@@ -54,6 +62,10 @@ COMMANDS = (
     (
         "reports on finished runs",
         (
+            (
+                "python -m mcts_utils.report",
+                "a page that shows what happened; trees, rows and goals in the terminal",
+            ),
             ("python -m mcts_utils.report.runs.round", "one round: before and after"),
             ("python -m mcts_utils.report.runs.iteration", "one iteration on several environments"),
             ("python -m mcts_utils.report.runs.iterations", "all iterations of a run"),

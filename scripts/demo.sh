@@ -64,3 +64,4 @@ evaluate "$run/model" after
 recover "$run/model" after
 echo "== 6/6 the round"
 "$python" -m mcts_utils.report.runs.round "$run"
+"$python" -m mcts_utils.report view "$run"

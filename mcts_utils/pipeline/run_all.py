@@ -17,6 +17,7 @@ from mcts_utils.pipeline.estimate import RATES, bundled, demo_ids, print_estimat
 from mcts_utils.pipeline.processes import Variables, check, run_script, variables
 from mcts_utils.pipeline.stages import Stages, World
 from mcts_utils.pipeline.steps import HEAD, SCRIPT, Runner, quoted
+from mcts_utils.servers.yours.source import SourceError, is_source
 from mcts_utils.training.settings import CONFIGS
 from mcts_utils.types import InputError
 
@@ -25,20 +26,24 @@ DEFAULTS = {
     **{"SEED": "0", "SERVE_TIMEOUT": "1800"},
     **dict.fromkeys(("MODEL_DIR", "MODEL_NAME", "OPENAI_BASE_URL", "MAX_DEPTH"), ""),
 }
+COUNTS = "ITERATIONS EPOCHS EVAL_STEPS N_TRAIN N_TEST SERVE_TIMEOUT WARM_N WARM_EPOCHS"
 RULES = (
-    ("DRY_RUN EVAL_BASE EVAL_PLAYER VERIFY REHEARSE", "[01]", "be one of 0 1"),
+    ("DRY_RUN EVAL_BASE EVAL_PLAYER VERIFY REHEARSE REVISE", "[01]", "be one of 0 1"),
     ("PLAYER", "model|scripted", "be one of model scripted"),
+    ("STEPS", "warm_start", "be warm_start or empty"),
+    ("WARM_NOISE", r"0|0?\.[0-9]+|1|1\.0+", "be a number from 0 to 1"),
     ("ALPHAS", r"0|0?\.[0-9]+|1|1\.0+", "be numbers from 0 to 1"),
-    ("ITERATIONS EPOCHS EVAL_STEPS N_TRAIN N_TEST SERVE_TIMEOUT", "[0-9]+", "be a whole number"),
-    ("ITERATIONS EPOCHS EVAL_STEPS N_TRAIN N_TEST SERVE_TIMEOUT", ".*[1-9].*", "be at least 1"),
+    (COUNTS, "[0-9]+", "be a whole number"),
+    (COUNTS, ".*[1-9].*", "be at least 1"),
     ("EVAL_TASKS SAMPLE SERVE_PORT SEED", "[0-9]+", "be a whole number"),
 )
 IDS = re.compile(r"train|test|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 # Of what the stages and scripts read by themselves: what stands in the commands, and what says where and how fast the
 # work is done, not what is done.
 IN_COMMANDS = re.compile(r"TASK|ENV_SERVER_BASE|MODEL_.*|OPENAI_.*|MAX_DEPTH|ALPHA|PROMPT|SEED")
+LIVE = "TOKEN_PRICE|TENSORBOARD_DIR|WANDB_PROJECT"  # where figures are shown
 OF_SCRIPTS = ("SERVE", "SERVE_TIMEOUT", "TENSOR_PARALLEL", "NPROC_PER_NODE", "XTUNER_PYTHON")
-WHERE = re.compile(rf"(CONCURRENCY|WORKERS|EXECUTOR|RAY_[A-Z_]*|{'|'.join(OF_SCRIPTS)})=")
+WHERE = re.compile(rf"(CONCURRENCY|WORKERS|EXECUTOR|RAY_[A-Z_]*|{LIVE}|{'|'.join(OF_SCRIPTS)})=")
 
 
 def read_stages(env: Variables) -> Stages:
@@ -50,6 +55,8 @@ def read_stages(env: Variables) -> Stages:
         raise InputError(f"TASKS names no environment: '{env['TASKS']}'")
     if config not in CONFIGS:
         raise InputError(f"TRAIN_CONFIG is no config of xtuner_config/: '{config}'")
+    if env["WARM_DATA"] and not Path(env["WARM_DATA"]).exists():
+        raise InputError(f"WARM_DATA is no file or folder: '{env['WARM_DATA']}'")
     if general and not Path(general).is_file():
         raise InputError(f"GENERAL_DATA is no file: '{general}'")
     if not model:
@@ -63,9 +70,14 @@ def read_stages(env: Variables) -> Stages:
 
 def read_world(task: str, env: Variables) -> World:
     """Return an environment of the run; raise InputError if it cannot be played or a variable of it is wrong."""
-    asked = [f"{name}_{task.upper()}" for name in ("ENV_SERVER_BASE", "TASK_IDS", "TEST_IDS")]
+    own = is_source(task)
+    try:
+        label = World(task, "", "", "", "").label.upper()
+    except SourceError as error:
+        raise InputError(f"TASKS {error}") from None
+    asked = [f"{name}_{label}" for name in ("ENV_SERVER_BASE", "TASK_IDS", "TEST_IDS")]
     address, train, test = (env.get(name, "") for name in asked)
-    if task not in names():
+    if task not in names() and not own:
         raise InputError(f"TASKS names no known environment: '{task}'")
     if env["PLAYER"] == "scripted" and (address or not bundled(task)):
         raise InputError(f"PLAYER=scripted plays on the bundled servers only: {task}, {asked[0]}='{address}'")
@@ -75,7 +87,7 @@ def read_world(task: str, env: Variables) -> World:
         if ids and not IDS.fullmatch(ids) and not Path(ids).is_file():
             raise InputError(f"{name} must be train, test, a file or a list such as 0-9,31: '{ids}'")
     usual = ("train", "test")
-    if env["PLAYER"] == "scripted":
+    if env["PLAYER"] == "scripted" and not own:
         usual = demo_ids(task, int(env["N_TRAIN"]), int(env["N_TEST"]))
     first = ",".join(usual[1].split(",")[: int(env["EVAL_TASKS"]) or None])
     return World(task, address, train or usual[0], test or first, test or usual[1])
@@ -99,7 +111,9 @@ def fingerprint(shell: Variables) -> str:
 async def run_iterations(stages: Stages, runner: Runner) -> None:
     """Run (or print) all steps, and after each iteration its table."""
     env, report = stages.env, (stages.env["PYTHON"], "-m", "mcts_utils.report.runs.iteration")
-    tasks = env["TASKS"].split()
+    tasks = [world.task for world in stages.worlds]
+    for step in stages.warm_start() if stages.warm else ():
+        await runner.step(step)
     for world in stages.worlds * int(env["EVAL_BASE"]):
         await runner.step(stages.step("evaluate", "iteration_0", world, 0, ids=world.test))
     for k in range(1, int(env["ITERATIONS"]) + 1):
@@ -110,6 +124,7 @@ async def run_iterations(stages: Stages, runner: Runner) -> None:
             await runner.step(step)
         await runner.command(*report, f"{env['RUN_DIR']}/iteration_{k}", *tasks)
     await runner.command(*report[:2], f"{report[2]}s", env["RUN_DIR"], *tasks)
+    await runner.command(*report[:2], "mcts_utils.report", "view", env["RUN_DIR"])
 
 
 async def run(servers: AsyncExitStack) -> int:
