@@ -2,6 +2,7 @@
 
     python path_collection.py --input_dir mcts_result/textcraft/MODEL --output_dir mcts_training_data \\
         --data_type centric --revise 1 --env_server_base http://127.0.0.1:26001
+    python path_collection.py --data_type expert --task_ids train --n 100 --env_server_base URL
     python path_collection.py --verify mcts_training_data/textcraft_centric.jsonl --env_server_base URL
 
 Writes {output_dir}/{task}_{data_type}.jsonl, its .manifest.json and the judge's verdicts. Exit code: 0 done, 2 bad
@@ -13,20 +14,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import names
+from mcts_utils.envs.own_server import served
 from mcts_utils.envs.task_set import TaskSet, open_task_set
-from mcts_utils.revision.options import KINDS, Options
+from mcts_utils.revision.expert import ExpertStage
+from mcts_utils.revision.expert_plan import set_to_take, tasks_to_play
+from mcts_utils.revision.options import EXPERT, KINDS, Options
 from mcts_utils.revision.pairs import PairRule
-from mcts_utils.revision.stage import RevisionStage, reasons
+from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.revision.verdict_cache import LABELS
 from mcts_utils.revision.verdict_rows import DATA_TYPE, write_verdicts
 from mcts_utils.revision.verification import verify_file
+from mcts_utils.storage.formats.manifest import RevisionCounts
 from mcts_utils.terminal import run_command
-from mcts_utils.types import InputError
+from mcts_utils.types import Environment, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # most rows per task; 8 for the kinds made of pairs
 MAX_UNPARSED = 0.2  # share of the verdicts; above it the model cannot judge
@@ -36,9 +42,13 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the flags; environment variables replace those that are not given."""
     flags = argparse.ArgumentParser(description="Search trees -> verified revision records (stage 2).")
     add = flags.add_argument
-    add("--input_dir", help="a folder of search_results_<idx>.json, ours or the reference's")
+    add(
+        "--input_dir",
+        help="a folder of search_results_<idx>.json, ours or the reference's; expert: a file or folder of AgentGym's "
+        "trajectories, in place of the bundled expert",
+    )
     add("--output_dir", default="mcts_training_data")
-    add("--data_type", choices=(*KINDS, DATA_TYPE), default="centric")
+    add("--data_type", choices=(*KINDS, DATA_TYPE, EXPERT), default="centric")
     add("--env_server_base", help="environment server (ENV_SERVER_BASE)")
     add("--model_name", help="the model that judges (MODEL_NAME)")
     add(
@@ -65,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
     add("--drop_unjudged", type=int, choices=(0, 1), default=1, help="0: no bad step found: cut at the end")
     add("--repair", type=int, choices=(0, 1), default=0, help="1: the actor continues where a splice fails")
     add("--max_per_task", type=int, help="most rows per task (default: 8 for pairs, 4 for good paths)")
+    add("--n", type=int, help="most rows in all, spread over the tasks (default: no limit)")
+    add("--task_ids", help="expert: train (default), a list such as 0-9,31, or a file with a list")
+    add("--noise", type=float, help="expert: share of the episodes with a slip and its repair (default 0)")
     add("--reference_fields", type=int, choices=(0, 1), default=0, help="1: also write revise_log")
     add("--allow_test", action="store_true", help="take trees of test tasks too: never train on them")
     add("--seed", type=int, help="(SEED)")
@@ -106,7 +119,7 @@ def options_of(args: argparse.Namespace, settings: Settings) -> Options:
     )
 
 
-def cannot_judge(verdicts: Mapping[str, int], model: str) -> str:
+def cannot_judge(verdicts: Mapping[str, int], model: str, unparsed: str) -> str:
     """Return a warning if too many verdicts did not parse, else ""."""
     asked = sum(verdicts[label] for label in LABELS)
     if verdicts["unparsed"] <= MAX_UNPARSED * asked:
@@ -114,6 +127,7 @@ def cannot_judge(verdicts: Mapping[str, int], model: str) -> str:
     return (
         f"warning: {verdicts['unparsed']} of {asked} verdicts of {model} did not parse, so it cannot judge. Train on "
         "its own verdicts too (--data_type verdicts) or on general data, or let the model judge that it was before"
+        + (f" ({unparsed})" if unparsed else "")
     )
 
 
@@ -125,8 +139,17 @@ def run(args: argparse.Namespace) -> int:
     """
     given = ("env_server_base", "model_name", "alpha", "beta", "seed")
     settings = settings_from_env(tasks=names()).override(**{name: getattr(args, name) for name in given})
+    check_flags(args)
     if args.data_type == DATA_TYPE and args.input_dir and not args.verify:
         return collect_verdicts(args, settings)
+    with served(settings) as settings:
+        return run_with_server(args, settings)
+
+
+def run_with_server(args: argparse.Namespace, settings: Settings) -> int:
+    """Do what needs an environment server; return the exit code."""
+    if args.data_type == EXPERT and not args.verify:
+        return collect_expert(args, settings)
     settings.require("env_server_base")
     tasks = open_task_set(settings)
     if args.verify:
@@ -134,6 +157,42 @@ def run(args: argparse.Namespace) -> int:
     if not args.input_dir:
         raise InputError("--input_dir is not given")
     return revise(args, settings, tasks)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Check the flags of expert episodes and --n; raise InputError naming the first wrong one."""
+    if args.n is not None and (args.n < 1 or args.data_type == DATA_TYPE):
+        raise InputError(f"--n must be at least 1, and goes with all data types but {DATA_TYPE}: {args.n}")
+    if args.noise is not None and not 0 <= args.noise <= 1:
+        raise InputError(f"--noise must be between 0 and 1: {args.noise}")
+    for name in ("task_ids", "noise"):
+        value = getattr(args, name)
+        if value is not None and (args.data_type != EXPERT or args.input_dir):
+            raise InputError(f"--{name} {value} goes with --data_type expert without --input_dir")
+
+
+def collect_expert(args: argparse.Namespace, settings: Settings) -> int:
+    """Write expert episodes as records: the bundled expert's, or those of a trajectory set; return the exit code."""
+    tasks = open_task_set(settings) if settings.env_server_base and args.verified else None
+    options = replace(options_of(args, settings), verified=tasks is not None)
+    if args.input_dir:
+        plan = set_to_take(settings, tasks, args.input_dir, args.allow_test)
+        if tasks is None:
+            print("note: the episodes are taken as recorded, not executed", file=sys.stderr)
+    else:
+        tasks = open_task_set(settings.require("env_server_base"))
+        wanted, most, noise = args.task_ids or "train", args.n or 0, args.noise or 0.0
+        plan = tasks_to_play(settings, tasks, wanted, most, noise, args.allow_test)
+    made = {"output_dir": args.output_dir, "allow_test": args.allow_test, "most": args.n or 0, "tasks": tasks}
+    stage = ExpertStage(settings, options, plan=plan, **made)
+    counts = stage.run(None, tasks.environment if tasks else no_environment)
+    code = written(stage, counts, settings)
+    return code if counts.written else 2
+
+
+def no_environment() -> Environment:
+    """Raise InputError: nothing is executed without a server."""
+    raise InputError("ENV_SERVER_BASE is not set (environment, .env or flag)")
 
 
 def collect_verdicts(args: argparse.Namespace, settings: Settings) -> int:
@@ -166,15 +225,23 @@ def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet) -> int:
         judged=judged,
         allow_test=args.allow_test,
         tasks=tasks,
+        most=args.n or 0,
     )
-    counts = stage.run(actor, tasks.environment)
+    return written(stage, stage.run(actor, tasks.environment), settings)
+
+
+def written(stage: RevisionStage, counts: RevisionCounts, settings: Settings) -> int:
+    """Print failures and the summary line; return the exit code."""
     for line in stage.failures:
         print(line, file=sys.stderr)
-    if warning := cannot_judge(counts.verdicts, settings.model_name):
+    if warning := cannot_judge(counts.verdicts, settings.model_name, stage.unparsed):
         print(warning, file=sys.stderr)
-    dropped = ", ".join(reasons(counts)) or "none"
+    reasons = sorted(counts.dropped.items(), key=lambda item: -item[1])
+    dropped = ", ".join(f"{name} {count}" for name, count in reasons) or "none"
     already = " (done before, nothing executed again)" if stage.resumed else ""
-    print(f"{stage.output}: {counts.written} records of {counts.trees} trees; dropped: {dropped}{already}")
+    print(
+        f"{stage.output}: {counts.written} records of {counts.trees} {stage.unit}s; dropped: {dropped}{already}"
+    )
     return 2 if stage.failures else 0
 
 

@@ -36,7 +36,8 @@ export ABLATIONS=${ABLATIONS-unverified uncleaned duplicates raw self rehearsal 
 export LANES=${LANES:-$(nproc)} SHARE=${SHARE:-4}
 # One fixed experiment, which neither .env nor the shell may change. An empty value means the default and overrides .env.
 export OPENAI_BASE_URL= OPENAI_API_KEY= PROMPT= TEMP= UCT_C= CONCURRENCY= WORKERS= BETA= JUDGE_WAVE= EXECUTOR=
-export TASK=textcraft MODEL_NAME=tiny_actor MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=${N_GEN:-4} N_ROLLOUT=${N_ROLLOUT:-2}
+export WARM_N=0 WARM_NOISE=0 WARM_EPOCHS=3 ROWS=0 REVISE=1 RECOVERY=1 DRY_RUN=${DRY_RUN:-0} COMMAND="bash scripts/experiment.sh"
+export TASK=textcraft BASE_MODEL=models/tiny_actor MODEL_NAME=tiny_actor TRAIN_CONFIG=tiny_actor MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=${N_GEN:-4} N_ROLLOUT=${N_ROLLOUT:-2}
 export EVAL_STEPS=${EVAL_STEPS:-20} REVISE_STEPS=${REVISE_STEPS:-10} EVAL_IDS=${EVAL_IDS:-test} TRAIN_FLAGS=${TRAIN_FLAGS:---accumulation 4}
 export MAX_TOKEN_LENGTH=64 OMP_NUM_THREADS=1
 exec "$PYTHON" -m mcts_utils.pipeline.experiment

@@ -5,7 +5,11 @@
 #
 # ITERATION=1|2|3  sets ALPHA 0.5, 0.7, 1.0 (Section 4.2) and EPOCHS 3, 1, 1 (Appendix C.1), unless the shell sets them
 # RUN_DIR          folder of all results; default runs/iteration_$ITERATION
-# STEPS            which of "collect revise train evaluate" to run; default all. Each step resumes if it was stopped
+# STEPS            which of "warm_start collect revise train evaluate" to run; default all but the first. Each resumes if it
+#                  was stopped. warm_start trains MODEL_DIR on expert episodes; the steps after it begin with that model,
+#                  RUN_DIR/warm_start/model
+# WARM_N           its episodes: 240. WARM_NOISE (0): share with a slip and its repair. WARM_EPOCHS: 3. WARM_IDS: other tasks
+#                  than TASK_IDS. WARM_DATA: AgentGym's trajectories, a file or folder, in place of the bundled expert
 # TASK_IDS         training tasks: train (default), a list such as 0-9,31, or a file
 # EVAL_STEPS       steps of a test episode; default 100. EVAL_IDS: test tasks; default test, all of them
 # GENERAL_DATA     file of ShareGPT rows to mix in; ETA (default 0.2, Section 3.2) is the share of agent rows
@@ -14,6 +18,7 @@
 # The actor is MODEL_DIR (local weights) or OPENAI_BASE_URL with MODEL_NAME. Training always starts from MODEL_DIR.
 # With an endpoint, serve the trained model, point OPENAI_BASE_URL at it and run STEPS=evaluate.
 set -euo pipefail
+case ${TASK-} in /*) ;; *.py:*) export TASK=$PWD/$TASK ;; esac # a file of your own, relative to here
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 die() { echo "iteration.sh: $1" >&2; exit 2; }
@@ -22,7 +27,7 @@ setting() { # NAME: the variable's value, else that of .env, as the stages read 
   if [ -n "${!1+set}" ] || [ ! -f .env ]; then
     printf %s "${!1-}"
   else
-    "$python" -c 'import sys, dotenv; print(dotenv.dotenv_values(".env").get(sys.argv[1]) or "")' "$1"
+    "$python" -c 'import sys, dotenv; print(dotenv.dotenv_values(".env", encoding="utf-8-sig").get(sys.argv[1]) or "")' "$1"
   fi
 }
 iteration=${ITERATION:-1}
@@ -41,15 +46,40 @@ name=$(setting MODEL_NAME)
 name=${name:-$(basename "$model")}
 task=$(setting TASK)
 task=${task:-textcraft}
+case $task in *:*) task=$("$python" -c 'import sys; from mcts_utils.storage.layout import safe_name
+from mcts_utils.servers.yours.source import name_of; print(safe_name(name_of(sys.argv[1])))' "$task") || die "TASK names no environment: '$task'" ;; esac
 seed=$(setting SEED)
 seed=${seed:-0}
 kinds=(centric good)
 case ${REHEARSE:-0} in 0) ;; 1) kinds+=(verdicts) ;; *) die "REHEARSE must be 0 or 1: '$REHEARSE'" ;; esac
+case " $steps " in
+  " warm_start ") ;;
+  *" warm_start "*) [ -z "$endpoint" ] || die "OPENAI_BASE_URL serves no warm-started model: run STEPS=warm_start alone, then serve it" ;;
+esac
 [ -n "$name" ] || die "set MODEL_DIR, or OPENAI_BASE_URL and MODEL_NAME"
 mkdir -p "$run"
 
+train() { # output folder, epochs, data...
+  [ -n "$model" ] || die "MODEL_DIR is not set: the weights to train from"
+  # shellcheck disable=SC2086 # flags are words
+  "$python" xtuner_config/train.py --data "${@:3}" --config "${TRAIN_CONFIG:-tiny_actor}" --model_dir "$model" \
+    --output_dir "$1" --epochs "$2" --seed "$seed" ${TRAIN_FLAGS:-}
+}
+
+trained=$run/model # what is evaluated
 for step in $steps; do
   case $step in
+    warm_start)
+      if [ -n "${WARM_DATA:-}" ]; then
+        source=(--input_dir "$WARM_DATA")
+      else
+        source=(--task_ids "${WARM_IDS:-${TASK_IDS:-train}}" --noise "${WARM_NOISE:-0}")
+      fi
+      "$python" path_collection.py --data_type expert --n "${WARM_N:-240}" "${source[@]}" --output_dir "$run/warm_start/records"
+      train "$run/warm_start/model" "${WARM_EPOCHS:-3}" "$run/warm_start/records/${task}_expert.jsonl"
+      export MODEL_DIR=$run/warm_start/model
+      model=$MODEL_DIR trained=$MODEL_DIR
+      ;;
     collect)
       "$python" mcts_collection.py --task_ids "${TASK_IDS:-train}" --model_name "$name" --output_dir "$run/mcts_result"
       ;;
@@ -60,24 +90,21 @@ for step in $steps; do
       done
       ;;
     train)
-      [ -n "$model" ] || die "MODEL_DIR is not set: the weights to train from"
       files=()
       for kind in "${kinds[@]}"; do files+=("$run/records/${task}_$kind.jsonl"); done
-      # shellcheck disable=SC2086 # flags are words
-      "$python" xtuner_config/train.py --data "${files[@]}" \
-        ${GENERAL_DATA:+--general "$GENERAL_DATA" --eta "${ETA:-0.2}"} \
-        --config "${TRAIN_CONFIG:-tiny_actor}" --model_dir "$model" --output_dir "$run/model" \
-        --epochs "${EPOCHS:-$epochs}" --seed "$seed" ${TRAIN_FLAGS:-}
+      trained=$run/model
+      train "$trained" "${EPOCHS:-$epochs}" "${files[@]}" ${GENERAL_DATA:+--general "$GENERAL_DATA" --eta "${ETA:-0.2}"}
       ;;
     evaluate)
       if [ -n "$endpoint" ]; then
         MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" --task_ids "${EVAL_IDS:-test}" \
           --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
       else
-        MODEL_DIR=$run/model MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" \
+        MODEL_DIR=$trained MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" \
           --task_ids "${EVAL_IDS:-test}" --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
       fi
       ;;
-    *) die "STEPS knows collect, revise, train and evaluate: '$step'" ;;
+    *) die "STEPS knows warm_start, collect, revise, train and evaluate: '$step'" ;;
   esac
 done
+"$python" -m mcts_utils.report view "$run" || true # nothing to see after STEPS=train alone

@@ -1,4 +1,4 @@
-"""The arms of scripts/experiment.sh, and its cells: one iteration of one arm with one seed, as commands.
+"""The arms of scripts/experiment.sh and real_model.sh; their cells: an iteration of an arm with a seed, as commands.
 
 Commands are templates; their words in capitals are variables of the script.
 """
@@ -16,28 +16,34 @@ from mcts_utils.types import InputError
 RULES = (
     ("LANES SHARE ITERATIONS", "[1-9][0-9]*", "be a whole number, at least 1"),
     ("SEEDS", "[0-9]+", "be whole numbers"),
+    ("WARM_N ROWS", "[0-9]+", "be a whole number"),
+    ("RECOVERY REVISE DRY_RUN", "[01]", "be one of 0 1"),
 )
-BASE = "models/tiny_actor"  # the untrained actor
-TREES = "mcts_result/textcraft/tiny_actor"
 SEARCH = (
-    "MODEL_DIR={model} {PYTHON} mcts_collection.py --task_ids {RUN_DIR}/tasks_{i}.txt --model_name tiny_actor"
+    "MODEL_DIR={model} {PYTHON} mcts_collection.py --task_ids {RUN_DIR}/tasks_{i}.txt --model_name {MODEL_NAME}"
     " --output_dir {folder}/mcts_result"
 )
 RECORDS = (
-    "MODEL_DIR={judge} {PYTHON} path_collection.py --input_dir {trees}/mcts_result/textcraft/tiny_actor"
-    " --output_dir {folder}/records --data_type {kind} --revise 1 --model_name tiny_actor"
+    "MODEL_DIR={judge} {PYTHON} path_collection.py --input_dir {trees}/mcts_result/textcraft/{MODEL_NAME}"
+    " --output_dir {folder}/records --data_type {kind} --revise {REVISE} --model_name {MODEL_NAME}"
+)
+EXPERT = (
+    "{PYTHON} path_collection.py --data_type expert --task_ids train --n {WARM_N} --noise {WARM_NOISE}"
+    " --output_dir {folder}/records"
 )
 TRAIN = "--config {config} --model_dir {model} --output_dir {folder}/model --epochs {epochs} --seed {seed}"
 EVALUATE = (  # the held-out goals (Table 2), then the untrained actor's failed prefixes (Table 3)
     "MODEL_DIR={model} MODEL_TYPE={name} {PYTHON} eval.py --max_steps {EVAL_STEPS} --task_ids {EVAL_IDS}"
     " --output_dir {RUN_DIR}/test_result",
     "MODEL_DIR={model} MODEL_TYPE={name} {PYTHON} eval.py --mode revise --max_steps {REVISE_STEPS} --seed 0"
-    " --from {RUN_DIR}/test_result/textcraft/tiny_actor_base --panel {RUN_DIR}/panel.json"
+    " --from {RUN_DIR}/test_result/textcraft/{MODEL_NAME}_base --panel {RUN_DIR}/panel.json"
     " --output_dir {RUN_DIR}/test_result",
 )
-RESULT = "{RUN_DIR}/test_result/textcraft/tiny_actor_{arm}_s{seed}_i1"
+RESULT = "{RUN_DIR}/test_result/textcraft/{MODEL_NAME}_{arm}_s{seed}_i1"
 COPIED = ("{RUN_DIR}/seed_{seed}/{arm}/iteration_1", RESULT, f"{RESULT}_revise")
 MADE_WITH = "{MAX_DEPTH} {ITERA} {N_GEN} {N_ROLLOUT} | {SHARE} | {EVAL_STEPS} {REVISE_STEPS} {EVAL_IDS} | {TRAIN_FLAGS}"
+# What differs where a warm start comes first, or another model than the bundled actor is trained.
+MADE_WARM = " | {BASE_MODEL} {WARM_N} {WARM_NOISE} {WARM_EPOCHS} {ROWS} {REVISE}"
 ALPHAS = ("0.5", "0.7", "1.0")  # Section 4.2
 Command = tuple[str, ...]
 
@@ -48,15 +54,16 @@ class Arm(NamedTuple):
     data: tuple[str, ...]  # kinds of records, each with flags of its own
     flags: str = ""  # of all kinds
     last: int = 1  # iteration
-    config: str = "tiny_actor"
+    config: str = ""  # TRAIN_CONFIG
     epochs: int = 3  # of iteration 1 (Appendix C.1); then 1
     strategy: str = ""  # makes trees for iteration 1, for as many model calls as the shared search
     own_judge: bool = False  # the model itself judges, not the untrained one
     source: str = ""  # its first iteration is this arm's
 
 
-REVISION, ALL = ("centric", "good"), 10**6
+REVISION, ALL, WARM = ("centric", "good"), 10**6, "warm_start"
 ARMS = {
+    WARM: Arm(("expert",)),  # behaviour cloning, from which all other arms start
     "agent_r": Arm(REVISION, last=ALL),
     "direct": Arm(("direct", "good"), last=ALL),
     "optimal_good": Arm(("good",), last=ALL),
@@ -90,26 +97,31 @@ class Experiment:
     def __init__(self, env: Variables) -> None:
         """Take the variables; raise InputError naming a wrong one."""
         check(env, *RULES)
-        self.env, self.run = env, env["RUN_DIR"]
+        self.env, self.run, self.script = env, env["RUN_DIR"], script_of(env)
         self.seeds, self.iterations = env["SEEDS"].split(), int(env["ITERATIONS"])
         ablations = [f"agent_r_{name}" for name in env["ABLATIONS"].split()]
+        self.warm = env["WARM_N"] != "0"
         self.arms = [*env["ARMS"].split(), *ablations, *env["CONTROLS"].split()]
         if wrong := [name for name in self.arms if name not in ARMS]:
             raise InputError(f"no such arm: '{wrong[0]}'")
+        self.trees = f"mcts_result/textcraft/{env['MODEL_NAME']}"
 
     def plan(self) -> dict[str, Any]:
         """Return what is asked for, for the report."""
         found = {}
-        for name, arm in ((name, ARMS[name]) for name in self.arms):
+        for name, arm in ((name, ARMS[name]) for name in [WARM] * self.warm + self.arms):
             pairs = [kind.partition(" ") for kind in arm.data]
             data = [[kind, f"{own} {arm.flags}".strip()] for kind, _, own in pairs]
             last = min(arm.last, self.iterations)
-            found[name] = {"data": data, "config": arm.config, "iterations": last, "from": arm.source}
-        return {"seeds": [int(seed) for seed in self.seeds], "iterations": self.iterations, "arms": found}
+            found[name] = {"data": data, "config": self._config(arm), "iterations": last, "from": arm.source}
+        seeds = [int(seed) for seed in self.seeds]
+        plan = {"seeds": seeds, "iterations": self.iterations, "arms": found}
+        return plan | ({"model": self.env["MODEL_NAME"], "command": self.env["COMMAND"]} if self.warm else {})
 
     def cells(self) -> Iterator[str]:
         """Yield the names of all cells, the more important ones first."""
-        yield from ("base", *(f"shared.{seed}" for seed in self.seeds))
+        warm = [f"{WARM}.{seed}.1" for seed in self.seeds if self.warm]
+        yield from ("base", *warm, *(f"shared.{seed}" for seed in self.seeds))
         n = len(self.env["ARMS"].split())
         for group in (self.arms[: min(4, n)], self.arms[n:], self.arms[4:n]):
             for i in range(1, self.iterations + 1):
@@ -126,45 +138,63 @@ class Experiment:
         kind, seed, i = (*name.split("."), "", "")[:3]
         needs: tuple[str, ...] = ()
         if kind == "base":
-            call, commands = "base", self._evaluate(BASE, "base")
+            call, commands = "base", self._evaluate(self.env["BASE_MODEL"], "base")
         elif kind == "shared":  # the search of iteration 1, which the arms of a seed use
-            search = self._search(BASE, 1, f"{self.run}/seed_{seed}/shared")
+            search = self._search(self._start(seed), 1, f"{self.run}/seed_{seed}/shared")
             call, commands = f"shared {seed}", [(f"SEED={seed}", *search)]
+            needs = (f"{WARM}.{seed}.1",) if self.warm else ()
+        elif kind == WARM:
+            needs = ("base",)
+            call, commands = self._train(kind, seed, 1)
         elif i != "1" or not (source := ARMS[kind].source):
             needs = ("base", f"shared.{seed}" if i == "1" else f"{kind}.{seed}.{int(i) - 1}")
             call, commands = self._train(kind, seed, int(i))
         else:
             needs = ("base", f"{source}.{seed}.1")
             call, commands = f"copy {kind} {seed} {source}", self._copy(kind, seed, source)
-        return Cell(needs, f"{call} | {MADE_WITH.format_map(self.env)}\n", commands)
+        made = MADE_WITH + MADE_WARM * self.warm
+        return Cell(needs, f"{call} | {made.format_map(self.env)}\n", commands)
+
+    def _start(self, seed: str) -> str:
+        """Return the model that the arms of a seed start from."""
+        return f"{self.run}/seed_{seed}/{WARM}/iteration_1/model" if self.warm else self.env["BASE_MODEL"]
+
+    def _config(self, arm: Arm) -> str:
+        return arm.config or self.env["TRAIN_CONFIG"]
 
     def _train(self, name: str, seed: str, i: int) -> tuple[str, list[Command]]:
         """Return what an iteration of an arm is made with, and its commands from the search to the evaluation."""
         arm, place, shared = ARMS[name], f"{self.run}/seed_{seed}/{name}", f"{self.run}/seed_{seed}/shared"
-        folder, model = f"{place}/iteration_{i}", f"{place}/iteration_{i - 1}/model" if i > 1 else BASE
+        base, start = self.env["BASE_MODEL"], self.env["BASE_MODEL"] if name == WARM else self._start(seed)
+        folder, model = f"{place}/iteration_{i}", f"{place}/iteration_{i - 1}/model" if i > 1 else start
         trees = folder if i > 1 or arm.strategy else shared
-        alpha, epochs = ALPHAS[:i][-1], arm.epochs if i == 1 else 1
-        values = {**self.env, "model": model, "judge": model if arm.own_judge else BASE, "trees": trees}
-        values |= {"folder": folder, "config": arm.config, "epochs": str(epochs), "seed": seed}
+        alpha = ALPHAS[:i][-1]
+        epochs = self.env["WARM_EPOCHS"] if name == WARM else str(arm.epochs if i == 1 else 1)
+        values = {**self.env, "model": model, "judge": model if arm.own_judge else base, "trees": trees}
+        values |= {"folder": folder, "config": self._config(arm), "epochs": epochs, "seed": seed}
         found, files = [], []
         if trees == folder:
-            budget = ("--strategy", arm.strategy, "--budget_from", f"{shared}/{TREES}") if i == 1 else ()
+            budget = ("--strategy", arm.strategy, "--budget_from", f"{shared}/{self.trees}") if i == 1 else ()
             found.append((*self._search(model, i, folder), *budget))
+        share = int(self.env["ROWS"]) // len(arm.data)  # the arms' rows are equal in number
         for kind, *own in map(str.split, arm.data):
-            found.append((*filled(RECORDS, kind=kind, **values), *arm.flags.split(), *own))
+            words = filled(EXPERT if kind == "expert" else RECORDS, kind=kind, **values)
+            most = ("--n", str(share), "--max_per_task", "16") if share and kind != "expert" else ()
+            found.append((*words, *most, *arm.flags.split(), *own))
             files.append(f"{folder}/records/textcraft_{kind}.jsonl")
         train = (self.env["PYTHON"], "xtuner_config/train.py", "--data", *files, *filled(TRAIN, **values))
         found.append((*train, *self.env["TRAIN_FLAGS"].split()))
         found += self._evaluate(f"{folder}/model", f"{name}_s{seed}_i{i}")
         who = f"{name}{':' * bool(arm.strategy)}{arm.strategy}{'@own' * arm.own_judge}"
-        call = f"{who} {seed} {i} {arm.config} {epochs} {alpha} {arm.flags} {' '.join(arm.data)}"
+        call = f"{who} {seed} {i} {self._config(arm)} {epochs} {alpha} {arm.flags} {' '.join(arm.data)}"
         return call, [(f"SEED={seed}", f"ALPHA={alpha}", *words) for words in found]
 
     def _search(self, model: str, i: int, folder: str) -> Command:
         return filled(SEARCH, model=model, i=i, folder=folder, **self.env)
 
     def _evaluate(self, model: str, name: str) -> list[Command]:
-        return [filled(template, model=model, name=name, **self.env) for template in EVALUATE]
+        templates = EVALUATE[: 1 + int(self.env["RECOVERY"])]
+        return [filled(template, model=model, name=name, **self.env) for template in templates]
 
     def _copy(self, name: str, seed: str, source: str) -> list[Command]:
         found: list[Command] = [("mkdir", "-p", f"{self.run}/seed_{seed}/{name}")]
@@ -172,3 +202,8 @@ class Experiment:
             old, new = (pattern.format(arm=arm, seed=seed, **self.env) for arm in (source, name))
             found += [("rm", "-rf", new), ("cp", "-r", old, new)]
         return found
+
+
+def script_of(env: Variables) -> str:
+    """Return the name of the script that runs, with which its messages begin."""
+    return env["COMMAND"].rpartition("/")[2]

@@ -17,6 +17,7 @@ from mcts_utils.envs.task_ids import choose_ids
 from mcts_utils.pipeline.processes import Failed, Variables, run
 from mcts_utils.pipeline.stages import Stages
 from mcts_utils.pipeline.steps import SCRIPT, Runner
+from mcts_utils.servers.yours.source import is_source
 from mcts_utils.types import InputError
 
 # Assumed rates: the variables' names in lower case are flags of `python -m mcts_utils.report.cost show`.
@@ -31,7 +32,7 @@ LIGHT_BYTES = 1e9  # without vLLM and a GPU a larger model is not measured
 
 def bundled(task: str) -> bool:
     """Return True if there is a server of ours for an environment."""
-    return Path(f"mcts_utils/servers/{task}").is_dir()
+    return is_source(task) or Path(f"mcts_utils/servers/{task}").is_dir()
 
 
 def demo_ids(task: str, train: int, test: int) -> tuple[str, str]:
@@ -56,7 +57,7 @@ async def print_estimate(whole: Stages) -> None:
         actor += " 4 characters count as a token"
     dead = [world for world in whole.worlds if world.address and not answers(world.address)]
     with TemporaryDirectory() as folder:
-        sampled = {**env, "RUN_DIR": folder, "PLAYER": "scripted" if why else "model"}
+        sampled = {**env, "RUN_DIR": folder, "PLAYER": "scripted" if why else "model", "STEPS": ""}
         worlds = tuple(world._replace(address="") if world in dead else world for world in whole.worlds)
         async with AsyncExitStack() as servers:  # they end before their folder goes
             plans = await _measure(replace(whole, env=sampled, worlds=worlds), why, servers)
@@ -75,6 +76,8 @@ async def print_estimate(whole: Stages) -> None:
     )
     for world in dead:
         print(f"# {world.variable}={world.address} does not answer: the bundled server is measured.")
+    if whole.warm:
+        print("# The warm start is not in it; MODEL_DIR was measured as it is before.")
     print(*(f"# {line}".rstrip() for line in lines), sep="\n")
 
 
@@ -87,19 +90,19 @@ async def _measure(stages: Stages, why: str, servers: AsyncExitStack) -> list[st
     with (folder / "logs" / "stages.log").open("w") as runner.out:
         for world in stages.worlds:
             print(f"{SCRIPT}: measuring {sample} tasks of {world.task}", file=sys.stderr)
-            if not bundled(world.task) and not world.address:
+            if not bundled(world.source) and not world.address:
                 raise InputError(
                     f"{world.variable} does not answer, and no server of ours plays {world.task}"
                 )
-            if not bundled(world.task) and why:
+            if not bundled(world.source) and why:
                 raise InputError(f"{world.task}: no model answers ({why}), and no scripted player knows it")
             if not world.address:
                 await runner.serve(stages.step("verify", "", world, 0).servers[0])
             url = world.address or runner.urls[world.variable]
-            found = [choose_ids(world.task, url, ids) for ids in (world.train, world.test)]
+            found = [choose_ids(world.source, url, ids) for ids in (world.train, world.test)]
             plans.append(":".join([world.task, *(str(len(ids)) for ids in found)]))
             train, test = (evenly_spaced(ids, sample) for ids in found)
-            if why:  # a player knows these on the bundled server
+            if why and not is_source(world.source):  # a player knows these on the bundled server
                 train, test = demo_ids(world.task, sample, sample)
             for step in stages.search_and_revise("sample", world, 0, train, stages.nth("ALPHAS", 1)):
                 await runner.step(step)

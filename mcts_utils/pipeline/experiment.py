@@ -1,4 +1,4 @@
-"""Run scripts/experiment.sh: its cells (arms.py), as many at once as there are lanes, then the reports.
+"""Run scripts/experiment.sh or real_model.sh: cells (arms.py), as many at once as there are lanes, then the reports.
 
 A cell that fails stops only those that need it; the same command tries it again.
 """
@@ -13,12 +13,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from subprocess import STDOUT
 
-from mcts_utils.pipeline.arms import BASE, OWN_TREES, TREES, Experiment
+from mcts_utils.pipeline.arms import OWN_TREES, Experiment, script_of
 from mcts_utils.pipeline.processes import Failed, run, run_script, start, variables
+from mcts_utils.pipeline.steps import quoted
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import write_json
-
-SCRIPT = "experiment.sh"  # each message begins with it
 
 
 async def run_cell(experiment: Experiment, name: str, server: str) -> bool:
@@ -29,7 +28,7 @@ async def run_cell(experiment: Experiment, name: str, server: str) -> bool:
         for words in experiment.cell(name).commands:
             if code := await run(("env", f"ENV_SERVER_BASE={server}", *words), out, STDOUT):
                 last = "".join(log.read_text(errors="replace").splitlines()[-1:])
-                print(f"{SCRIPT}: {name} failed (exit code {code}): {last}", file=sys.stderr)
+                print(f"{experiment.script}: {name} failed (exit code {code}): {last}", file=sys.stderr)
                 return False
     Path(experiment.run, "done", name).write_text(experiment.cell(name).stamp)
     print(f"{time.strftime('%H:%M:%S')} done   {name}")
@@ -69,21 +68,34 @@ def reports(experiment: Experiment) -> Iterator[list[str]]:
         "--asked",
         f"{experiment.run}/judge_asked",
     ]  # further verdicts, half on good paths
-    judges = [("agent_r", 1, "judge_1", asked)]
-    for i in range(2, experiment.iterations + 1):
+    judges = [("agent_r", 1, "judge_1", asked)] if experiment.env["REVISE"] == "1" else []
+    for i in range(2, experiment.iterations + 1) if judges else ():
         judges += [("agent_r", i, f"judge_{i}", []), ("agent_r_rehearsal", i, f"judge_rehearsal_{i}", [])]
     for arm, i, name, flags in judges:
         folders = [seed / arm / f"iteration_{i}" for seed in seeds]
         folders = [folder for folder in folders if (folder / "model/manifest.json").is_file()]
         if folders:
-            trees = [f"{folder.parents[1] / 'shared' if i == 1 else folder}/{TREES}" for folder in folders]
+            trees = [
+                f"{folder.parents[1] / 'shared' if i == 1 else folder}/{experiment.trees}"
+                for folder in folders
+            ]
             verdicts = ["--verdicts", *(f"{folder}/records" for folder in folders), *flags]
-            judge = ["env", f"MODEL_DIR={BASE}", *base, "mcts_utils.report.judge", "--trees", *trees]
+            judge = [
+                "env",
+                f"MODEL_DIR={experiment.env['BASE_MODEL']}",
+                *base,
+                "mcts_utils.report.judge",
+                "--trees",
+                *trees,
+            ]
             yield [*judge, *verdicts, "--output", f"{results}/{name}.json"]
     if data := [f"{seed}/agent_r" for seed in seeds if (seed / "agent_r").is_dir()]:
         yield [*base, "mcts_utils.report.data", *data, "--output", f"{results}/data.json"]
     for seed in seeds:
-        places = [seed / place / TREES for place in ("shared", *(f"{arm}/iteration_1" for arm in OWN_TREES))]
+        places = [
+            seed / place / experiment.trees
+            for place in ("shared", *(f"{arm}/iteration_1" for arm in OWN_TREES))
+        ]
         found = [str(place) for place in places if (place / "manifest.json").is_file()]
         if len(found) > 1:
             yield [
@@ -99,6 +111,10 @@ async def run_experiment(servers: AsyncExitStack) -> int:
     """Run all that is left, then the reports (or these alone), and return the exit code."""
     env, _ = variables()
     experiment, wrong = Experiment(env), ""
+    if env["DRY_RUN"] == "1":
+        for name in filter(lambda name: not experiment.is_done(name), experiment.cells()):
+            print(f"# {name}", *(quoted(*words) for words in experiment.cell(name).commands), sep="\n")
+        return 0
     if env.get("REPORT") != "1":
         for folder in ("logs", "done"):
             Path(experiment.run, folder).mkdir(parents=True, exist_ok=True)
@@ -118,4 +134,4 @@ async def run_experiment(servers: AsyncExitStack) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(SCRIPT, run_experiment))
+    sys.exit(run_script(script_of(variables()[0]), run_experiment))

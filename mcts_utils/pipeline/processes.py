@@ -2,7 +2,8 @@
 
     python -m mcts_utils.pipeline.processes SECONDS LOG COMMAND...
 
-starts a server for a shell script, waits at most SECONDS for its URL, and prints the URL and the process id.
+starts a server for a shell script, waits at most SECONDS for its URL, and prints the URL and the process id. The server
+ends with the script.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from dotenv import dotenv_values
-
+from mcts_utils.config import env_file
 from mcts_utils.types import InputError
 
 Variables = Mapping[str, str]
@@ -37,7 +37,7 @@ class Failed(Exception):
 
 def variables() -> tuple[Variables, Variables]:
     """Return the shell's variables, and what the stages see: these over those of `.env`."""
-    return os.environ, {**{name: text or "" for name, text in dotenv_values(".env").items()}, **os.environ}
+    return os.environ, {**env_file(), **os.environ}
 
 
 def check(found: Variables, *rules: tuple[str, str, str]) -> None:
@@ -71,11 +71,15 @@ async def run(words: Sequence[str], out: IO[Any] | None = None, err: int | None 
 
 
 async def start(
-    words: Sequence[str], log: str, seconds: float, servers: AsyncExitStack
+    words: Sequence[str], log: str, seconds: float, servers: AsyncExitStack, parent: int | None = None
 ) -> tuple[str, Process]:
-    """Start a server, which ends with the stack, and return its URL, which it must print in time, and its process."""
+    """Start a server, which ends with the stack, and return its URL, which it must print in time, and its process.
+
+    A server of ours also ends with process `parent` (None: this one), even if that is killed.
+    """
+    env = {**os.environ, "SERVER_PARENT": str(parent or os.getpid())}
     with open(log, "wb") as out:
-        process = await begin(*words, stdout=out, stderr=STDOUT)
+        process = await begin(*words, stdout=out, stderr=STDOUT, env=env)
     servers.push_async_callback(end, process)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -120,7 +124,8 @@ def run_script(script: str, body: Callable[[AsyncExitStack], Awaitable[int]]) ->
 
 if __name__ == "__main__":
     try:
-        address, server = asyncio.run(start(sys.argv[3:], sys.argv[2], float(sys.argv[1]), AsyncExitStack()))
+        seconds, log, *command = sys.argv[1:]
+        address, server = asyncio.run(start(command, log, float(seconds), AsyncExitStack(), os.getppid()))
     except Failed as error:
         sys.exit(error.args[0])
     print(address, server.pid, flush=True)

@@ -24,11 +24,13 @@ from mcts_utils.revision.pairs import (
     tail_start,
     useful_steps,
 )
-from mcts_utils.revision.record import Record, Source, to_row
+from mcts_utils.revision.record import Record, Source, UniqueRows, to_row
 from mcts_utils.revision.splicing import Splicer
+from mcts_utils.revision.verdict_cache import LABELS
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.rollouts.steps import earned
 from mcts_utils.search.tree import Tree
+from mcts_utils.storage.formats.manifest import RevisionCounts
 from mcts_utils.storage.formats.record import NodeVerdict, RecordRow
 from mcts_utils.types import Actor, Task
 
@@ -45,6 +47,11 @@ REASONS = (
     "cap",  # the task has its --max_per_task records
     "replay_budget",  # the task has used its --max_replays
 )
+OTHER_REASONS = (  # of rows that are not built here
+    "over_n",  # --n rows are written
+    "unsolved",  # expert: the episode, executed, does not earn what it should
+    "no_task",  # expert: the server has no such training task
+)
 LATER = "later"  # not a reason: the pair is tried again after the others
 FindCut = Callable[[Task, Trajectory, int], CutPoint]  # (task, bad path, first step to judge)
 
@@ -55,6 +62,7 @@ class Built:
 
     rows: list[RecordRow]
     counts: dict[str, int]
+    unparsed: str = ""  # the reason of a verdict that did not parse
 
 
 class TreeBuilder:
@@ -74,6 +82,7 @@ class TreeBuilder:
         self.find_cut, self.env = find_cut, tree.task.env
         self.kind = KINDS[options.data_type]
         self.paths = paths(tree)
+        replayer.cuts.update({s.reply: s.cut for path in self.paths for s in path.steps if s.cut})
         self.counts: Counter[str] = Counter(paths=len(self.paths))
         self.rows: list[RecordRow] = []
         self._splicer = Splicer(self.env, options, replayer, source.prompt, actor)
@@ -173,7 +182,7 @@ class TreeBuilder:
         if steps is None:
             return "replay_reward"
         self._spliced.add(spliced)
-        feedback, extra = _cut_lineage(pair, cut, at)
+        feedback, extra = cut_lineage(pair, cut, at)
         replayed = self.options.verified
         record = Record(
             self.kind, steps, at + 1, pair.good, pair, feedback=feedback, extra=extra, replayed=replayed
@@ -213,9 +222,30 @@ class TreeBuilder:
         return ""
 
 
-def _cut_lineage(pair: Pair, cut: CutPoint, at: int) -> tuple[str, dict[str, Any]]:
+def cut_lineage(pair: Pair, cut: CutPoint, at: int) -> tuple[str, dict[str, Any]]:
     """Return the judge's reason at the cut, and the lineage of the cut before which step `at` is the last."""
     node = pair.bad.nodes[at]
     feedback = next((v.reason for n, v in cut.verdicts if n == node and v.label == "bad"), "")
     verdicts = [NodeVerdict(node=n, label=v.label, reason=v.reason) for n, v in cut.verdicts]
     return feedback, {"cut": "none" if cut.step is None else node, "cut_step": at, "verdicts": verdicts}
+
+
+def run_counts(
+    total: Counter[str], rows: UniqueRows, written: int, trees: int, failures: list[str]
+) -> RevisionCounts:
+    """Return the counts of a run: the sums over its trees, and what was written."""
+    return RevisionCounts(
+        trees=trees,
+        trees_partial=total["partial_trees"],
+        trees_failed=len(failures),
+        failures=failures,
+        **{name: total[name] for name in ("paths", "good_paths", "pairs") if name in total},
+        written=written,
+        replayed=rows.replayed,
+        tasks_written=len(rows.tasks),
+        dropped={name: total[name] for name in (*REASONS, *OTHER_REASONS) if total[name]},
+        verdicts={name: total[f"verdict {name}"] for name in (*LABELS, "unparsed", "requests")},
+        repairs_tried=total["repairs_tried"],
+        replays=total["replays"],
+        env_steps=total["env_steps"],
+    )

@@ -5,34 +5,22 @@ It finds the transition point of a path; it knows nothing of pairs, replays or r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mcts_utils.prompts import is_signal_step, judge_messages
+from mcts_utils.replies import parse_verdict
 from mcts_utils.revision.pairs import CutPoint
 from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
-from mcts_utils.types import Actor, ContextOverflow, Label, Message, Step, Stopped, Task, Verdict
+from mcts_utils.types import Actor, ContextOverflow, Message, Step, Stopped, Task, Verdict
 
 ASKS = 4  # the first at temperature 0, then up to three more, at temperature 1 and with other seeds
 # Steps of one path that are asked about at once. Whole paths at once ask for 3.6 times the verdicts and take 1.8 times
 # as long if several trees are at work; they pay if one tree has all slots for itself.
 WAVE = 4
+QUOTED = 120  # characters of an answer that did not parse
 UNASKED = Verdict("uncertain", "after the first bad step", 0, True)
 SIGNAL = Verdict("uncertain", "a revision signal is no step in the environment", 0, True)
-# The judgment is a line of its own, the last one, so that "Bad. It is not good" is never read as good.
-VERDICT_LINE = re.compile(r"^\W*judg(?:e)?ment\s*:\W*(good|bad|uncertain)\W*$", re.IGNORECASE)
-
-
-def parse_verdict(text: str) -> tuple[Label, str] | None:
-    """Return (label, reason) of a judge's answer, or None unless it ends with its only judgment."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    found = [VERDICT_LINE.match(line) for line in lines]
-    if not lines or not found[-1] or sum(m is not None for m in found) != 1:
-        return None
-    label = found[-1].group(1).lower()
-    assert label in ("good", "bad", "uncertain")
-    return label, " ".join(lines[:-1])  # type: ignore[return-value]
 
 
 class Judge:
@@ -72,13 +60,15 @@ class Judge:
         """
         try:
             for again in range(ASKS):
-                text = self.actor.sample(messages, 1, 1.0 if again else 0.0, self.seed + again)[0].text
-                parsed = parse_verdict(text)
+                answer = self.actor.sample(messages, 1, 1.0 if again else 0.0, self.seed + again)[0]
+                parsed = parse_verdict(answer.text)
                 if parsed is not None:
                     return Verdict(parsed[0], parsed[1], again + 1, True)
         except ContextOverflow:
             return Verdict("uncertain", "the question does not fit the context", again + 1, False)
-        return Verdict("uncertain", "no answer parsed", ASKS, False)
+        cut = ", cut by MAX_TOKEN_LENGTH" if answer.truncated else ""
+        quoted = f"{answer.text[-QUOTED:]!r}{cut}"
+        return Verdict("uncertain", f"no answer parsed; the last one ends {quoted}", ASKS, False)
 
     def first_bad(
         self, task: Task, steps: Sequence[Step], keys: Sequence[int], start: int, cache: VerdictCache

@@ -13,6 +13,7 @@ KINDS = {  # data type -> kind of its rows
     "optimal": "optimal",
     "preference": "preference",
 }
+EXPERT = "expert"  # a data type that is made without trees (expert.py)
 
 
 @dataclass(frozen=True)

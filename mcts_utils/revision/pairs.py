@@ -182,5 +182,10 @@ def conversation(
 
 
 def trained_from(first: int, env: str, mask_refused: bool = True) -> Callable[[int, Step], bool]:
-    """Return the loss flags: steps from `first` on are trained, unless they were refused and `mask_refused` is set."""
-    return lambda index, step: index >= first and not (mask_refused and is_refused(env, step))
+    """Return the loss flags: steps from `first` on are trained.
+
+    Not those whose reply MAX_TOKEN_LENGTH cut, nor, with `mask_refused`, refused ones.
+    """
+    return lambda index, step: (
+        index >= first and step.cut != "length" and not (mask_refused and is_refused(env, step))
+    )

@@ -6,8 +6,11 @@ It says how a row looks and when two rows are the same; builder.py decides which
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import eq
 from typing import Any
 
 from msgspec import UNSET
@@ -43,6 +46,7 @@ class Record:
     feedback: str = ""  # the judge's reason at the cut
     extra: Mapping[str, Any] | None = None  # more fields of the lineage
     replayed: bool = True  # False: `steps` were not executed, but put together as recorded (`--verified 0`)
+    loss: tuple[bool, ...] | None = None  # the steps' loss flags, where the source gives them
 
     @property
     def actions(self) -> tuple[str, ...]:
@@ -54,7 +58,9 @@ def to_row(
     record: Record, task: Task, source: Source, mask_refused: bool, reference_fields: bool
 ) -> RecordRow:
     """Return the row: `messages`, or `prompt`, `chosen` and `rejected`; the reference's fields; the lineage."""
-    trained = trained_from(record.first_trained, task.env, mask_refused)
+    trained, given = trained_from(record.first_trained, task.env, mask_refused), record.loss
+    if given is not None:
+        trained = lambda index, step: given[index]  # noqa: E731
     messages = _turns(conversation(task, record.steps, source.prompt, trained))
     spliced = record.kind in ("revision", "direct")
     row = RecordRow(
@@ -140,3 +146,28 @@ class UniqueRows:
             self.tasks.add(task)
             self.replayed += row.lineage.replay.exact is True
             yield row
+
+
+def first_rows(
+    rows: Callable[[], Iterable[RecordRow]], unique: bool, most: int, seed: int, loops_last: bool
+) -> tuple[UniqueRows, dict[str, int]]:
+    """Return at most `most` of the rows, and the counts of the others by reason.
+
+    One row of every task comes before a second one of any; the order of the tasks is drawn with the seed.
+
+    Args:
+        rows: yields the rows; called twice, so that they need not be in memory.
+        loops_last: rows that take an action twice in a row come after all others.
+    """
+    taken: Counter[str] = Counter()
+    keys = []
+    found = UniqueRows(rows(), unique)
+    for place, row in enumerate(found):
+        task = row.lineage.task.id
+        actions = [action_of(t.content) for t in row.conversations[0] if t.role == "assistant"]
+        loops = loops_last and any(map(eq, actions, actions[1:]))
+        keys.append((loops, taken[task], random.Random(f"{seed}|{task}").random(), place))
+        taken[task] += 1
+    places = {key[-1] for key in sorted(keys)[:most]}
+    kept = (row for place, row in enumerate(UniqueRows(rows(), unique)) if place in places)
+    return UniqueRows(kept, unique), {"duplicate": found.left_out, "over_n": len(keys) - len(places)}

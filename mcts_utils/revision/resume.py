@@ -19,7 +19,8 @@ from mcts_utils.types import InputError
 # Where and how fast the work is done; the records do not depend on it.
 IRRELEVANT = (
     *("env_server_base", "openai_base_url", "concurrency", "workers", "model_dir", "executor"),
-    "judge_wave",
+    *("chat_template", "cache_gb"),  # the judge's name holds the template's content
+    *("judge_wave", "server_patience", "endpoint_patience", "max_sessions"),
     *("ray_address", "ray_workers", "ray_cpus_per_worker", "ray_gpus_per_worker"),
 )
 
@@ -48,8 +49,9 @@ def finished_counts(
         return None
     try:
         manifest = read_manifest(manifest_file)
-        known = {name: value for name, value in manifest.settings.items() if name != "goals"}
-        same = known == json.loads(json.dumps(settings))  # as a file gives it back: tuples are lists
+        # A setting that an older version did not have had the effect of its default.
+        known = {**Settings().public(), **manifest.settings}
+        same = {name: known.get(name) for name in settings} == json.loads(json.dumps(settings))  # no tuples
         same = same and manifest.outputs[0].sha256 == sha256_file(output)
         counts = parsed(manifest.counts, RevisionCounts)
     except (InputError, IndexError):

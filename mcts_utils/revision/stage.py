@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -18,15 +19,15 @@ from typing import Any
 from mcts_utils.config import Settings
 from mcts_utils.envs import task_id
 from mcts_utils.envs.contamination import HeldOut, HeldOutTask
-from mcts_utils.envs.session_pool import SessionPool
+from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.envs.task_set import TaskSet
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
-from mcts_utils.revision.builder import REASONS, Built, FindCut, TreeBuilder
+from mcts_utils.revision.builder import Built, FindCut, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
-from mcts_utils.revision.options import Options
-from mcts_utils.revision.record import Source, UniqueRows
+from mcts_utils.revision.options import EXPERT, Options
+from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
-from mcts_utils.revision.verdict_cache import LABELS, VerdictCache, judge_name
+from mcts_utils.revision.verdict_cache import VerdictCache, judge_name
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.search.tree import Tree
 from mcts_utils.search.tree_io import BadTree, read_tree
@@ -43,6 +44,8 @@ from mcts_utils.types import Actor, ActorError, Environment, InputError, one_lin
 class RevisionStage:
     """One run of stage 2: a folder of trees to one records file."""
 
+    unit = "tree"  # what a job is
+
     def __init__(
         self,
         settings: Settings,
@@ -53,6 +56,7 @@ class RevisionStage:
         allow_test: bool = False,
         tasks: TaskSet | None = None,
         weights: str | None = None,
+        most: int = 0,
     ) -> None:
         """Prepare a run; nothing is read or asked yet, but for MODEL_DIR.
 
@@ -62,34 +66,31 @@ class RevisionStage:
             tasks: the server's, asked once something is to be done. Trees of another kind of server are refused, since
                 their indices are other tasks there; so are trees of test tasks. None checks neither.
             weights: storage.manifest.fingerprint of MODEL_DIR, if that is known.
+            most: rows in all; 0: any number.
         """
-        self._tasks, self._allow_test = tasks, allow_test
+        self._tasks, self._allow_test, self._most = tasks, allow_test, most
         self.server_kind, self._held_out = "", HeldOut()
-        self._weights = fingerprint(settings.model_dir) if weights is None else weights
+        self._weights = (
+            fingerprint(settings.model_dir, settings.chat_template) if weights is None else weights
+        )
         self.settings, self.options, self.judged = settings, options, judged
         self.input_dir, self.output_dir = Path(input_dir), Path(output_dir)
-        self.trees: list[tuple[int, Path]] = []  # (index, file)
+        self.jobs: list[tuple[int, str]] = []  # (index, name of the tree's file)
         self.output = records_path(output_dir, settings.task, options.data_type)
         self.stop = Event()
         self.usage: dict[str, Any] = {}  # of this run
-        self.failures: list[str] = []  # one line each
+        self.unparsed = ""  # what an answer was that gave no verdict
+        self._failed: dict[Path, str] = {}  # tree that failed -> one line
         self.resumed = False  # True: an earlier run had done all of it
-        self._total: Counter[str] = Counter()  # counts of the trees that worked
+        self._total: Counter[str] = Counter()  # counts of the jobs that worked
+        self._more: dict[str, Any] = {}  # further arguments of a subclass
 
-    @classmethod
-    def from_folder(
-        cls,
-        settings: Settings,
-        options: Options,
-        judged: bool,
-        allow_test: bool,
-        weights: str,
-        server_kind: str,
-        held_out: HeldOut,
-        folder: Path,
+    @staticmethod
+    def in_folder(
+        make: Callable[..., RevisionStage], server_kind: str, held_out: HeldOut, folder: Path
     ) -> RevisionStage:
-        """Return the stage of a worker process, which converts single trees in a folder of its own."""
-        made = cls(settings, options, folder / "in", folder / "out", judged, allow_test, weights=weights)
+        """Return the stage of a worker process, which does single jobs in a folder of its own."""
+        made = make(input_dir=folder / "in", output_dir=folder / "out")
         made.server_kind, made._held_out = server_kind, held_out
         return made
 
@@ -106,9 +107,9 @@ class RevisionStage:
             KeyboardInterrupt: the verdicts so far are kept, the next run asks only for the others.
         """
         began = time.monotonic()
-        self.trees = list(tree_files(self.input_dir, "--input_dir").items())
-        files = [path for _, path in self.trees]
-        earlier = finished_counts(self._manifest_path(), self.output, self._relevant_settings(), files)
+        self.jobs = self._find_jobs()
+        files, settings = self._inputs(dict(self.jobs)), self._relevant_settings()
+        earlier = finished_counts(self._manifest_path(), self.output, settings, files)
         if earlier is not None:
             self.resumed = True
             return earlier
@@ -119,6 +120,13 @@ class RevisionStage:
             self._convert(make_actor, make_environment, spool)
             return self._conclude(spool, time.monotonic() - began)
 
+    def _find_jobs(self) -> list[tuple[int, str]]:
+        return [(index, path.name) for index, path in tree_files(self.input_dir, "--input_dir").items()]
+
+    def _inputs(self, done: Container[int]) -> list[Path]:
+        """Return the files that the rows of these indices come from."""
+        return [self.input_dir / name for index, name in self.jobs if index in done]
+
     @property
     def folders(self) -> Mapping[str, Path]:
         return {"in": self.input_dir, "out": self.output_dir}
@@ -128,9 +136,15 @@ class RevisionStage:
         index, name = job
         return [self.input_dir / name, existing(verdicts_path(self.output_dir, index))]
 
+    @property
+    def failures(self) -> list[str]:
+        """Return a line for each tree that failed."""
+        return list(self._failed.values())
+
     def remote_factory(self) -> Callable[[Path], RevisionStage]:
-        how = (self.settings, self.options, self.judged, self._allow_test, self._weights)
-        return partial(RevisionStage.from_folder, *how, self.server_kind, self._held_out)
+        self._more |= {"judged": self.judged, "allow_test": self._allow_test, "weights": self._weights}
+        make = partial(type(self), self.settings, self.options, **self._more)
+        return partial(RevisionStage.in_folder, make, self.server_kind, self._held_out)
 
     @contextmanager
     def job_runner(
@@ -140,7 +154,7 @@ class RevisionStage:
         saved: Callable[[Path], None] = ignore,
     ) -> Iterator[Callable[[tuple[int, str]], Built]]:
         """Yield the function that builds the records of one tree (executors.stage.Stage)."""
-        with closing(SessionPool(make_environment)) as pool:
+        with closing(SessionPool(make_environment, session_limit(self.settings, self.server_kind))) as pool:
             with pool.session():
                 pass  # report an unusable server before a model is loaded
             actor = make_actor() if make_actor else None
@@ -167,7 +181,8 @@ class RevisionStage:
 
     def _relevant_settings(self) -> dict[str, Any]:
         judge = self._judge_name() if self.judged else ""
-        return relevant_settings(self.settings, self.options, judge, self._allow_test)
+        found = relevant_settings(self.settings, self.options, judge, self._allow_test)
+        return found | ({"most": self._most} if self._most else {})
 
     def _convert(
         self,
@@ -176,10 +191,9 @@ class RevisionStage:
         spool: RowSpool[RecordRow],
     ) -> None:
         """Build every tree's rows into the spool; only the trees being built are in memory."""
-        jobs = [(index, path.name) for index, path in self.trees]
-        make_bar = partial(Progress, total=len(jobs), desc=self.options.data_type, unit="tree")
+        make_bar = partial(Progress, total=len(self.jobs), desc=self.options.data_type, unit=self.unit)
         workers = self.settings.workers
-        with run_jobs(self, jobs, workers, make_actor, make_environment, make_bar) as (results, bar):
+        with run_jobs(self, self.jobs, workers, make_actor, make_environment, make_bar) as (results, bar):
             self._collect(results, spool, bar)
 
     def _collect(
@@ -189,25 +203,27 @@ class RevisionStage:
         guard, records = FailureGuard(), 0
         for (index, name), result in results:
             if isinstance(result, Exception):
-                hopeless = not isinstance(result, BadTree) and guard.add_failure()
+                hopeless = not isinstance(result, BadTree) and guard.add_failure(index, result)
                 self._add_failure(self.input_dir / name, result, hopeless)
             else:
+                self._failed.pop(self.input_dir / name, None)
                 spool.add(index, result.rows)
                 self._total.update(result.counts)
-                guard.add_success()
+                self.unparsed = self.unparsed or result.unparsed
+                guard.add_success(index)
                 records += len(result.rows)
             bar.set_postfix(records=records, failed=len(self.failures), refresh=False)
 
     def _add_failure(self, path: Path, error: Exception, hopeless: bool) -> None:
-        """Note a tree that failed.
+        """Note a job that failed.
 
         Raises:
             InputError: if the actor is gone, or the caller knows that the server is (`hopeless`).
         """
         line = f"{path}: {error if isinstance(error, BadTree) else one_line(error)}"
-        self.failures.append(" ".join(line.split()))
+        self._failed[path] = " ".join(line.split())
         if isinstance(error, ActorError) or hopeless:
-            raise InputError(f"stopped, nothing written, verdicts kept: {self.failures[-1]}") from error
+            raise InputError(f"stopped, nothing written, verdicts kept: {self._failed[path]}") from error
 
     def _build(
         self,
@@ -225,7 +241,7 @@ class RevisionStage:
         source = Source(name, sha256_file(path), tree.prompt, settings.seed)
         task = tree.task
         expected_id = task_id(settings.task, task.opening, task.index)
-        replayer = Replayer(pool, task.index, expected_id, self.stop.is_set)
+        replayer = Replayer(pool, task.index, expected_id, self.stop.is_set, settings.action_format)
         cache = VerdictCache(verdicts_path(self.output_dir, index), self._judge_name(), settings.prompt)
         find_cut: FindCut | None = None
         if judge:
@@ -237,6 +253,8 @@ class RevisionStage:
                 saved(cache.path)
         if judge:
             built.counts.update({f"verdict {label}": count for label, count in cache.counts().items()})
+            unparsed = [verdict.reason for verdict in cache.used.values() if not verdict.parsed]
+            built = replace(built, unparsed=next(iter(unparsed), ""))
         built.counts["partial_trees"] = int(tree.status != "done")
         return built
 
@@ -244,8 +262,12 @@ class RevisionStage:
         """Check that the tree may become records here.
 
         Raises:
-            BadTree: if its indices are another kind of server's, or it is a test task's.
+            BadTree: if its indices are another kind of server's, its replies were read otherwise, or it is a test
+                task's.
         """
+        form = tree.settings.get("action_format", Settings.action_format)
+        if form != self.settings.action_format:
+            raise BadTree(f"searched with ACTION_FORMAT={form}, now {self.settings.action_format}")
         kind = tree.settings.get("goals")
         if kind and self.server_kind and kind != self.server_kind:
             raise BadTree(f"searched on a server of kind {kind}, this one is {self.server_kind}")
@@ -262,32 +284,17 @@ class RevisionStage:
             InputError: if no tree worked; the output of an earlier run is kept.
         """
         if not len(spool):
-            raise InputError(f"no tree could be used; the first: {self.failures[0]}")
-        unique, total = UniqueRows(spool.rows(), self.options.unique), self._total
-        written = write_jsonl(self.output, unique)
-        total["duplicate"] += unique.left_out
-        counts = RevisionCounts(
-            trees=len(spool),
-            trees_partial=total["partial_trees"],
-            trees_failed=len(self.failures),
-            failures=self.failures,
-            **{name: total[name] for name in ("paths", "good_paths", "pairs") if name in total},
-            written=written,
-            replayed=unique.replayed,
-            tasks_written=len(unique.tasks),
-            dropped={name: total[name] for name in REASONS if total[name]},
-            verdicts={name: total[f"verdict {name}"] for name in (*LABELS, "unparsed", "requests")},
-            repairs_tried=total["repairs_tried"],
-            replays=total["replays"],
-            env_steps=total["env_steps"],
-        )
-        inputs = [path for index, path in self.trees if index in spool]
+            raise InputError(f"no {self.unit} could be used; the first: {self.failures[0]}")
+        total, unique, loops_last = self._total, self.options.unique, self.options.data_type == EXPERT
+        rows = UniqueRows(spool.rows(), unique)
+        if self._most:
+            rows, over = first_rows(spool.rows, unique, self._most, self.settings.seed, loops_last)
+            total.update(over)
+        written = write_jsonl(self.output, rows)
+        total["duplicate"] += rows.left_out
+        counts = run_counts(total, rows, written, len(spool), self.failures)
+        inputs = self._inputs({index for index, _ in self.jobs if index in spool})
         settings = self._relevant_settings() | {"goals": self.server_kind}
         manifest, outputs = self._manifest_path(), [self.output]
         write_manifest(manifest, "revision", settings, inputs, outputs, plain(counts), self.usage, seconds)
         return counts
-
-
-def reasons(counts: RevisionCounts) -> Sequence[str]:
-    """Return the dropped counts for people, such as `no_bad_step 12`, most frequent first."""
-    return [f"{name} {count}" for name, count in sorted(counts.dropped.items(), key=lambda item: -item[1])]

@@ -111,7 +111,7 @@ def write_verdicts(
         InputError: if there is no tree, or one that cannot be read.
     """
     began, output = time.monotonic(), records_path(output_dir, settings.task, DATA_TYPE)
-    judge = judge_name(settings.model_name, fingerprint(settings.model_dir))
+    judge = judge_name(settings.model_name, fingerprint(settings.model_dir, settings.chat_template))
     rows: list[VerdictRow] = []
     left_out: Counter[str] = Counter()
     files = tree_files(input_dir, "--input_dir")

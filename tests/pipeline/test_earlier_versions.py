@@ -18,8 +18,8 @@ from mcts_utils.evaluation.loops import EpisodeJudge
 from mcts_utils.evaluation.protocol import protocol_of
 from mcts_utils.evaluation.results import compare_folders, episodes_of, summary_of
 from mcts_utils.evaluation.stage import EvaluationStage
+from mcts_utils.report.judge.__main__ import TreeFolder, stage_2_verdicts
 from mcts_utils.report.judge.oracles import ValueRule
-from mcts_utils.report.judge.report import TreeFolder, stage_2_verdicts
 from mcts_utils.revision.options import KINDS, Options
 from mcts_utils.revision.pairs import PairRule
 from mcts_utils.revision.stage import RevisionStage

@@ -1,4 +1,4 @@
-"""scripts/experiment.sh: which cells run, in what order, what is done again, how it ends. The stages are stubs."""
+"""scripts/experiment.sh and real_model.sh: which cells run, in what order, how it ends. The stages are stubs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Writes down its call. The server names an address and stays; FAIL is a pattern of a call that fails, HANG of one that
 # does not end. It is bash, so that it needs no start-up time.
 STUB = r"""#!/usr/bin/env bash
-[ "${2:-}" != mcts_utils.pipeline.experiment ] || exec "$REAL_PYTHON" "$@"
+case ${2:-} in mcts_utils.pipeline.* | *.demo_tasks) exec "$REAL_PYTHON" "$@" ;; esac
 line="$* model=$MODEL_DIR type=${MODEL_TYPE:-} seed=${SEED:-} alpha=${ALPHA:-}"
 case $line in
   *servers.textcraft*) echo $$ >"$CALLS.server"; echo "TextCraft server on http://127.0.0.1:9"; exec sleep 600 ;;
@@ -69,6 +69,9 @@ def setting(tmp_path: Path) -> Callable[..., dict[str, str]]:
         "EVAL",
         "TRAIN",
         "MODEL",
+        "WARM",
+        "ROWS",
+        "BASE",
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     places = {
@@ -81,10 +84,9 @@ def setting(tmp_path: Path) -> Callable[..., dict[str, str]]:
     return lambda **more: kept | places | SMALL | more
 
 
-def experiment(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "scripts/experiment.sh"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120
-    )
+def experiment(environ: dict[str, str], script: str = "experiment") -> subprocess.CompletedProcess[str]:
+    command = ["bash", f"scripts/{script}.sh"]
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120)
 
 
 def calls(folder: Path) -> list[str]:
@@ -189,6 +191,52 @@ def test_a_failed_cell_stops_only_what_needs_it_and_is_tried_again(
     done = experiment(setting())
     assert done.returncode == 0, done.stderr
     assert re.findall(r"begins (\S+)", done.stdout) == ["direct.0.1", "direct.0.2"]
+
+
+REAL = {
+    "BASE_MODEL": "models/tiny_actor",
+    "DEVICE": "cuda",
+    "WORLDS": "",
+    "SEEDS": "0",
+    "ABLATIONS": "",
+    "CONTROLS": "",
+}
+
+
+def test_a_real_model_begins_with_a_warm_start_and_its_arms_have_equal_rows(
+    tmp_path: Path, setting: Callable[..., dict[str, str]]
+) -> None:
+    environ = setting(**REAL, ARMS="agent_r optimal_good", ROWS="20", WARM_N="7")
+    plan = experiment(environ | {"DRY_RUN": "1"}, "real_model")
+    assert plan.returncode == 0, plan.stderr
+    assert re.search(r"^# all +\d+:\d\d$", plan.stdout, re.MULTILINE)
+    assert not (tmp_path / "run").exists() and not calls(tmp_path)
+    planned = re.findall(r"^# (\S+\.\d\.\d|base|shared\.0)$", plan.stdout, re.MULTILINE)
+
+    done = experiment(environ, "real_model")
+    assert done.returncode == 0, done.stderr
+    order = re.findall(r"begins (\S+)", done.stdout)
+    assert sorted(order) == sorted(planned)
+    assert order[:3] == ["base", "warm_start.0.1", "shared.0"]
+    made = calls(tmp_path)
+    (cloned,) = [line for line in made if "--data_type expert" in line]
+    assert "--n 7 --noise 0.2" in cloned and "warm_start/iteration_1/records" in cloned
+    warm = "seed_0/warm_start/iteration_1/model"
+    started = [
+        line for line in made if "train.py" in line and f"--model_dir {tmp_path}/run/arms/{warm}" in line
+    ]
+    arms = {re.search(r"seed_0/(\w+)/iteration_1/model --epochs", line)[1] for line in started}  # type: ignore[index]
+    assert arms == {"agent_r", "optimal_good"}
+    assert all(warm in line for line in made if "mcts_collection.py" in line and "/shared/" in line)
+    revised = "\n".join(line for line in made if "--revise 0" in line)
+    rows = set(re.findall(r"--data_type (\w+).* --n (\d+)", revised))
+    assert rows == {("centric", "10"), ("good", "10"), ("good", "20")}
+    assert not any("--mode revise" in line for line in made)
+    asked = json.loads((tmp_path / "run/arms/arms.json").read_text(encoding="utf-8"))
+    assert (asked["model"], list(asked["arms"])) == ("tiny_actor", ["warm_start", "agent_r", "optimal_good"])
+    assert [line for line in made if "mcts_utils.report.experiment" in line]
+    assert experiment(environ, "real_model").returncode == 0
+    assert not any("train.py" in line for line in calls(tmp_path))
 
 
 def test_a_stopped_run_leaves_no_process_behind(

@@ -144,7 +144,10 @@ def test_the_trained_model_is_evaluated_on_goals_it_was_not_trained_on(
     ("variables", "line"),
     [
         ({"ITERATION": "4"}, "iteration.sh: ITERATION must be 1, 2 or 3: '4'"),
-        ({"STEPS": "dance"}, "iteration.sh: STEPS knows collect, revise, train and evaluate: 'dance'"),
+        (
+            {"STEPS": "dance"},
+            "iteration.sh: STEPS knows warm_start, collect, revise, train and evaluate: 'dance'",
+        ),
         ({"MODEL_DIR": ""}, "iteration.sh: set MODEL_DIR, or OPENAI_BASE_URL and MODEL_NAME"),
         ({"STEPS": "collect", "ITERA": "many"}, "mcts_collection.py: ITERA must be a whole number: 'many'"),
     ],

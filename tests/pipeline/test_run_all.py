@@ -54,7 +54,19 @@ if SCIWORLD:
 
 def environ(run: Path, **variables: str) -> dict[str, str]:
     """The shell's variables without those that a person may have set for other work."""
-    ours = ("OPENAI", "MODEL", "ENV_SERVER", "TASK", "TEST_IDS", "MAX_DEPTH", "ALPHA", "PROMPT", "SERVE")
+    ours = (
+        "OPENAI",
+        "MODEL",
+        "ENV_SERVER",
+        "TASK",
+        "TEST_IDS",
+        "MAX_DEPTH",
+        "ALPHA",
+        "PROMPT",
+        "SERVE",
+        "STEPS",
+        "WARM",
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | SMALL | {"RUN_DIR": str(run)} | variables
 
@@ -76,7 +88,7 @@ def files(run: Path) -> dict[str, int]:
         str(path.relative_to(run)): path.stat().st_mtime_ns
         for path in run.rglob("*")
         if path.is_file() and path.relative_to(run).parts[-2:-1] not in [("iteration_1",), ("iteration_2",)]
-        if path != run / "summary.json"
+        if path not in (run / "summary.json", run / "report.html")
     }
 
 
@@ -210,6 +222,23 @@ def test_a_dry_run_prints_a_script_and_leaves_nothing(tmp_path: Path) -> None:
     assert alphas == ["0.5"] * 4 + ["0.7"] * 4 + ["1.0"] * 4
 
 
+def test_a_warm_start_comes_before_the_first_iteration(tmp_path: Path) -> None:
+    run, warm = tmp_path / "run", {"STEPS": "warm_start", "WARM_N": "9", "WARM_NOISE": "0.2"}
+    plan = run_all(run, TASKS="textcraft webshop", DRY_RUN="1", SAMPLE="0", EVAL_BASE="1", **PAPER | warm)
+    assert plan.returncode == 0, plan.stderr[-3000:]
+    commands = [line for line in plan.stdout.splitlines() if line.startswith("env ")]
+    assert ["--data_type expert" in line for line in commands[:2]] == [True, True]
+    assert "--n 9 --task_ids" in commands[0] and commands[0].endswith("--noise 0.2")
+    assert "--model_dir models/tiny_actor " in commands[2] and f"{run}/warm_start/model" in commands[2]
+    assert all(
+        f"MODEL_DIR={run}/warm_start/model MODEL_NAME=tiny_actor-warm" in line for line in commands[3:5]
+    )
+    trained = [line for line in commands if "train.sh" in line]
+    assert f"--model_dir {run}/warm_start/model " in trained[1] and "iteration_1/" in trained[1]
+    given = run_all(run, TASKS="textcraft", DRY_RUN="1", SAMPLE="0", WARM_DATA="models", **PAPER | warm)
+    assert "--n 9 --input_dir models" in given.stdout
+
+
 def estimate(run: Path, **variables: str) -> list[str]:
     """The lines of a dry run's estimate over textcraft; it has left nothing behind."""
     sizes = {"DRY_RUN": "1", "SAMPLE": "1", "EVAL_BASE": "1", "TASK_IDS_TEXTCRAFT": "0-2,6,20-23"}
@@ -282,6 +311,8 @@ def test_the_demo_of_another_world_is_one_iteration_with_its_player_shown(tmp_pa
         ({"TASKS": "chess"}, "TASKS names no known environment: 'chess'"),
         ({"MODEL_DIR": ""}, "MODEL_DIR is not set: the weights to start from"),
         ({"MODEL_DIR": "nowhere"}, "MODEL_DIR is no model folder: 'nowhere'"),
+        ({"STEPS": "dance"}, "STEPS must be warm_start or empty: 'dance'"),
+        ({"WARM_NOISE": "2"}, "WARM_NOISE must be a number from 0 to 1: '2'"),
         ({"PLAYER": "me"}, "PLAYER must be one of model scripted: 'me'"),
         ({"ITERATIONS": "none"}, "ITERATIONS must be a whole number: 'none'"),
         ({"ALPHAS": "0.5 2"}, "ALPHAS must be numbers from 0 to 1: '2'"),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from msgspec import to_builtins
 
 from mcts_utils.envs.session_pool import SessionPool
-from mcts_utils.prompts import REVISION_THOUGHTS, WAIT_OBSERVATION, action_of, parse_reply, reply_text
+from mcts_utils.prompts import REVISION_THOUGHTS, WAIT_OBSERVATION, action_of, reply_text
+from mcts_utils.replies import parse_reply
 from mcts_utils.revision.builder import REASONS, TreeBuilder
 from mcts_utils.revision.options import Options
 from mcts_utils.revision.pairs import CutPoint, Pair, PairRule, first_refused, pair_up, paths
@@ -196,7 +197,7 @@ def test_a_revision_is_bad_steps_signal_and_the_clean_tail(maker: TreeMaker, poo
     # The stem that the bad steps got already is not got again.
     assert actions(row) == [STEM, CRAFT, "wait", PLANKS, PLANKS, CRAFT]
     assert losses(row) == [False, False, True, True, True, True]
-    thought, action = parse_reply(row["messages"][6]["content"])
+    thought, action, *_ = parse_reply(row["messages"][6]["content"])
     assert thought in REVISION_THOUGHTS
     assert action == "wait"
     assert row["messages"][7] == {"role": "user", "content": WAIT_OBSERVATION, "loss": False}

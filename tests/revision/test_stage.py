@@ -14,7 +14,7 @@ import pytest
 import path_collection
 from mcts_utils.config import Settings
 from mcts_utils.prompts import JUDGE_PROMPTS
-from mcts_utils.revision.judge import parse_verdict
+from mcts_utils.replies import parse_verdict
 from mcts_utils.revision.options import Options
 from mcts_utils.revision.pairs import PairRule
 from mcts_utils.revision.stage import RevisionStage
@@ -253,7 +253,9 @@ def test_a_model_that_cannot_judge_is_told(
 ) -> None:
     actor.answer = lambda messages, temperature, seed: "Thought: hm\nAction: inventory"
     assert stage() == 0
-    assert "verdicts of scripted did not parse, so it cannot judge" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "verdicts of scripted did not parse, so it cannot judge" in said
+    assert "the last one ends 'Thought: hm\\nAction: inventory'" in said
     assert not rows_of()
 
 
@@ -261,6 +263,17 @@ def test_the_cap_holds_per_task(stage: Callable[..., int]) -> None:
     assert stage(max_per_task=1) == 0
     assert [row["task_num"] for row in rows_of()] == [5, DOOR]
     assert manifest_of()["counts"]["dropped"]["cap"] > 0
+
+
+def test_n_limits_the_rows_of_all_tasks_and_takes_one_of_each_first(stage: Callable[..., int]) -> None:
+    assert stage() == 0
+    every = rows_of()
+    assert stage(n=2) == 0
+    assert [row for row in every if row in rows_of()] == rows_of()
+    assert {row["task_num"] for row in rows_of()} == {5, DOOR} and len(rows_of()) == 2
+    counts = manifest_of()["counts"]
+    assert (counts["dropped"]["over_n"], counts["written"]) == (1, 2)
+    assert counts["pairs"] == counts["written"] + sum(counts["dropped"].values())
 
 
 def test_a_truncated_tree_is_named_and_the_others_are_written(
