@@ -33,14 +33,16 @@ COMMANDS = {  # as it is typed -> module with its main
     "python eval.py": "eval",
     "python eval.py compare": "mcts_utils.evaluation.compare",
     "python eval.py loops": "mcts_utils.evaluation.loops",
-    "python -m mcts_utils.report.judge": "mcts_utils.report.judge.report",
-    "python -m mcts_utils.report.data": "mcts_utils.report.data.report",
-    "python -m mcts_utils.report.budget": "mcts_utils.report.budget.report",
-    "python -m mcts_utils.report.experiment": "mcts_utils.report.experiment.report",
+    "python -m mcts_utils.report.judge": "mcts_utils.report.judge.__main__",
+    "python -m mcts_utils.report.data": "mcts_utils.report.data.__main__",
+    "python -m mcts_utils.report.budget": "mcts_utils.report.budget.__main__",
+    "python -m mcts_utils.report.experiment": "mcts_utils.report.experiment.__main__",
     "python -m mcts_utils.actors.serve": "mcts_utils.actors.serve",
     "python -m mcts_utils.servers.textcraft": "mcts_utils.servers.textcraft.__main__",
     "python -m mcts_utils.servers.sciworld": "mcts_utils.servers.sciworld.__main__",
     "python -m mcts_utils.servers.webshop": "mcts_utils.servers.webshop.__main__",
+    "python -m mcts_utils.servers.yours": "mcts_utils.servers.yours.__main__",
+    "python -m mcts_utils.envs.check": "mcts_utils.envs.check.__main__",
     "python -m mcts_utils.servers.mock_llm": "mcts_utils.servers.mock_llm.__main__",
     "python -m mcts_utils.bench": "mcts_utils.bench.__main__",
 }
@@ -90,7 +92,8 @@ def settings_by_group() -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]
     rows = []
     for field in fields(Settings):
         info = vars(Settings)["__pydantic_fields__"][field.name]
-        extra = info.json_schema_extra
+        if (extra := info.json_schema_extra) is None:
+            continue  # set by another one
         default = extra["shown"] or (info.default if info.default != "" else "")
         rows.append(
             (extra["group"], variable(field.name), f"{default}", info.description, bounds(field.name))

@@ -65,7 +65,8 @@ def missing_text(field: inspect.Field) -> str:
         return ""
     if field.default is NODEFAULT:
         return "left out" if field.default_factory is NODEFAULT else "empty"
-    return "empty" if field.default == "" else f"{field.default}".lower().removesuffix(".0")
+    named = {"": "empty", "None": "null"}
+    return named.get(f"{field.default}", f"{field.default}".lower().removesuffix(".0"))
 
 
 def table(definition: type[Fields]) -> str:

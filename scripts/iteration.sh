@@ -14,7 +14,7 @@
 # EVAL_STEPS       steps of a test episode; default 100. EVAL_IDS: test tasks; default test, all of them
 # GENERAL_DATA     file of ShareGPT rows to mix in; ETA (default 0.2, Section 3.2) is the share of agent rows
 # REHEARSE         1: train on the model's own verdicts too, so that it can still judge in the next iteration
-# TRAIN_CONFIG     tiny_actor (default) or llama3_8b_instruct_full_agent_r; TRAIN_FLAGS: further flags of train.py
+# TRAIN_CONFIG     full, lora, qlora, tiny_actor (default: by the size of the model); TRAIN_FLAGS: further flags of train.py
 # The actor is MODEL_DIR (local weights) or OPENAI_BASE_URL with MODEL_NAME. Training always starts from MODEL_DIR.
 # With an endpoint, serve the trained model, point OPENAI_BASE_URL at it and run STEPS=evaluate.
 set -euo pipefail
@@ -62,7 +62,7 @@ mkdir -p "$run"
 train() { # output folder, epochs, data...
   [ -n "$model" ] || die "MODEL_DIR is not set: the weights to train from"
   # shellcheck disable=SC2086 # flags are words
-  "$python" xtuner_config/train.py --data "${@:3}" --config "${TRAIN_CONFIG:-tiny_actor}" --model_dir "$model" \
+  "$python" xtuner_config/train.py --data "${@:3}" ${TRAIN_CONFIG:+--config "$TRAIN_CONFIG"} --model_dir "$model" \
     --output_dir "$1" --epochs "$2" --seed "$seed" ${TRAIN_FLAGS:-}
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All of Agent-R: several iterations over several environments, with one model trained on the records of all of them.
 #
-#   MODEL_DIR=/models/Llama-3.1-8B-Instruct TRAIN_CONFIG=llama3_8b_instruct_full_agent_r bash scripts/run_all.sh
+#   MODEL_DIR=/models/Llama-3.1-8B-Instruct bash scripts/run_all.sh
 #   DRY_RUN=1 ... bash scripts/run_all.sh      prints every command, and an estimate of the cost from a small sample
 #
 # Every iteration searches and revises in each environment, trains on all records together, serves the new model and
@@ -24,7 +24,7 @@
 #                    settings of the stages (ITERA, N_ROLLOUT, CONCURRENCY, SEED ...) come from the shell or .env
 # OPENAI_BASE_URL    an endpoint that serves MODEL_DIR as MODEL_NAME; it answers until the first model is trained. Trained
 #                    models are served by scripts/serve.sh: SERVE=vllm|local, SERVE_PORT (8000)
-# TRAIN_CONFIG       tiny_actor, llama3_8b_instruct_full_agent_r or another of xtuner_config/; TRAIN_FLAGS: further flags
+# TRAIN_CONFIG       full, lora, qlora, tiny_actor or another of xtuner_config/ (by the size of MODEL_DIR); TRAIN_FLAGS: further flags
 #                    of train.py
 # REHEARSE=1         train on the judge's own verdicts too, so that the model can still judge in the next iteration
 # REVISE=0           no judge: revisions are cut at the first refused step
@@ -48,7 +48,7 @@ export PYTHON=${PYTHON:-.venv/bin/python}
 export TASKS=${TASKS:-textcraft sciworld webshop} ITERATIONS=${ITERATIONS:-3} ALPHAS=${ALPHAS:-0.5 0.7 1.0} EPOCHS=${EPOCHS:-3 1 1}
 export RUN_DIR=${RUN_DIR:-runs/run_all} EVAL_BASE=${EVAL_BASE:-1} EVAL_STEPS=${EVAL_STEPS:-100} VERIFY=${VERIFY:-0} REHEARSE=${REHEARSE:-0} REVISE=${REVISE:-1}
 export STEPS=${STEPS:-} WARM_N=${WARM_N:-240} WARM_NOISE=${WARM_NOISE:-0} WARM_EPOCHS=${WARM_EPOCHS:-3} WARM_DATA=${WARM_DATA:-} WARM_IDS=${WARM_IDS:-}
-export SERVE_PORT=${SERVE_PORT:-8000} TRAIN_CONFIG=${TRAIN_CONFIG:-tiny_actor} TRAIN_FLAGS=${TRAIN_FLAGS:-}
+export SERVE_PORT=${SERVE_PORT:-8000} TRAIN_CONFIG=${TRAIN_CONFIG:-} TRAIN_FLAGS=${TRAIN_FLAGS:-}
 export GENERAL_DATA=${GENERAL_DATA:-} ETA=${ETA:-0.2} PLAYER=${PLAYER:-model} NOISE=${NOISE:-0.3} N_TRAIN=${N_TRAIN:-24} N_TEST=${N_TEST:-24}
 export EVAL_TASKS=${EVAL_TASKS:-0} EVAL_PLAYER=${EVAL_PLAYER:-0} DRY_RUN=${DRY_RUN:-0} SAMPLE=${SAMPLE:-2}
 export TOKENS_PER_SECOND=${TOKENS_PER_SECOND:-2000} PREFILL_TOKENS_PER_SECOND=${PREFILL_TOKENS_PER_SECOND:-10000}

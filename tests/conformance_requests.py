@@ -528,4 +528,61 @@ BABYAI = [
     post("step after close", "/step", {"id": "<id>", "action": "x"}, error("The id .* is not valid.")),
 ]
 
-REQUESTS = {"textcraft": TEXTCRAFT, "sciworld": SCIWORLD, "webshop": WEBSHOP, "babyai": BABYAI}
+# ---- the extensions of docs/fork-protocol.md, on any server whose fields are `id` and `data_idx`
+
+
+def answered(observation: Any = str) -> dict[Any, Any]:
+    return {"observation": observation, "reward": lambda reward: 0 <= reward <= 1, "done": bool, ...: ...}
+
+
+PROBE = {"id": "<id>", "action": "inventory"}
+FORK_PROTOCOL = [
+    get("about", "/about", None, {"kind": str, "extensions": Every(str), ...: ...}),
+    get("it offers both", "/about", None, {"extensions": lambda e: {"fork", "replay"} <= set(e), ...: ...}),
+    get(
+        "split",
+        "/split",
+        None,
+        lambda split: all(type(i) is int for ids in split.values() for i in ids),
+        (200, 404),
+    ),
+    post("create", "/create", {}, {"id": int, ...: ...}, id=lambda answer: answer["id"]),
+    post(
+        "reset",
+        "/reset",
+        {"id": "<id>", "data_idx": 1},
+        {"observation": str, ...: ...},
+        opening=lambda a: a["observation"],
+    ),
+    post("fork", "/fork", {"id": "<id>"}, {"id": int}, copy=lambda answer: answer["id"]),
+    get("the copy shows the same", "/observation", {"id": "<copy>"}, Same("opening")),
+    post("step in the copy", "/step", {**PROBE, "id": "<copy>"}, answered(), seen=lambda a: a["observation"]),
+    get("the original did not move", "/observation", {"id": "<id>"}, Same("opening")),
+    post("the same step in it", "/step", PROBE, answered(Same("seen"))),
+    post("close the copy", "/close", {"id": "<copy>"}, True),
+    get("the original lives on", "/observation", {"id": "<id>"}, Same("seen")),
+    post("the copy is gone", "/step", {**PROBE, "id": "<copy>"}, error(".+")),
+    post("fork of nothing", "/fork", {"id": "<copy>"}, error(".+")),
+    post(
+        "replay without actions",
+        "/replay",
+        {"id": "<id>", "data_idx": 1, "actions": []},
+        {"reset": {"observation": Same("opening"), ...: ...}, "steps": []},
+    ),
+    post(
+        "replay",
+        "/replay",
+        {"id": "<id>", "data_idx": 1, "actions": ["inventory", "inventory"]},
+        {"reset": {"observation": Same("opening"), ...: ...}, "steps": [answered(Same("seen")), answered()]},
+        last=lambda answer: answer["steps"][1]["observation"],
+    ),
+    get("it is the session's state", "/observation", {"id": "<id>"}, Same("last")),
+    post("replay in nothing", "/replay", {"id": "<copy>", "data_idx": 1, "actions": []}, error(".+")),
+    post("close", "/close", {"id": "<id>"}, True),
+    post("close again", "/close", {"id": "<id>"}, False),
+]
+
+REQUESTS = {
+    **{"textcraft": TEXTCRAFT, "sciworld": SCIWORLD, "webshop": WEBSHOP, "babyai": BABYAI},
+    "fork-protocol": FORK_PROTOCOL,
+}

@@ -18,7 +18,8 @@ from mcts_utils.pipeline.processes import Variables, check, run_script, variable
 from mcts_utils.pipeline.stages import Stages, World
 from mcts_utils.pipeline.steps import HEAD, SCRIPT, Runner, quoted
 from mcts_utils.servers.yours.source import SourceError, is_source
-from mcts_utils.training.settings import CONFIGS
+from mcts_utils.training.preflight import default_config
+from mcts_utils.training.settings import CONFIGS, FULL
 from mcts_utils.types import InputError
 
 # Of the variables that may stand in .env; those of the script alone have their defaults there.
@@ -51,6 +52,9 @@ def read_stages(env: Variables) -> Stages:
     check(env, *RULES)
     model, general, config = env["MODEL_DIR"], env["GENERAL_DATA"], env["TRAIN_CONFIG"]
     here = Path(model, "config.json").is_file()
+    if not config:
+        config = default_config(Path(model)).name if here else FULL.name
+        env = {**env, "TRAIN_CONFIG": config}
     if not env["TASKS"].split():
         raise InputError(f"TASKS names no environment: '{env['TASKS']}'")
     if config not in CONFIGS:

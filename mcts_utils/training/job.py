@@ -19,12 +19,11 @@ from mcts_utils.training import checkpoint, preflight
 from mcts_utils.training.corpus import Corpus, DataMix
 from mcts_utils.training.render_config import TEMPLATE, render
 from mcts_utils.training.row_filter import CUT, DROP, default_template
-from mcts_utils.training.settings import CONFIGS, FULL, TINY_ACTOR, TrainSettings
+from mcts_utils.training.settings import CONFIGS, TrainSettings
 from mcts_utils.types import InputError
 
 DEFAULT_ETA = 0.2  # Section 3.2
 OVERRIDES = ("epochs", "lr", "batch", "accumulation", "max_length", "seed")
-SMALL_MODEL = 20_000_000  # weights: a model below it is trained as the bundled actor where no config is named
 # The identity of a run held these until rows were given to the trainer in tokens; both give the same trained tokens.
 EARLIER_TEMPLATE = "9b43e8bbcdfa11a0217011b04c588cc3657e80293dd6e5831b9308c875a1d954"
 EARLIER_CHATS = {
@@ -190,8 +189,7 @@ def job_of(args: argparse.Namespace) -> TrainingJob:
 def _settings(args: argparse.Namespace, model: Path) -> TrainSettings:
     """Return the config's settings with those of the command line, and rows no longer than the model takes."""
     given = _overrides(args)
-    small = args.config is None and preflight.ModelSize.from_folder(model).weights < SMALL_MODEL
-    settings = CONFIGS[args.config] if args.config else TINY_ACTOR if small else FULL
+    settings = CONFIGS[args.config] if args.config else preflight.default_config(model)
     if settings.method == "dpo" and args.general:
         raise InputError(
             f"--general: --config {settings.name} trains preference pairs, which general rows are not"

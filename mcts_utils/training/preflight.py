@@ -20,7 +20,7 @@ from mcts_utils.storage import files
 from mcts_utils.training import checkpoint
 from mcts_utils.training.launcher import Trainer
 from mcts_utils.training.node_layout import NodeLayout
-from mcts_utils.training.settings import SAVE_STEPS, TrainSettings
+from mcts_utils.training.settings import FULL, SAVE_STEPS, TINY_ACTOR, TrainSettings
 from mcts_utils.types import InputError
 
 GIB = 2**30
@@ -28,6 +28,7 @@ LOGIT_BYTES = 12  # per logit: in bfloat16 and float32, its gradient and the sof
 OVERHEAD = 4 * GIB  # CUDA's context, buckets, memory that the allocator cannot use
 QUANTIZED_BYTES = 0.6  # per weight: 4 bits, scales, layers that are not quantized
 CPU_WEIGHTS = 1_000_000_000  # models with more weights are refused on a CPU
+SMALL_MODEL = 20_000_000  # weights: a model below it is trained as the bundled actor where no config is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +143,8 @@ def check_disk(settings: TrainSettings, size: ModelSize, folder: Path, iteration
             f"--output_dir {folder}: {free / GIB:.1f} GiB free, about {need / GIB:.1f} GiB are needed for checkpoints "
             "and conversion (--force 1 to try)"
         )
+
+
+def default_config(model: Path) -> TrainSettings:
+    """Return the config of a model where none is named: that of the bundled actor for small ones, else `full`."""
+    return TINY_ACTOR if ModelSize.from_folder(model).weights < SMALL_MODEL else FULL

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 
+from mcts_utils.replies import Reply
 from mcts_utils.search.mcts import Rules, run_search
 from mcts_utils.search.tree import Tree, new_tree
 from mcts_utils.types import Step, Task
@@ -34,7 +35,7 @@ class Toy:
         self.number = number
         yield self
 
-    def sample(self, path: Sequence[Step], n: int) -> list[tuple[str, str]]:
+    def sample(self, path: Sequence[Step], n: int) -> list[Reply]:
         self.asked.append(n)
         return [self._turn(path, f"draw{i}") for i in range(n)]
 
@@ -56,9 +57,9 @@ class Toy:
             steps.append(self._answer(steps, self._turn(steps, f"rollout{number}")[0]))
         return tuple(steps[len(path) :])
 
-    def _turn(self, path: Sequence[Step], what: str) -> tuple[str, str]:
+    def _turn(self, path: Sequence[Step], what: str) -> Reply:
         action = Random(f"{self.seed}:{self.number}:{len(path)}:{what}").choice(sorted(self.chances))
-        return f"Thought: {what}\nAction: {action}", action
+        return Reply(f"Thought: {what}\nAction: {action}", action)
 
     def _answer(self, path: Sequence[Step], reply: str) -> Step:
         actions = [step.action for step in path] + [reply[-1]]

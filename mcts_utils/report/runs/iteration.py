@@ -16,6 +16,7 @@ from typing import Any
 
 from mcts_utils.evaluation.results import summary_of
 from mcts_utils.report.common import only, print_report, record_counts, replay_check
+from mcts_utils.storage.layout import safe_name
 from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.tables import Show, describe_reasons, percent, shown, text_row
 from mcts_utils.terminal import Parser, run_command
@@ -93,10 +94,9 @@ ROWS: tuple[tuple[str, str, Show], ...] = (  # name, part of an environment's su
 def table(summary: Mapping[str, Any]) -> str:
     """Return the summary as a table with one column per environment; empty rows are left out."""
     worlds, training, row = summary["environments"], summary.get("training"), text_row(26, 26)
-    columns = [
-        {**e, "rows": training["counts"]["envs"].get(name, {}) if training else None}
-        for name, e in worlds.items()
-    ]
+    trained = training["counts"]["envs"] if training else {}
+    rows = {safe_name(name): found for name, found in trained.items()}  # by the name of the folder
+    columns = [{**e, "rows": rows.get(name, {}) if training else None} for name, e in worlds.items()]
     lines = [row("", worlds)]
     for name, part, show in ROWS:
         lines += [row(*named) for named in shown([(name, show)], [e.get(part) for e in columns])]
