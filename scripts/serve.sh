@@ -5,7 +5,8 @@
 # (mcts_utils/training/tokenizer_check.py), prints the exports to use, and keeps running; Ctrl-C or SIGTERM stops the script
 # and the server. Exit code 1: the server ended by itself, or its tokens differ from the trained ones; 2: bad input.
 # PORT (8000), HOST (127.0.0.1), MODEL_NAME (the folder's name), SERVE=vllm|local (vllm if it is installed and there is a GPU),
-# SERVE_TIMEOUT (1800 s), SERVE_LOG (runs/serve_PORT.log); TENSOR_PARALLEL: GPUs for one copy of the model.
+# SERVE_TIMEOUT (1800 s), SERVE_LOG (runs/serve_PORT.log); TENSOR_PARALLEL: GPUs for one copy of the model; CHAT_TEMPLATE:
+# file of a chat template in place of the model's own. The local actor also reads NUMBER_FORMAT and CACHE_GB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -27,6 +28,7 @@ case $mode in
   vllm)
     command=(vllm serve "$model" --served-model-name "$name" --host "$host" --port "$port" --enable-prefix-caching
       --generation-config vllm --chat-template-content-format string)
+    [ -z "${CHAT_TEMPLATE:-}" ] || command+=(--chat-template "$CHAT_TEMPLATE")
     [ -z "${TENSOR_PARALLEL:-}" ] || command+=(--tensor-parallel-size "$TENSOR_PARALLEL")
     ;;
   local) command=("$python" -m mcts_utils.actors.serve --model_dir "$model" --name "$name" --host "$host" --port "$port") ;;

@@ -41,6 +41,12 @@ def test_defaults_are_the_papers_numbers():
         ("PROMPT", "long"),
         ("MODEL_DIR", "/no/such/folder"),
         ("OPENAI_BASE_URL", "localhost:8000/v1"),
+        ("OPENAI_BASE_URL", "http://host:port/v1"),
+        ("OPENAI_BASE_URL", "http://[::1/v1"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1:99999/v1"),
+        ("OPENAI_BASE_URL", "http:///v1"),
+        ("OPENAI_BASE_URL", "http://my host/v1"),
+        ("ACTION_FORMAT", "xml"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(name, value):
@@ -108,3 +114,20 @@ def test_flags_override_and_missing_ones_do_not():
     assert (s.override(model_name="b").model_name, s.override(seed=0).seed) == ("b", 0)
     with pytest.raises(InputError, match="ENV_SERVER_BASE"):
         s.require("model_name", "env_server_base")
+
+
+@pytest.mark.parametrize("key", ["sk-schlüssel", "sk-a b", "sk-a\nb", "“sk-a”"])
+def test_a_key_that_no_header_can_carry_is_named_and_not_shown(key):
+    with pytest.raises(InputError, match="OPENAI_API_KEY must be printable ASCII") as caught:
+        settings_from_env({"OPENAI_API_KEY": key})
+    assert "sk-" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_before_the_env_file_is_read_over_and_another_encoding_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ITERA", raising=False)
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfITERA=3\n")
+    assert settings_from_env().itera == 3
+    (tmp_path / ".env").write_bytes("ITERA=3\n# Gr\xfc\xdfe\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"\.env: not UTF-8 text \(byte 12 is 0xfc\)"):
+        settings_from_env()

@@ -5,6 +5,7 @@ It builds no conversation and reads no environment variable.
 
 from __future__ import annotations
 
+from mcts_utils.actors.answer_guard import AnswerGuard
 from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.config import Settings
 from mcts_utils.types import Actor, InputError
@@ -20,8 +21,10 @@ def make_actor(settings: Settings) -> Actor:
         # torch takes seconds to import, and an endpoint does not need it
         from mcts_utils.actors.local import LocalActor, load_model
 
-        model, tokenizer = load_model(settings.model_dir)
-        return LocalActor(model, tokenizer, settings.max_token_length, settings.concurrency)
+        model, tokenizer = load_model(settings.model_dir, settings.chat_template, settings.number_format)
+        limits = settings.max_token_length, settings.concurrency
+        local = LocalActor(model, tokenizer, *limits, cache_gb=settings.cache_gb)
+        return AnswerGuard(local, settings.model_name, settings.max_token_length)
     if not settings.model_name:
         raise InputError(
             "MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)"
@@ -32,11 +35,11 @@ def make_actor(settings: Settings) -> Actor:
         )
     actor = EndpointActor(
         settings.openai_base_url or "https://api.openai.com/v1", settings.openai_api_key, settings.model_name,
-        settings.max_token_length, settings.concurrency,
+        settings.max_token_length, settings.concurrency, patience=settings.endpoint_patience,
     )  # fmt: skip
     try:
         actor.check()
     except InputError:
         actor.close()
         raise
-    return actor
+    return AnswerGuard(actor, settings.model_name, settings.max_token_length)

@@ -6,17 +6,51 @@ which tokens, finds the longest known prefix of a new conversation, and grows th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 LENGTH_BUCKET = 256  # tokens; capacities are multiples of it, so that they rarely grow
 STALE_AFTER = 16  # decode steps; a slot idle for longer is reused before a new one is opened
 SPARE_TAIL = 64  # tokens; a slot that loses no more than these last ones is continued in place
 SHARED_GAIN = 16  # tokens that waiting for a prefix which another conversation computes must save
+
+
+@dataclass
+class Span:
+    """What one call of the attention kernel reads in place: neighbouring slots, for rows of a batch."""
+
+    rows: slice  # of the batch
+    tokens: slice  # of its T new tokens
+    slot: int
+    length: int  # positions read per slot
+    positions: torch.Tensor  # [rows, tokens] of the new tokens in their slots
+    _masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+    def mask(self, window: int | None, groups: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the mask to add to the scores, [rows, 1, groups * tokens, length], computed once for all layers.
+
+        Args:
+            window: earlier positions that a token sees, itself included; None: all.
+            groups: query heads per key and value head.
+        """
+        if window not in self._masks:
+            at = self.positions[:, None, :, None]
+            keys = torch.arange(self.length, device=at.device)
+            hidden = keys > at if window is None else (keys > at) | (keys <= at - window)
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=at.device).masked_fill_(
+                hidden, float("-inf")
+            )
+            one = at.shape[2] == 1
+            self._masks[window] = mask.expand(-1, -1, groups, -1) if one else mask.repeat(1, 1, groups, 1)
+        return self._masks[window]
 
 
 @dataclass
@@ -27,8 +61,52 @@ class Window:
     capacity: int  # positions allocated per row
     rows: torch.Tensor | None = None  # [B, 1] slot of each batch row
     positions: torch.Tensor | None = None  # [B, T] position of each token in its slot
-    length: int = 0  # positions read per slot
-    dense: bool = False  # rows are 0..B-1, so that a view suffices and nothing is gathered
+    spans: Sequence[Span] = ()  # what the rows read
+
+
+def slot_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    *,
+    slot_window: Window | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend to slots where they lie: an attention function of transformers (AttentionInterface).
+
+    Query heads that share a key head are queries of one head here, so that keys and values are read once and never
+    repeated.
+
+    Args:
+        query: [B, heads, T, dim]; rows of B after the window's (padding) are left zero.
+        key, value: the layer's whole store, [slots, kv heads, capacity, dim].
+        slot_window: what is read; None: the call has no slots, and is the library's own.
+    """
+    if slot_window is None:
+        given = {"scaling": scaling, "sliding_window": sliding_window}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **given, **unused)
+    if any(unused.get(name) is not None for name in ("s_aux", "softcap")) or unused.get("is_causal") is False:
+        raise NotImplementedError("attention sinks, soft caps and two-way attention")
+    batch, heads, count, dim = query.shape
+    groups = heads // key.shape[1]
+    asked = query.view(batch, key.shape[1], groups, count, dim)
+    out = torch.zeros_like(asked)
+    for span in slot_window.spans:
+        slots = slice(span.slot, span.slot + span.rows.stop - span.rows.start)
+        part = asked[span.rows, :, :, span.tokens]
+        out[span.rows, :, :, span.tokens] = torch.nn.functional.scaled_dot_product_attention(
+            part.flatten(2, 3), key[slots, :, : span.length], value[slots, :, : span.length],
+            attn_mask=span.mask(sliding_window, groups, query.dtype), scale=scaling,
+        ).view(part.shape)  # fmt: skip
+    return out.view(batch, heads, count, dim).transpose(1, 2), None
+
+
+AttentionInterface.register("slots", slot_attention)
+AttentionMaskInterface.register("slots", sdpa_mask)
 
 
 class SlotLayer(CacheLayerMixin):
@@ -53,24 +131,21 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write [B, heads, T, dim] to the window's positions; return what its rows hold, [B, heads, length, dim]."""
+        """Write [B, heads, T, dim] to the window's positions; return the whole store, as slot_attention reads it."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        return self._write_and_read(self.keys, key_states), self._write_and_read(self.values, value_states)
-
-    def _write_and_read(self, store: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
         w = self.window
-        assert store is not None
+        assert self.keys is not None and self.values is not None
         assert w.rows is not None
-        store[w.rows, :, w.positions] = states.transpose(1, 2)
-        held = store[:, :, : w.length]
-        return held[: len(w.rows)] if w.dense else held.index_select(0, w.rows[:, 0])
+        for store, states in ((self.keys, key_states), (self.values, value_states)):
+            store[w.rows, :, w.positions] = states[: len(w.rows)].transpose(1, 2)
+        return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.window.length, 0
+        return self.window.capacity, 0
 
     def get_seq_length(self) -> int:
-        return self.window.length
+        return self.window.capacity
 
     def get_max_length(self) -> int:
         return self.window.capacity

@@ -7,7 +7,6 @@ generation_config are not applied, so that temperature 1 samples from the model'
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 import threading
@@ -17,43 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from mcts_utils.actors.chat_tokens import ChatTokens
+from mcts_utils.actors.chat_tokens import ChatTokens, load_tokenizer
+from mcts_utils.actors.device import cache_bytes, fit_to_cpu, pick_device
 from mcts_utils.actors.engine import DecodeJob, Engine, draw_uniforms
 from mcts_utils.actors.plain_engine import PlainEngine
 from mcts_utils.actors.slot_engine import SlotEngine
-from mcts_utils.types import ContextOverflow, InputError, Message, Sample
+from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Sample
 
-CPU_CACHE_BYTES = 2 * 2**30  # keys and values, at most; or a quarter of the machine's memory, if that is less
-GPU_CACHE_SHARE = 0.8  # of the memory that is free after the model is loaded
+ATTENTION = {"full_attention", "sliding_attention"}  # kinds of layers that the slot cache fits
 SLOTS_PER_REQUEST = 2  # more than one, because conversations that wait for their environment keep their slots
-# Number of weights below which a second CPU thread waits more than it computes. Measured with 1.2 M weights on two
-# cores, one of them busy with another process: 10.1 rollouts/s with one thread, 8.4 with two, fewer under
-# OMP_WAIT_POLICY=passive.
-ONE_THREAD_BELOW = 20_000_000
 DEFAULT_CONTEXT = 4096  # tokens, for a config that states none
 
 
-def pick_device() -> tuple[torch.device, torch.dtype]:
-    """Return the best device of this machine and the type of weights for it."""
-    if torch.cuda.is_available():
-        return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if torch.backends.mps.is_available():
-        return torch.device("mps"), torch.float16
-    return torch.device("cpu"), torch.float32
-
-
-def cache_bytes(device: torch.device) -> int:
-    """Return the number of bytes that keys and values may take."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * GPU_CACHE_SHARE)
-    try:
-        return min(CPU_CACHE_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
-    except (AttributeError, ValueError, OSError):
-        return CPU_CACHE_BYTES
+class PromptRefused(ActorError):
+    """The model's chat template does not take a conversation."""
 
 
 @contextmanager
@@ -68,8 +47,12 @@ def no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_model(folder: str) -> tuple[Any, Any]:
+def load_model(folder: str, chat_template: str = "", number_format: str = "auto") -> tuple[Any, Any]:
     """Return model and tokenizer of a folder.
+
+    Args:
+        chat_template: file of a template in place of the model's own.
+        number_format: of a model on a CPU; auto: the faster one is found out and said in a line.
 
     Raises:
         InputError: the folder is not a chat model that the library can load.
@@ -80,22 +63,21 @@ def load_model(folder: str) -> tuple[Any, Any]:
         )
     device, dtype = pick_device()
     try:
+        tokenizer = load_tokenizer(folder, chat_template)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         with no_progress_bar():
             model = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=dtype, local_files_only=True
+                folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
             )
+    except InputError as error:
+        raise InputError(f"MODEL_DIR={error}" if str(error).startswith(folder) else str(error)) from error
     except Exception as error:  # the library raises many kinds for a folder that it cannot use
         raise InputError(
             f"MODEL_DIR={folder}: cannot be loaded: {' '.join(str(error).split())[:300]}"
         ) from error
-    if tokenizer.chat_template is None:
-        raise InputError(f"MODEL_DIR={folder}: its tokenizer has no chat template, so it is not a chat model")
-    if device.type == "cpu" and model.num_parameters() < ONE_THREAD_BELOW:
-        torch.set_num_threads(1)
-    model.to(device)
-    return model.eval(), tokenizer
+    if device.type == "cpu":
+        model = fit_to_cpu(model, number_format)
+    return model.to(device).eval(), tokenizer
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> set[int]:
@@ -114,25 +96,17 @@ def stop_tokens(model: Any, tokenizer: Any) -> set[int]:
     return found
 
 
-def attends_fully(config: Any) -> bool:
-    """Return True if every layer attends to all earlier tokens, as the slot cache requires."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return set(kinds) == {"full_attention"}
-    return (
-        getattr(config, "sliding_window", None) is None
-        or getattr(config, "use_sliding_window", True) is False
-    )
-
-
-def make_engine(model: Any, tokenizer: Any, concurrency: int, context: int, plain: bool) -> Engine:
+def make_engine(
+    model: Any, tokenizer: Any, concurrency: int, context: int, plain: bool, cache_gb: float
+) -> Engine:
     """Return a SlotEngine if it fits the model, else, or if `plain`, a PlainEngine; the former prints a notice."""
     stops = sorted(stop_tokens(model, tokenizer))
     if not plain:
-        reason = "its layers do not all attend to the whole context"
-        if attends_fully(model.config.get_text_config()):
-            device = next(model.parameters()).device
-            engine = SlotEngine(model, stops, SLOTS_PER_REQUEST * concurrency, cache_bytes(device), context)
+        kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+        reason = f"it has layers of the kind {', '.join(sorted(kinds - ATTENTION))}"
+        if kinds <= ATTENTION:
+            budget = cache_bytes(next(model.parameters()).device, cache_gb)
+            engine = SlotEngine(model, stops, SLOTS_PER_REQUEST * concurrency, budget, context)
             try:
                 if engine.fits():
                     return engine
@@ -151,15 +125,28 @@ class LocalActor:
     """A model and its engine (types.Actor). Safe to call from many threads; `close` ends the engine's thread."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, max_new: int, concurrency: int, plain: bool = False
+        self,
+        model: Any,
+        tokenizer: Any,
+        max_new: int,
+        concurrency: int,
+        plain: bool = False,
+        cache_gb: float = 0,
     ) -> None:
-        """`max_new`: new tokens per reply. `concurrency`: requests expected in flight. `plain`: use no SlotEngine."""
+        """Start the engine.
+
+        Args:
+            max_new: new tokens per reply.
+            concurrency: requests expected in flight.
+            plain: use no SlotEngine.
+            cache_gb: GiB of keys and values, at most; 0: the device's default.
+        """
         self.tokens = ChatTokens(tokenizer)
         self.max_new = max_new
         self.context = (
             getattr(model.config.get_text_config(), "max_position_embeddings", None) or DEFAULT_CONTEXT
         )
-        self.engine = make_engine(model, tokenizer, concurrency, self.context, plain)
+        self.engine = make_engine(model, tokenizer, concurrency, self.context, plain, cache_gb)
         self.engine.start()
         self._lock = threading.Lock()
         self._calls = self._prompt_tokens = self._completion_tokens = 0
@@ -182,7 +169,7 @@ class LocalActor:
             ContextOverflow: no reply token fits after the conversation.
             ActorError: the engine failed or is closed.
         """
-        ids = self.tokens.ids(messages)
+        ids = self.prompt_ids(messages)
         limit = min(max_new or self.max_new, self.context - len(ids))
         if limit < 1:
             raise ContextOverflow(
@@ -200,6 +187,19 @@ class LocalActor:
             self._prompt_tokens += len(ids)
             self._completion_tokens += sum(map(len, replies))
         return samples + [Sample(samples[0].text, truncated=samples[0].truncated)] * (n - asked)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> np.ndarray:
+        """Return the token ids, [tokens], of the conversation with the generation prompt.
+
+        Raises:
+            PromptRefused: the chat template or the tokenizer does not take the conversation.
+        """
+        try:
+            return self.tokens.ids(messages)
+        except Exception as error:  # templates raise what their expressions raise
+            roles = ", ".join(message.role for message in messages)
+            why = " ".join(str(error).split())[:200]
+            raise PromptRefused(f"the chat template refuses a conversation of {roles}: {why}") from error
 
     def _decode(
         self, ids: np.ndarray, n: int, limit: int, temperature: float, seed: int | None

@@ -4,47 +4,83 @@
 
 It answers GET /health, GET /v1/models, POST /v1/chat/completions (n, temperature, seed, max_tokens, usage) and, as vLLM
 does, POST /tokenize of messages. Requests of all connections are batched by the actor's engine. Parameters that it does
-not support (streams, top_p below 1, stop strings) are refused, never ignored. There is no authentication: keep it on
-127.0.0.1.
+not know or not support (streams, top_p below 1, stop strings, tools) are refused, never ignored. Its bounds
+are those of the bundled servers (app_server.py). Like the stages it takes CHAT_TEMPLATE, NUMBER_FORMAT and CACHE_GB.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
+import re
 import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from mcts_utils.actors.local import LocalActor, load_model
-from mcts_utils.servers.app_server import Server
-from mcts_utils.servers.sockets import listen
+from mcts_utils.actors.local import LocalActor, PromptRefused, load_model
+from mcts_utils.config import settings_from_env
+from mcts_utils.servers.app_server import add_server_flags, new_app, serve
 from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Sample
 
 ROLES = ("system", "user", "assistant")
 CONCURRENCY = 64  # conversations in one batch
 MAX_TOKENS = 256  # of a reply, where the request does not give a number
 MAX_N = 128
-# Parameters that the engine does not support, and the values that would change nothing.
+TAKEN = (
+    "model",
+    "messages",
+    "n",
+    "temperature",
+    "seed",
+    "max_tokens",
+    "max_completion_tokens",
+    "user",
+    "metadata",
+)
+# Parameters that the engine does not support, with the values that change nothing. Any other parameter is refused.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stream": (False,),
+    "stream_options": ({},),
+    "store": (False,),
     "top_p": (1,),
     "top_k": (-1, 0),
     "min_p": (0,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "repetition_penalty": (1,),
-    "stop": ([],),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "stop": ([], ""),
+    "stop_token_ids": ([],),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
     "logprobs": (False,),
+    "top_logprobs": (0,),
+    "prompt_logprobs": (0,),
+    "echo": (False,),
+    "best_of": (1,),
+    "use_beam_search": (False,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "add_special_tokens": (False,),
+    "chat_template_kwargs": ({},),
+    "return_token_strs": (False,),
 }
+NEUTRAL_IN_TURNS: dict[str, tuple[Any, ...]] = {"tool_calls": ([],)}
 
 
 class Refused(Exception):
@@ -57,12 +93,8 @@ class Refused(Exception):
 
 def create_app(actor: LocalActor, name: str, concurrency: int = CONCURRENCY) -> FastAPI:
     """Return the endpoint of an actor, which it calls from `concurrency` threads. The caller closes the actor."""
-    app = FastAPI(title="Actor")
+    app = new_app(name)
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="serving")
-
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {}
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -86,7 +118,7 @@ async def _answer(
     """Return the answer of `handle`, run in the pool, to the request's JSON object; errors in OpenAI's form."""
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         return error("the body is not a JSON object", 400)
@@ -96,6 +128,8 @@ async def _answer(
         return error(str(refused), refused.status)
     except ContextOverflow as long:
         return error(f"the maximum context length is exceeded: {long}", 400)
+    except PromptRefused as refused:
+        return error(str(refused), 400)
     except ActorError as failed:
         return error(str(failed), 500)
 
@@ -114,11 +148,7 @@ def completion(actor: LocalActor, name: str, body: Mapping[str, Any]) -> dict[st
     """
     if body.get("model") != name:
         raise Refused(f"the model {body.get('model')!r} does not exist; this is {name!r}", 404)
-    for setting, allowed in NEUTRAL.items():
-        if body.get(setting) is not None and body[setting] not in allowed:
-            raise Refused(
-                f"unsupported: {setting}={body[setting]!r}; temperature is the only sampling setting"
-            )
+    _refuse_unknown(body, TAKEN, NEUTRAL)
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     temperature = body.get("temperature")
     temperature = 1.0 if temperature is None else temperature
@@ -141,9 +171,24 @@ def completion(actor: LocalActor, name: str, body: Mapping[str, Any]) -> dict[st
     return _completion_of(name, samples)
 
 
+def _refuse_unknown(
+    given: Mapping[str, Any], taken: Sequence[str], neutral: Mapping[str, tuple[Any, ...]], where: str = ""
+) -> None:
+    """Raise Refused, naming a parameter that is not known, or has a value that would change something."""
+    for name, value in given.items():
+        if name in taken or value is None:
+            continue
+        alike = [
+            each for each in neutral.get(name, ()) if each == value
+        ]  # 1 == True, but "top_p": true is no number
+        if not any(isinstance(each, bool) == isinstance(value, bool) for each in alike):
+            raise Refused(f"unsupported: {where}{name}={value!r}; temperature is the only sampling setting")
+
+
 def tokens(actor: LocalActor, body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the token ids of a conversation with the generation prompt after it, as the engine gets them."""
-    ids = actor.tokens.ids(chat_messages(body)).tolist()
+    _refuse_unknown(body, ("model", "messages"), NEUTRAL)
+    ids = actor.prompt_ids(chat_messages(body)).tolist()
     return {"count": len(ids), "max_model_len": actor.context, "tokens": ids}
 
 
@@ -161,6 +206,10 @@ def chat_messages(body: Mapping[str, Any]) -> list[Message]:
         role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
         if role not in ROLES or not isinstance(content, str):
             raise Refused(f"message {number}: a role of {', '.join(ROLES)} and a text are wanted")
+        _refuse_unknown(turn, ("role", "content"), NEUTRAL_IN_TURNS, f"message {number}: ")
+        lone = re.search("[\ud800-\udfff]", content)
+        if lone:
+            raise Refused(f"message {number}: character {lone.start() + 1} is half a surrogate pair, no text")
         found.append(Message(role, content))
     return found
 
@@ -197,32 +246,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model_dir", required=True)
     parser.add_argument("--name", help="what the endpoint calls the model; default: the folder's name")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument(
-        "--port", type=int, default=8000, help="0 takes a free one; the printed line names it"
-    )
+    add_server_flags(parser, 8000)
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="conversations in one batch")
     args = parser.parse_args(argv)
-    try:
-        if args.concurrency < 1:
-            raise InputError(f"--concurrency must be at least 1, not {args.concurrency}")
-        listener = listen(args.host, args.port)
-        model, tokenizer = load_model(args.model_dir)
-    except InputError as problem:
-        print(f"serving: {problem}", file=sys.stderr)
-        return 2
-    except (OSError, OverflowError) as problem:
-        print(f"serving: --port {args.port}: cannot listen on {args.host}: {problem}", file=sys.stderr)
-        return 2
-    actor = LocalActor(model, tokenizer, MAX_TOKENS, args.concurrency)
-    name = args.name or Path(args.model_dir).resolve().name
-    url = f"http://{args.host}:{listener.getsockname()[1]}"
-    server = Server(create_app(actor, name, args.concurrency), lambda: print(f"{name} on {url}", flush=True))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    server.run([listener])
-    actor.close()
-    return 0
+    with ExitStack() as stack:
+
+        def app() -> FastAPI:
+            settings = settings_from_env()
+            model, tokenizer = load_model(args.model_dir, settings.chat_template, settings.number_format)
+            actor = LocalActor(model, tokenizer, MAX_TOKENS, args.concurrency, cache_gb=settings.cache_gb)
+            stack.callback(actor.close)
+            return create_app(actor, args.name or Path(args.model_dir).resolve().name, args.concurrency)
+
+        try:
+            if args.concurrency < 1:
+                raise InputError(f"--concurrency must be at least 1, not {args.concurrency}")
+            return serve(args, app)
+        except InputError as problem:
+            print(f"serving: {problem}", file=sys.stderr)
+            return 2
 
 
 if __name__ == "__main__":

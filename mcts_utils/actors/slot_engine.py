@@ -14,16 +14,18 @@ import numpy as np
 import torch
 
 from mcts_utils.actors.engine import DecodeJob, Engine, choose_tokens
-from mcts_utils.actors.kv_cache import SlotCache, SlotStore
+from mcts_utils.actors.kv_cache import SlotCache, SlotStore, Span
 
 PREFILL_CHUNK = 1024  # tokens of one job per forward pass
 PREFILL_TOKENS = 4096  # tokens per forward pass, with padding
 PADDING_SHARE = 0.3  # of a prefill pass's tokens, at most
-GATHER_COST = 1.8  # time to read gathered slots, as a multiple of the time to read a view
+MERGE_WASTE = 128  # padded positions that are cheaper to read than another call of the attention kernel
 LENGTH_ROUND = 32  # attention reads lengths rounded up to a multiple of it
+BATCH_ROUND = 8  # rows of a decode pass are a multiple of it
 MAX_WAIT = 4  # decode steps that a job may wait for others to share its prefill
 RUNNING_PER_WAITING = 16  # one waiting job for so many running ones is enough for a prefill
-PROBE_TOKENS = 24
+PROBE_TOKENS = 24  # beyond a sliding window
+PROBE_MOST = 600
 
 
 class SlotEngine(Engine):
@@ -37,53 +39,73 @@ class SlotEngine(Engine):
         # The name of the argument since transformers 5.24, and before.
         known = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in known else "past_key_values"
-        self.store = SlotStore(SlotCache(2, LENGTH_ROUND), max_slots, budget, max_tokens)
+        sliding = getattr(model.config.get_text_config(), "sliding_window", None) or 0
+        self._probe_tokens = min(PROBE_TOKENS + sliding, PROBE_MOST)
+        self.store = SlotStore(SlotCache(1, self._probe_tokens), max_slots, budget, max_tokens)
         self._waited = 0  # decode steps since a job waits
         self.device = next(model.parameters()).device
-        self._spans = torch.arange(max_tokens + LENGTH_ROUND, device=self.device)
+        # float32 sums differ in their last bits only, which no token shows; launches of kernels cost more on a GPU.
+        exact = self.device.type == "cpu" and model.dtype != torch.float32
+        self._merge = 0 if exact else MERGE_WASTE if self.device.type == "cpu" else max_tokens
+        self._no_mask = torch.zeros(
+            1, 1, 1, 1, dtype=torch.bool, device=self.device
+        )  # slot_attention has its own
 
     def fits(self) -> bool:
         """Return True if the model gives the same logits with the slot cache as without a cache, on a short probe."""
-        vocabulary = self.model.get_input_embeddings().num_embeddings
-        ids = np.arange(7, 7 + PROBE_TOKENS, dtype=np.int64)[None] % vocabulary
+        vocabulary, count = self.model.get_input_embeddings().num_embeddings, self._probe_tokens
+        ids = np.arange(7, 7 + count, dtype=np.int64)[None] % vocabulary
+        usual = self.model.config._attn_implementation
         with torch.inference_mode():
-            wanted = (
-                self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False)
-                .logits[0, -1]
-                .float()
-            )
-            rows, half = np.zeros(1, np.int64), PROBE_TOKENS // 2
-            self._forward(self.model.base_model, rows, ids[:, :half], np.arange(half)[None], False, half)
-            for at in range(half, PROBE_TOKENS):
-                got = self._forward(
-                    self.model, rows, ids[:, at : at + 1], np.array([[at]]), at % 2 == 0, at + 1
-                )
-        seen = got.logits[0, -1].float()
-        tolerance = 1e-3 if seen.dtype == self.model.dtype else 5e-2
-        return bool((seen - wanted).abs().max() <= tolerance * wanted.abs().max().clamp_min(1.0))
+            wanted = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False)
+            self.model.set_attn_implementation("slots")
+            try:
+                rows, most = np.zeros(1, np.int64), count - PROBE_TOKENS // 2
+                self._forward(self.model.base_model, rows, ids[:, :most], np.arange(most)[None])
+                for at in range(most, count):
+                    got = self._forward(self.model, rows, ids[:, at : at + 1], np.array([[at]]))
+            except BaseException:
+                self.model.set_attn_implementation(usual)
+                raise
+        seen, expected = got.logits[0, -1].float(), wanted.logits[0, -1].float()
+        tolerance = 1e-3 if self.model.dtype == torch.float32 else 5e-2
+        fitting = bool((seen - expected).abs().max() <= tolerance * expected.abs().max().clamp_min(1.0))
+        if not fitting:
+            self.model.set_attn_implementation(usual)
+        return fitting
 
     def _forward(
-        self, module: Any, rows: np.ndarray, ids: np.ndarray, positions: np.ndarray, dense: bool, reach: int
+        self,
+        module: Any,
+        rows: np.ndarray,
+        ids: np.ndarray,
+        positions: np.ndarray,
+        counts: np.ndarray | None = None,
     ) -> Any:
         """Run one pass of `module` and return its output.
 
         Args:
-            rows: [B], the slots.
+            rows: [B], the slots, ascending where T is 1.
             ids: [B, T], token ids.
             positions: [B, T], of the tokens in their slots.
-            dense: the rows are 0..B-1.
-            reach: number of positions of a slot that are read.
+            counts: [B], tokens of each row; the rest of T is padding. None: all are tokens.
         """
         window, device = self.store.cache.window, self.device
-        at = torch.from_numpy(positions).to(device)
+        positions = positions.clip(max=window.capacity - 1)  # a padded token may point past the end
+        counts = np.full(len(rows), ids.shape[1]) if counts is None else counts
         window.rows = torch.from_numpy(rows).to(device)[:, None]
-        window.positions = at.clamp_max(window.capacity - 1)  # a padded token may point past the end
-        window.length = min(window.capacity, -(-reach // LENGTH_ROUND) * LENGTH_ROUND)
-        window.dense = dense
-        mask = self._spans[: window.length] <= at[:, None, :, None]
+        window.positions = torch.from_numpy(positions).to(device)
+        window.spans = spans(rows, positions, counts, window.capacity, self._merge)
+        if device.type != "cpu":
+            for span in window.spans:
+                span.positions = span.positions.to(device)
+        # The same rows of a matrix product have the same bits in every batch of a multiple of 8 rows: pad to one.
+        padding = -len(rows) % BATCH_ROUND if ids.shape[1] == 1 else 0
+        ids, positions = (np.pad(each, ((0, padding), (0, 0)), mode="edge") for each in (ids, positions))
         return module(
-            input_ids=torch.from_numpy(ids).to(device), attention_mask=mask, position_ids=at,
-            use_cache=True, **{self._cache_argument: self.store.cache},
+            input_ids=torch.from_numpy(ids).to(device), position_ids=torch.from_numpy(positions).to(device),
+            attention_mask=self._no_mask, use_cache=True, slot_window=window,
+            **{self._cache_argument: self.store.cache},
         )  # fmt: skip
 
     def advance(self) -> None:
@@ -141,22 +163,17 @@ class SlotEngine(Engine):
             rows = np.array(group)
             positions = store.length[rows][:, None] + np.arange(longest)
             ids = store.ids[rows[:, None], np.minimum(positions, store.capacity - 1)]
-            self._forward(self.model.base_model, rows, ids, positions, False, int(positions.max()) + 1)
-            store.length[rows] += np.array([left[s] for s in group])
+            counts = np.array([left[s] for s in group])
+            self._forward(self.model.base_model, rows, ids, positions, counts)
+            store.length[rows] += counts
 
     def _decode(self) -> None:
         """Compute the last known token of every running job and sample its next one."""
         store = self.store
         running = np.flatnonzero(store.busy)
-        dense = len(running) * GATHER_COST >= running[-1] + 1
-        rows = np.arange(running[-1] + 1) if dense else running
-        # Idle rows of a dense pass write after their last token, to a position that is never read.
-        at = store.length[rows]
-        reach = int(store.length[running].max()) + 1
-        output = self._forward(self.model, rows, store.ids[rows, at][:, None], at[:, None], dense, reach)
-        logits = output.logits[:, -1]
-        if len(rows) > len(running):
-            logits = logits[torch.from_numpy(running).to(self.device)]
+        at = store.length[running]
+        output = self._forward(self.model, running, store.ids[running, at][:, None], at[:, None])
+        logits = output.logits[: len(running), -1]
         jobs: list[DecodeJob] = [store.owners[slot] for slot in running]
         made = store.known[running] - np.array([len(job.ids) for job in jobs])
         uniforms = np.array([job.uniforms[i] for job, i in zip(jobs, made, strict=True)])
@@ -174,3 +191,43 @@ class SlotEngine(Engine):
         if ended.any():
             with self._wake:
                 self._running = [job for job in store.owners if job is not None]
+
+
+def spans(
+    rows: np.ndarray, positions: np.ndarray, counts: np.ndarray, capacity: int, merge: int
+) -> list[Span]:
+    """Return what a pass reads. A token reads its own position rounded up, whatever is computed beside it.
+
+    So a token's sums have the same terms in any batch, and in bfloat16 the same bits. `merge` gives that up.
+
+    Args:
+        rows: [B], the slots.
+        positions: [B, T], of the new tokens in their slots.
+        counts: [B], tokens of each row; the rest is padding.
+        merge: positions that neighbouring slots of one span may read in vain.
+    """
+    at = torch.from_numpy(positions)
+    found: list[Span] = []
+    if positions.shape[1] > 1:
+        block = LENGTH_ROUND if merge < capacity else capacity  # all at once on a GPU
+        for row, (slot, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
+            first = 0
+            while first < count:
+                reach = (int(positions[row, first]) // block + 1) * block
+                last = min(count, first + reach - int(positions[row, first]))
+                part = slice(first, last)
+                found.append(
+                    Span(slice(row, row + 1), part, slot, min(reach, capacity), at[row : row + 1, part])
+                )
+                first = last
+        return found
+    reaches = np.minimum(capacity, (positions[:, 0] // LENGTH_ROUND + 1) * LENGTH_ROUND)
+    first = 0
+    for row in range(1, len(rows) + 1):
+        reach = reaches[first : row + 1]
+        joins = row < len(rows) and rows[row] == rows[row - 1] + 1 and reach.max() - reach.min() <= merge
+        if not joins:
+            length = int(reaches[first:row].max())
+            found.append(Span(slice(first, row), slice(0, 1), int(rows[first]), length, at[first:row]))
+            first = row
+    return found

@@ -113,6 +113,19 @@ def test_a_conversation_that_does_not_fit_is_an_overflow(endpoint):
         ({"stream": True}, 400, "stream"),
         ({"top_p": 0.9}, 400, "top_p"),
         ({"stop": ["x"]}, 400, "stop"),
+        ({"top_p": True}, 400, "top_p"),
+        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
+        ({"stop_token_ids": [5]}, 400, "stop_token_ids"),
+        ({"min_tokens": 2}, 400, "min_tokens"),
+        ({"ignore_eos": True}, 400, "ignore_eos"),
+        ({"echo": True}, 400, "echo"),
+        ({"continue_final_message": True}, 400, "continue_final_message"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, 400, "chat_template_kwargs"),
+        ({"made_up": 1}, 400, "made_up"),
+        ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, 400, "message 1: name"),
+        ({"messages": [{"role": "user", "content": "a\ud800"}]}, 400, "message 1: character 2"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_not_ignored(url, body, status, word):
@@ -121,7 +134,8 @@ def test_what_cannot_be_answered_is_refused_not_ignored(url, body, status, word)
 
 
 def test_neutral_settings_are_taken(url):
-    assert ask(url, top_p=1, stop=None, stream=False, frequency_penalty=0, max_tokens=1).status_code == 200
+    neutral = {"top_p": 1, "stop": None, "stream": False, "tools": [], "response_format": {"type": "text"}}
+    assert ask(url, **neutral, frequency_penalty=0, user="me", made_up=None, max_tokens=1).status_code == 200
     broken = requests.post(f"{url}/v1/chat/completions", data=b"{", timeout=60)
     assert broken.status_code == 400
 
