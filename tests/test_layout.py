@@ -16,8 +16,10 @@ PACKAGE = "mcts_utils"
 ROOMS = (
     *(
         "types",
+        "replies",
         "tables",
         "terminal",
+        "patience",
         "servers",
         "config",
         "storage",
@@ -32,6 +34,7 @@ ROOMS = (
 )
 # Pure folders and files: no clock, no files, no network, no vendor but those named.
 PURE = {
+    "replies": set(),
     "tables": set(),
     "storage.formats": {"msgspec"},  # definitions
     "envs.specs": set(),
@@ -167,8 +170,10 @@ def test_only_config_reads_the_environment():
                 readers.add(str(path.relative_to(ROOT)))
     # Stage 3 starts the trainer in an environment of its own, so it reads and hands on the whole of it.
     training = {name for name in readers if name.startswith(f"{PACKAGE}/training/")}
+    # A server is a program of its own, whose token and parent are nobody else's.
+    servers = {f"{PACKAGE}/servers/{name}.py" for name in ("app_server", "parent")}
     # The programs that the scripts start read what the scripts set.
-    assert readers - training == {f"{PACKAGE}/config/reader.py", f"{PACKAGE}/pipeline/processes.py"}
+    assert readers - training - servers == {f"{PACKAGE}/config/reader.py", f"{PACKAGE}/pipeline/processes.py"}
 
 
 @pytest.mark.slow

@@ -1,29 +1,75 @@
-"""Shared parts of the bundled servers: uvicorn on a given socket, the command line, JSON answers with error texts.
+"""Shared parts of the bundled servers: what a request may be, uvicorn on a given socket, the command line.
 
-It knows no environment. Nothing is authenticated and nothing is stored, so bind a server to 127.0.0.1.
+It knows no environment. docs/security.md says what a server exposes, and to whom.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import ipaddress
+import os
+import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Annotated, Any
 
+import h11
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import AfterValidator, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mcts_utils.servers.sockets import listen
+from mcts_utils.servers import parent
+from mcts_utils.servers.gate import Gate
+from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS, Full
+from mcts_utils.servers.sockets import BODY_BYTES, HEAD_BYTES, LOCAL_HOSTS, SLOW_SECONDS, listen
 
-IDLE_SECONDS = 3600.0
 KEEP_ALIVE_SECONDS = 120  # longer than a client keeps an idle connection, so it never writes to a closed one
 SHUTDOWN_SECONDS = 2  # for requests in flight
 START_SECONDS = 120  # far more than starting or stopping takes, even on a busy machine
+SHOWN_ERRORS = 10  # of one request
+RETRY_SECONDS = 5  # after which a full server may have room again
+
+
+def _encodable(text: str) -> str:
+    text.encode()  # UnicodeEncodeError, a ValueError, for a lone surrogate
+    return text
+
+
+# Fields of requests. What is out of range is answered with 422.
+SessionId = Annotated[int, Field(ge=0, lt=2**53)]
+GoalIndex = Annotated[int, Field(ge=-(2**53), lt=2**53)]
+Action = Annotated[str, AfterValidator(_encodable)]
+Actions = Annotated[list[Action], Field(max_length=10_000)]
+
+
+def new_app(
+    title: str, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
+) -> FastAPI:
+    """Return an app without routes, which refuses bodies of more than BODY_BYTES and answers bad ones with JSON."""
+    app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None, max_body_size=BODY_BYTES)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        # FastAPI's own answer repeats the input, which may be large or no JSON (NaN).
+        shown = [
+            {key: found[key] for key in ("type", "loc", "msg")} for found in error.errors()[:SHOWN_ERRORS]
+        ]
+        return JSONResponse({"detail": shown}, 422)
+
+    @app.exception_handler(Full)
+    async def full(_: Request, error: Full) -> Response:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(RETRY_SECONDS)})
+
+    return app
 
 
 def json_answer(call: Callable[..., Any], *args: Any) -> Response:
@@ -34,14 +80,46 @@ def json_answer(call: Callable[..., Any], *args: Any) -> Response:
         return JSONResponse({"error": str(error)})
 
 
+class Connection(H11Protocol):
+    """A connection that is closed when a request does not arrive as a whole within SLOW_SECONDS."""
+
+    _limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._limit = self.loop.call_later(SLOW_SECONDS, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            if self._limit is not None:
+                self._limit.cancel()
+            self._limit = None
+        elif self._limit is None:
+            self._limit = self.loop.call_later(SLOW_SECONDS, self.transport.abort)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._limit is not None:
+            self.transport.abort()  # nobody waits for the rest of a request
+
+
 class Server(uvicorn.Server):
     """A uvicorn server without an access log; it calls `ready` once it accepts connections."""
 
-    def __init__(self, app: FastAPI, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, app: FastAPI, ready: Callable[[], None], hosts: Sequence[str] = LOCAL_HOSTS, token: str = ""
+    ) -> None:
+        """`hosts`: what the Host header of a request may name; `*` is anything. `token`: what requests must carry."""
+        app.add_middleware(Gate, token=token)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            http=Connection,
+            ws="none",
+            log_level="error",  # a warning is what a client did wrong
             access_log=False,
+            h11_max_incomplete_event_size=HEAD_BYTES,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
@@ -54,7 +132,7 @@ class Server(uvicorn.Server):
 
 
 @contextmanager
-def running(app: FastAPI, port: int = 0) -> Iterator[str]:
+def running(app: FastAPI, port: int = 0, token: str = "") -> Iterator[str]:
     """Serve the app on 127.0.0.1 from a thread of this process during a `with` block; yield its base URL.
 
     Raises:
@@ -62,7 +140,7 @@ def running(app: FastAPI, port: int = 0) -> Iterator[str]:
     """
     listener = listen("127.0.0.1", port)
     ready = threading.Event()
-    server = Server(app, ready.set)
+    server = Server(app, ready.set, token=token)
     thread = threading.Thread(target=server.run, args=([listener],), name=f"{app.title}-server", daemon=True)
     thread.start()
     try:
@@ -75,8 +153,17 @@ def running(app: FastAPI, port: int = 0) -> Iterator[str]:
         listener.close()
 
 
+def add_server_flags(parser: argparse.ArgumentParser, port: int) -> None:
+    """Add the flags that `serve` reads; `port` is the default one."""
+    add = parser.add_argument
+    add("--port", type=int, default=port, help="0 takes a free one; the printed line names it")
+    add("--host", default="127.0.0.1", help="the address to listen on; a token must guard any other")
+    add("--token", help="requests must carry it, but for GET /health; default: the variable SERVER_TOKEN")
+    parent.add_flag(parser)
+
+
 def argument_parser(module: str, port: int, about: str | None) -> argparse.ArgumentParser:
-    """Return a parser of the flags that all bundled servers have.
+    """Return a parser of the flags that all bundled environment servers have.
 
     Args:
         module: the server's name below mcts_utils.servers.
@@ -84,14 +171,27 @@ def argument_parser(module: str, port: int, about: str | None) -> argparse.Argum
         about: the description that --help prints.
     """
     parser = argparse.ArgumentParser(prog=f"python -m mcts_utils.servers.{module}", description=about)
-    parser.add_argument(
-        "--port", type=int, default=port, help="0 takes a free one; the printed line names it"
-    )
-    parser.add_argument("--host", default="127.0.0.1")
+    add_server_flags(parser, port)
     parser.add_argument(
         "--idle_seconds", type=float, default=IDLE_SECONDS, help="close sessions unused for longer"
     )
+    parser.add_argument(
+        "--max_sessions", type=int, default=MAX_SESSIONS, help="sessions open at once, at most"
+    )
     return parser
+
+
+def problem(args: argparse.Namespace, token: str, address: str) -> str:
+    """Return what is wrong with the flags, or an empty text. `address`: what the server listens on."""
+    if not getattr(args, "idle_seconds", 1) > 0:
+        return f"--idle_seconds must be positive, not {args.idle_seconds}"
+    if not 0 < getattr(args, "max_sessions", 1) <= 1_000_000:
+        return f"--max_sessions must be from 1 to 1000000, not {args.max_sessions}"
+    if token and not re.fullmatch(r"[\w.~-]{8,}", token, re.ASCII):
+        return "--token must be 8 or more letters, digits, '.', '_', '~' or '-'"
+    if not token and not ipaddress.ip_address(address).is_loopback:
+        return f"--host {args.host}: other machines reach it, so it needs --token or SERVER_TOKEN"
+    return ""
 
 
 def serve(args: argparse.Namespace, create_app: Callable[[], FastAPI]) -> int:
@@ -100,17 +200,25 @@ def serve(args: argparse.Namespace, create_app: Callable[[], FastAPI]) -> int:
     Prints one line with the URL on stdout once connections are accepted. The port is taken before the app is made,
     so a port in use is reported at once. The app's own shutdown handlers run at the end.
     """
-    if not args.idle_seconds > 0:
-        print(f"--idle_seconds must be positive, not {args.idle_seconds}", file=sys.stderr)
-        return 2
+    token = os.environ.get("SERVER_TOKEN", "") if args.token is None else args.token
     try:
         listener = listen(args.host, args.port)
     except (OSError, OverflowError) as error:
         print(f"--port {args.port}: cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
         return 2
-    url = f"http://{args.host}:{listener.getsockname()[1]}"
+    address, port = listener.getsockname()
+    if wrong := problem(args, token, address):
+        listener.close()
+        print(wrong, file=sys.stderr)
+        return 2
     app = create_app()
-    server = Server(app, lambda: print(f"{app.title} server on {url}", flush=True))
+    local = ipaddress.ip_address(address).is_loopback
+    server = Server(
+        app,
+        lambda: print(f"{app.title} server on http://{args.host}:{port}", flush=True),
+        (*LOCAL_HOSTS, args.host) if local else ("*",),
+        token,
+    )
 
     def stop(signum: int, frame: object) -> None:
         # For a signal that comes before uvicorn sets its own handlers. uvicorn also raises the signals that it handled
@@ -119,5 +227,6 @@ def serve(args: argparse.Namespace, create_app: Callable[[], FastAPI]) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    parent.end_with(args.end_with)
     server.run([listener])
     return 0

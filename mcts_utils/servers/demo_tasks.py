@@ -21,11 +21,19 @@ def tasks(env: str, split: str, count: int) -> list[int]:
     ScienceWorld's ids are those of games with a known solution.
     """
     if env == "sciworld":
-        solvable = list(demo_ids(split))
-    else:
-        solvable = (load_world() if env == "textcraft" else bundled_shop()).split()[split]
-    count = min(count, len(solvable))
-    return [solvable[i * len(solvable) // count] for i in range(count)]
+        return evenly(demo_ids(split), count)
+    return evenly((load_world() if env == "textcraft" else bundled_shop()).split()[split], count)
+
+
+def known_ids(env: str) -> set[int] | None:
+    """Return the ids of the tasks that the expert knows, or None if it may know any."""
+    return {*demo_ids("train"), *demo_ids("test")} if env == "sciworld" else None
+
+
+def evenly(ids: Sequence[int], count: int) -> list[int]:
+    """Return `count` of the ids, evenly spaced, or all where there are fewer."""
+    count = min(count, len(ids))
+    return [ids[place * len(ids) // count] for place in range(count)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

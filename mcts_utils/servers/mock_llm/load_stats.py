@@ -81,3 +81,8 @@ class LoadStats:
                 "shared_chars": self._shared_chars,
                 "cpu_s": round(time.process_time(), 3),
             }
+
+    def metrics(self) -> bytes:
+        """Return the numbers of `stats` in Prometheus' text format."""
+        numbers = {name: value for name, value in self.stats().items() if isinstance(value, int | float)}
+        return "".join(f"mock_llm_{name} {value}\n" for name, value in numbers.items()).encode()

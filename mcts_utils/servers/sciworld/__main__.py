@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     return app_server.serve(
         args,
-        lambda: app.create_app(pool.Pool(args.jvms, setup, jar), args.idle_seconds),
+        lambda: app.create_app(
+            pool.Pool(args.jvms, setup, jar), args.idle_seconds, max_sessions=args.max_sessions
+        ),
     )
 
 

@@ -14,10 +14,11 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.app_server import IDLE_SECONDS, json_answer
+from mcts_utils.servers.app_server import Action, Actions, GoalIndex, SessionId, json_answer, new_app
 from mcts_utils.servers.sciworld.games import games, split
 from mcts_utils.servers.sciworld.pool import Pool
-from mcts_utils.servers.sciworld.sessions import NotOpen, Sessions
+from mcts_utils.servers.sciworld.sessions import Sessions
+from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS
 
 # The ids are those of AgentGym's server. The simulator cannot be copied, so there is no fork.
 ABOUT = {"env": "sciworld", "kind": "agentgym", "goals": len(games()), "extensions": ["replay"]}
@@ -26,29 +27,32 @@ ABOUT = {"env": "sciworld", "kind": "agentgym", "goals": len(games()), "extensio
 class IdBody(BaseModel):
     """Body of /close."""
 
-    id: int
+    id: SessionId
 
 
 class ResetBody(IdBody):
     """Body of /reset."""
 
-    data_idx: int
+    data_idx: GoalIndex
 
 
 class StepBody(IdBody):
     """Body of /step and /step_visual."""
 
-    action: str
+    action: Action
 
 
 class ReplayBody(ResetBody):
     """Body of /replay."""
 
-    actions: list[str]
+    actions: Actions
 
 
 def create_app(
-    pool: Pool, idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic
+    pool: Pool,
+    idle_seconds: float = IDLE_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+    max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
     """Return the server as an ASGI app; its shutdown closes the pool.
 
@@ -56,6 +60,7 @@ def create_app(
         pool: the Java processes.
         idle_seconds: sessions unused for longer are closed.
         clock: seconds, from any origin.
+        max_sessions: sessions that may be open at once, if the pool has room for them.
     """
 
     @asynccontextmanager
@@ -65,8 +70,9 @@ def create_app(
         finally:
             pool.close()
 
-    app = FastAPI(title="ScienceWorld", lifespan=lifespan)
-    sessions = Sessions(pool, idle_seconds, clock)
+    app = new_app("ScienceWorld", lifespan)
+    sessions = Sessions(pool, idle_seconds, clock, max_sessions)
+    app.state.store = sessions.store
     _add_session_routes(app, sessions)
     _add_read_routes(app, sessions)
     _add_extensions(app, sessions)
@@ -98,41 +104,40 @@ def _add_session_routes(app: FastAPI, sessions: Sessions) -> None:
 
     @app.post("/close")
     def close(body: IdBody) -> Response:
-        try:
-            return JSONResponse(sessions.close(body.id))
-        except NotOpen:
-            return PlainTextResponse("Internal Server Error", status_code=500)
+        if sessions.close(body.id):
+            return JSONResponse(True)
+        return PlainTextResponse("Internal Server Error", status_code=500)
 
 
 def _add_read_routes(app: FastAPI, sessions: Sessions) -> None:
     """Add the public routes that show a session's state and change nothing."""
 
     @app.get("/observation")
-    def observation(id: int) -> Response:
+    def observation(id: SessionId) -> Response:
         return json_answer(sessions.observation, id)
 
     @app.get("/detail")
-    def detail(id: int) -> Response:
+    def detail(id: SessionId) -> Response:
         return json_answer(sessions.detail, id)
 
     @app.get("/action_hint")
-    def action_hint(id: int) -> Response:
+    def action_hint(id: SessionId) -> Response:
         return json_answer(sessions.action_hint, id)
 
     @app.get("/goals")
-    def goals(id: int) -> Response:
+    def goals(id: SessionId) -> Response:
         return json_answer(sessions.show, id, "goals", "getGoalProgressStr")
 
     @app.get("/task_description")
-    def task_description(id: int) -> Response:
+    def task_description(id: SessionId) -> Response:
         return json_answer(sessions.show, id, "task_description", "getTaskDescription")
 
     @app.get("/object_tree")
-    def object_tree(id: int) -> Response:
+    def object_tree(id: SessionId) -> Response:
         return json_answer(sessions.object_tree, id)
 
     @app.get("/state")
-    def state(id: int) -> Response:
+    def state(id: SessionId) -> Response:
         return json_answer(sessions.state, id)
 
 
@@ -148,7 +153,7 @@ def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
         return JSONResponse(ABOUT)
 
     @app.get("/gold")
-    def gold(data_idx: int) -> Response:
+    def gold(data_idx: GoalIndex) -> Response:
         return json_answer(sessions.gold, data_idx)
 
     @app.post("/replay")

@@ -11,13 +11,10 @@ from pathlib import Path
 
 from mcts_utils.servers.sciworld.jvm import Jvm, Setup
 from mcts_utils.servers.sciworld.simulator import GameSimulator
+from mcts_utils.servers.session_store import Full
 
 SPREAD = 8  # simulators in every running process before another process is started
 CAPACITY = 128  # simulators in one process, at most
-
-
-class Full(ValueError):
-    """The pool is full or closed: no process takes another simulator."""
 
 
 class Pool:

@@ -14,16 +14,12 @@ from typing import Any
 from mcts_utils.servers.sciworld.games import Game, games
 from mcts_utils.servers.sciworld.pool import Pool
 from mcts_utils.servers.sciworld.simulator import GameSimulator, Lost
-from mcts_utils.servers.session_store import SessionStore, UnknownId
+from mcts_utils.servers.session_store import MAX_SESSIONS, Full, SessionStore, UnknownId
 
 MOVES = 100  # more ticks than that end the episode: the package's envStepLimit
 # The public server's error text for a step before the first reset.
 NOT_RESET = "'ScienceWorldEnv' object has no attribute 'variationIdx'"
 LISTED = 10  # actions and objects that /state shows, at most
-
-
-class NotOpen(LookupError):
-    """There is no session to close."""
 
 
 def stripped(text: str) -> str:
@@ -53,20 +49,29 @@ class Sessions:
     """All open sessions by id. Safe to call from many threads.
 
     The message of an error that a method raises is the error text of the answer. Methods that take a session's id raise
-    UnknownId if it is not open, and ValueError if it was closed or its episode has ended.
+    UnknownId if it is not open, and ValueError if its episode has ended.
     """
 
-    def __init__(self, pool: Pool, idle_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, pool: Pool, idle_seconds: float, clock: Callable[[], float], max_sessions: int = MAX_SESSIONS
+    ) -> None:
         self.pool = pool
-        self._store: SessionStore[OpenSession] = SessionStore(idle_seconds, clock)
-        self._closed: set[int] = set()  # ids closed by their clients
+        self.store: SessionStore[OpenSession] = SessionStore(idle_seconds, clock, max_sessions)
 
     def create(self) -> dict[str, Any]:
-        """Open a session, without a game."""
+        """Open a session, without a game.
+
+        Raises:
+            Full: no more sessions are allowed, or the processes have no room for one.
+        """
         self._close_idle()
         session = OpenSession(self.pool.simulator())
-        with self._store.lock:
-            return {"id": self._store.add(session)}
+        try:
+            with self.store.lock:
+                return {"id": self.store.add(session)}
+        except Full:
+            self.pool.release(session.simulator)
+            raise
 
     def reset(self, number: int, index: int) -> dict[str, Any]:
         """Start the game with that index; a negative index counts from the end, as in Python.
@@ -146,49 +151,35 @@ class Sessions:
             self.pool.release(simulator)
 
     def close(self, number: int) -> bool:
-        """Close a session and return True.
-
-        Raises:
-            NotOpen: no such session, or closed before.
-        """
-        with self._store.lock:
-            session = self._store.pop(number)
-            if session is None:
-                raise NotOpen(number)
-            self._closed.add(number)
-        self.pool.release(session.simulator)
-        return True
+        """Close a session; return True if it was open."""
+        with self.store.lock:
+            session = self.store.pop(number)
+        if session is not None:
+            self.pool.release(session.simulator)
+        return session is not None
 
     def _with(self, number: int, call: Callable[[OpenSession], Any], finished_too: bool = False) -> Any:
         """Call a function with the session, under the session's lock, and return the result.
 
         Raises:
             UnknownId: no such session, or its Java process has ended.
-            ValueError: the session was closed, or its episode has ended and not `finished_too`.
+            ValueError: its episode has ended and not `finished_too`.
         """
         self._close_idle()
-        with self._store.lock:
-            if number in self._closed:
-                raise ValueError(f"The task with environment {number} has been deleted.")
-            session = self._store.get(number)
+        with self.store.lock:
+            session = self.store.get(number)
         with session.lock:
             if session.info["done"] and not finished_too:
                 raise ValueError(f"The task with environment {number} has finished.")
             try:
                 return call(session)
             except Lost:
-                self._drop(number)
+                self.close(number)
                 raise UnknownId(number) from None
 
-    def _drop(self, number: int) -> None:
-        with self._store.lock:
-            session = self._store.pop(number)
-        if session is not None:
-            self.pool.release(session.simulator)
-
     def _close_idle(self) -> None:
-        with self._store.lock:
-            idle = self._store.pop_idle()
+        with self.store.lock:
+            idle = self.store.pop_idle()
         for session in idle:
             self.pool.release(session.simulator)
 

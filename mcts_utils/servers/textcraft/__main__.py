@@ -15,7 +15,7 @@ from mcts_utils.servers.textcraft.app import create_app
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve and return the exit code."""
     args = argument_parser("textcraft", 26001, __doc__).parse_args(argv)
-    return serve(args, lambda: create_app(args.idle_seconds))
+    return serve(args, lambda: create_app(args.idle_seconds, max_sessions=args.max_sessions))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.app_server import IDLE_SECONDS, json_answer, running
+from mcts_utils.servers.app_server import Action, Actions, GoalIndex, SessionId, json_answer, new_app, running
+from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS
 from mcts_utils.servers.textcraft.sessions import Sessions
 from mcts_utils.servers.textcraft.world import load_world
 
@@ -30,40 +31,46 @@ class CreateBody(BaseModel):
 class ResetBody(BaseModel):
     """Body of /reset."""
 
-    id: int
-    data_idx: int | None = 0
+    id: SessionId
+    data_idx: GoalIndex | None = 0
 
 
 class StepBody(BaseModel):
     """Body of /step."""
 
-    id: int
-    action: str
+    id: SessionId
+    action: Action
 
 
 class SessionBody(BaseModel):
     """Body of /close and /fork."""
 
-    id: int
+    id: SessionId
 
 
 class ReplayBody(BaseModel):
     """Body of /replay."""
 
-    id: int
-    data_idx: int | None = 0
-    actions: list[str]
+    id: SessionId
+    data_idx: GoalIndex | None = 0
+    actions: Actions
 
 
-def create_app(idle_seconds: float = IDLE_SECONDS, clock: Callable[[], float] = time.monotonic) -> FastAPI:
+def create_app(
+    idle_seconds: float = IDLE_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+    max_sessions: int = MAX_SESSIONS,
+) -> FastAPI:
     """Return the server as an ASGI app with its own sessions.
 
     Args:
         idle_seconds: sessions unused for longer are closed.
         clock: seconds, from any origin.
+        max_sessions: sessions that may be open at once.
     """
-    app = FastAPI(title="TextCraft")
-    sessions = Sessions(load_world(), idle_seconds, clock)
+    app = new_app("TextCraft")
+    sessions = Sessions(load_world(), idle_seconds, clock, max_sessions)
+    app.state.store = sessions.store
     _add_public_routes(app, sessions)
     _add_extensions(app, sessions)
     return app
@@ -89,16 +96,16 @@ def _add_public_routes(app: FastAPI, sessions: Sessions) -> None:
         return json_answer(sessions.step, body.id, body.action)
 
     @app.get("/observation")
-    async def observation(id: int) -> Response:
+    async def observation(id: SessionId) -> Response:
         return json_answer(lambda: sessions.detail(id)["observation"])
 
     @app.get("/detail")
-    async def detail(id: int) -> Response:
+    async def detail(id: SessionId) -> Response:
         return json_answer(sessions.detail, id)
 
     @app.get("/commands")
     @app.get("/goal")
-    async def broken_on_the_public_server(id: int) -> Response:
+    async def broken_on_the_public_server(id: SessionId) -> Response:
         return PlainTextResponse("Internal Server Error", status_code=500)
 
     @app.post("/close")
@@ -122,7 +129,7 @@ def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
         return json_answer(sessions.fork, body.id)
 
     @app.post("/replay")
-    async def replay(body: ReplayBody) -> Response:
+    def replay(body: ReplayBody) -> Response:
         return json_answer(sessions.replay, body.id, body.data_idx, body.actions)
 
     @app.get("/about")

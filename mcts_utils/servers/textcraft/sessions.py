@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcts_utils.servers.session_store import SessionStore
+from mcts_utils.servers.session_store import MAX_SESSIONS, SessionStore
 from mcts_utils.servers.textcraft.world import Session, World
 
 
@@ -21,21 +21,29 @@ class OpenSession:
 class Sessions:
     """All open sessions by id. Safe to call from many threads: every call holds one lock for some microseconds.
 
-    Methods that take a session's id raise UnknownId if no such session is open.
+    Methods that take a session's id raise UnknownId if no such session is open; those that open one raise Full.
     """
 
-    def __init__(self, world: World, idle_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        world: World,
+        idle_seconds: float,
+        clock: Callable[[], float],
+        max_sessions: int = MAX_SESSIONS,
+    ) -> None:
         self.world = world
-        self._store: SessionStore[OpenSession] = SessionStore(idle_seconds, clock)
+        self.store: SessionStore[OpenSession] = SessionStore(idle_seconds, clock, max_sessions)
+        self._created = 0
         self._openings: dict[str, str] = {}  # by goal: a goal's text is always the same, so it is built once
 
     def create(self) -> dict[str, Any]:
-        """Open a session whose goal's index is its id."""
-        with self._store.lock:
-            self._store.pop_idle()
+        """Open a session with the next goal in order."""
+        with self.store.lock:
+            self.store.pop_idle()
             session = OpenSession(Session(self.world, ""))
-            number = self._store.add(session)
-            return {"id": number, **self._start(session, number)}
+            number = self.store.add(session)
+            self._created += 1
+            return {"id": number, **self._start(session, self._created - 1)}
 
     def reset(self, number: int, index: int | None) -> dict[str, Any]:
         """Start goal `index` (modulo the number of goals) with an empty inventory.
@@ -43,7 +51,7 @@ class Sessions:
         Raises:
             TypeError: the index is None.
         """
-        with self._store.lock:
+        with self.store.lock:
             return {"id": number, **self._start(self._get(number), index)}
 
     def step(self, number: int, action: str) -> dict[str, Any]:
@@ -52,7 +60,7 @@ class Sessions:
         Raises:
             ValueError: a count of more digits than Python converts.
         """
-        with self._store.lock:
+        with self.store.lock:
             session = self._get(number)
             observation, reward, done = session.game.step(action)
             answer = {"observation": observation, "reward": reward, "done": done}
@@ -61,10 +69,10 @@ class Sessions:
 
     def fork(self, number: int) -> dict[str, Any]:
         """Open a session in the same state as an open one; both are independent from then on."""
-        with self._store.lock:
+        with self.store.lock:
             session = self._get(number)
             game = Session(self.world, session.game.goal, dict(session.game.inventory))
-            return {"id": self._store.add(OpenSession(game, dict(session.info)))}
+            return {"id": self.store.add(OpenSession(game, dict(session.info)))}
 
     def replay(self, number: int, index: int | None, actions: list[str]) -> dict[str, Any]:
         """Reset and execute actions in one call, up to the first step that is done.
@@ -81,14 +89,14 @@ class Sessions:
 
     def detail(self, number: int) -> dict[str, Any]:
         """Return the last answer of that session."""
-        with self._store.lock:
+        with self.store.lock:
             return dict(self._get(number).info)
 
     def close(self, number: int) -> bool:
         """Close a session; return True if it was open."""
-        with self._store.lock:
-            self._store.pop_idle()
-            return self._store.pop(number) is not None
+        with self.store.lock:
+            self.store.pop_idle()
+            return self.store.pop(number) is not None
 
     def _start(self, session: OpenSession, index: int | None) -> dict[str, Any]:
         goal = self.world.goals[index % len(self.world.goals)]  # type: ignore[operator]  # None: its error is the answer
@@ -100,5 +108,5 @@ class Sessions:
         return answer
 
     def _get(self, number: int) -> OpenSession:
-        self._store.pop_idle()
-        return self._store.get(number)
+        self.store.pop_idle()
+        return self.store.get(number)

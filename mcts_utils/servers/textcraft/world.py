@@ -23,6 +23,7 @@ MAX_GOAL_DEPTH = 4  # crafting levels below the goal, as in AgentGym's 544 goals
 TAG_MEMBERS_SHOWN = 2  # craftable members of a tag whose recipes are listed, at most
 DISTRACTORS = 7  # listed recipes that the goal does not need, at most
 TEST_SHARE = 0.36  # of the goals of each depth
+MAX_ACTION = 10_000  # characters; a longer line is no command
 COUNTED = re.compile(r"([0-9]+) (.*)")  # "4 oak planks"
 
 
@@ -187,6 +188,8 @@ class Session:
 
     def step(self, action: str) -> tuple[str, int, bool]:
         """Execute one action; return the observation, the reward (0 or 1) and done."""
+        if len(action.partition("\n")[0]) > MAX_ACTION:
+            return f"Could not execute {action}", 0, False
         if match := re.match(r"craft (.*) using (.*)", action):
             return self._craft(match.group(1), match.group(2))
         if match := re.match(r"get ([0-9]+) (.*)", action):

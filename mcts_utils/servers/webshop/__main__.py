@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
     def app() -> FastAPI:
-        return create_app(shop_of(args), args.idle_seconds)
+        return create_app(shop_of(args), args.idle_seconds, max_sessions=args.max_sessions)
 
     try:
         return serve(args, app)

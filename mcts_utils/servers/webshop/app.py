@@ -9,7 +9,6 @@ public server draws one at random.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.app_server import IDLE_SECONDS, running
+from mcts_utils.servers.app_server import Action, Actions, GoalIndex, SessionId, new_app, running
+from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS
 from mcts_utils.servers.webshop.sessions import Sessions
 from mcts_utils.servers.webshop.shop import AGENTGYM, Shop, bundled_shop
 
@@ -27,27 +27,27 @@ from mcts_utils.servers.webshop.shop import AGENTGYM, Shop, bundled_shop
 class SessionBody(BaseModel):
     """Body of /fork and /close."""
 
-    env_idx: int
+    env_idx: SessionId
 
 
 class StepBody(BaseModel):
     """Body of /step."""
 
-    env_idx: int
-    action: str
+    env_idx: SessionId
+    action: Action
 
 
 class ResetBody(BaseModel):
     """Body of /reset; `session_id` is the goal's index."""
 
-    env_idx: int
-    session_id: int | None = None
+    env_idx: SessionId
+    session_id: GoalIndex | None = None
 
 
 class ReplayBody(ResetBody):
     """Body of /replay."""
 
-    actions: list[str]
+    actions: Actions
 
 
 def json_or_500(call: Callable[..., Any], *args: Any) -> Response:
@@ -62,7 +62,7 @@ def create_app(
     shop: Shop | None = None,
     idle_seconds: float = IDLE_SECONDS,
     clock: Callable[[], float] = time.monotonic,
-    rng: random.Random | None = None,
+    max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
     """Return the server as an ASGI app with its own sessions.
 
@@ -70,11 +70,12 @@ def create_app(
         shop: default is the shop of the synthetic catalogue.
         idle_seconds: sessions unused for longer are closed.
         clock: seconds, from any origin.
-        rng: draws the ids of the sessions; by default they differ from server to server.
+        max_sessions: sessions that may be open at once.
     """
-    app = FastAPI(title="WebShop")
+    app = new_app("WebShop")
     shop = shop or bundled_shop()
-    sessions = Sessions(shop, idle_seconds, clock, rng or random.Random())
+    sessions = Sessions(shop, idle_seconds, clock, max_sessions)
+    app.state.store = sessions.store
     _add_session_routes(app, sessions)
     _add_read_routes(app, sessions)
     _add_extensions(app, sessions)
@@ -112,11 +113,11 @@ def _add_read_routes(app: FastAPI, sessions: Sessions) -> None:
     """Add the public routes that show a session's state and change nothing."""
 
     @app.get("/observation")
-    async def observation(env_idx: int) -> Response:
+    async def observation(env_idx: SessionId) -> Response:
         return json_or_500(lambda: sessions.get(env_idx).page().text)
 
     @app.get("/available_actions")
-    async def available_actions(env_idx: int) -> Response:
+    async def available_actions(env_idx: SessionId) -> Response:
         def listed() -> dict[str, Any]:
             page = sessions.get(env_idx).page()
             return {"has_search_bar": page.search_bar, "clickables": list(page.clicks)}
@@ -124,11 +125,11 @@ def _add_read_routes(app: FastAPI, sessions: Sessions) -> None:
         return json_or_500(listed)
 
     @app.get("/instruction_text")
-    async def instruction_text(env_idx: int) -> Response:
+    async def instruction_text(env_idx: SessionId) -> Response:
         return json_or_500(lambda: sessions.get(env_idx).instruction())
 
     @app.get("/state")
-    async def state(env_idx: int) -> Response:
+    async def state(env_idx: SessionId) -> Response:
         # The public server answers with the names of the fields in place of their values.
         return json_or_500(
             lambda: sessions.get(env_idx) and {k: k for k in ("url", "html", "instruction_text")}
@@ -149,7 +150,7 @@ def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
         return json_or_500(lambda: {"env_idx": sessions.fork(body.env_idx)})
 
     @app.post("/replay")
-    async def replay(body: ReplayBody) -> Response:
+    def replay(body: ReplayBody) -> Response:
         return json_or_500(sessions.replay, body.env_idx, body.session_id, body.actions)
 
     @app.get("/about")

@@ -7,7 +7,6 @@ no guard after the end: an agent can search and buy again, as on AgentGym's serv
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 
 from mcts_utils.servers.webshop import pages
@@ -16,7 +15,20 @@ from mcts_utils.servers.webshop.pages import Click, Page
 from mcts_utils.servers.webshop.reward import reward
 from mcts_utils.servers.webshop.shop import Shop
 
-ACTION = re.compile(r"(.+)\[(.+)\]")  # greedy: `search[a [b] c]` is no search
+MAX_ACTION = 10_000  # characters; a longer line is no command
+
+
+def parsed(action: str) -> tuple[str, str]:
+    """Return the name and the argument, in lower case, of an action such as `click[Buy Now]`, or two empty texts.
+
+    The argument is between the last brackets of the first line, so `search[a [b] c]` is no search.
+    """
+    line = action[: MAX_ACTION + 1].split("\n", 1)[0]
+    end = line.rfind("]")
+    begin = line.rfind("[", 0, max(end - 1, 0))
+    if begin <= 0 or len(line) > MAX_ACTION:
+        return "", ""
+    return line[:begin], line[begin + 1 : end].lower()
 
 
 @dataclass
@@ -66,8 +78,7 @@ class ShopSession:
         Raises:
             IndexError: a search for `<c>` without a category.
         """
-        parsed = ACTION.match(action)
-        name, argument = (parsed[1], parsed[2].lower()) if parsed else ("", "")
+        name, argument = parsed(action)
         if name == "search":
             self._search(tuple(argument.split(" ")), 1)
         elif name == "click" and argument != "search":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mcts_utils.servers.webshop.engine import ACTION
+from mcts_utils.servers.webshop.engine import parsed
 from mcts_utils.servers.webshop.pages import BACK, BUY, PREVIOUS, SEPARATOR
 
 SCORE = "Your score (min 0.0, max 1.0)"
@@ -72,8 +72,7 @@ def final_state(opening: str, turns: Iterable[tuple[str, str]], options: Options
 
 def _next_state(state: PageState, action: str, page: ParsedPage, options: OptionsByTitle) -> PageState:
     """Return the state after an action that was answered with a page."""
-    parsed = ACTION.match(action.strip())
-    name, argument = (parsed[1], parsed[2].lower()) if parsed else ("", "")
+    name, argument = parsed(action.strip())
     if page.kind == "results":
         if name == "search":
             return PageState(page, argument)

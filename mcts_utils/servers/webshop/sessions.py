@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
-from mcts_utils.servers.session_store import SessionStore
+from mcts_utils.servers.session_store import MAX_SESSIONS, SessionStore
 from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.models import Goal
 from mcts_utils.servers.webshop.shop import Shop
-
-# The range of the ids. They are random, as on the public server, so ids of an earlier server are unknown.
-IDS = (1_000_000, 48_950_076)
 
 
 class Sessions:
     """All open sessions by id. Every call holds one lock, for the time of a search at most.
 
-    Methods that take a session's id raise UnknownId if no such session is open.
+    Methods that take a session's id raise UnknownId if no such session is open; those that open one raise Full.
     """
 
     def __init__(
-        self, shop: Shop, idle_seconds: float, clock: Callable[[], float], rng: random.Random
+        self, shop: Shop, idle_seconds: float, clock: Callable[[], float], max_sessions: int = MAX_SESSIONS
     ) -> None:
-        """Create an empty store; `rng` draws the ids and nothing else."""
         self.shop = shop
-        self._store: SessionStore[ShopSession] = SessionStore(idle_seconds, clock, partial(rng.randint, *IDS))
+        self.store: SessionStore[ShopSession] = SessionStore(idle_seconds, clock, max_sessions)
         self._dealt = 0  # the number of goals given to sessions without a chosen one
 
     def ids(self) -> list[int]:
         """Return the ids of the open sessions, least recently used first."""
-        with self._store.lock:
-            self._store.pop_idle()
-            return self._store.ids()
+        with self.store.lock:
+            self.store.pop_idle()
+            return self.store.ids()
 
     def create(self) -> int:
         """Open a session with the next goal in order, and return its id."""
-        with self._store.lock:
-            self._store.pop_idle()
-            return self._store.add(ShopSession(self.shop, self._next_goal()))
+        with self.store.lock:
+            self.store.pop_idle()
+            return self.store.add(ShopSession(self.shop, self._next_goal()))
 
     def reset(self, number: int, index: int | None) -> str:
         """Start goal `index` (None: the next in order), and return the text of its first page.
@@ -50,11 +44,11 @@ class Sessions:
         Raises:
             IndexError: no such goal; the session stays as it was.
         """
-        with self._store.lock:
+        with self.store.lock:
             self._get(number)  # before a goal is taken
             goal = self._next_goal() if index is None else self.shop.goals[index]
             session = ShopSession(self.shop, goal)
-            self._store.replace(number, session)
+            self.store.replace(number, session)
             return session.page().text
 
     def step(self, number: int, action: str) -> dict[str, Any]:
@@ -63,7 +57,7 @@ class Sessions:
         Raises:
             IndexError: a search for `<c>` without a category.
         """
-        with self._store.lock:
+        with self.store.lock:
             text, reward, done = self._get(number).step(action)
             return {"state": text, "reward": float(reward), "done": done, "info": None}
 
@@ -83,24 +77,24 @@ class Sessions:
 
     def fork(self, number: int) -> int:
         """Open a session in the same state as an open one, and return its id."""
-        with self._store.lock:
-            return self._store.add(self._get(number).copy())
+        with self.store.lock:
+            return self.store.add(self._get(number).copy())
 
     def get(self, number: int) -> ShopSession:
         """Return a session, for reading only."""
-        with self._store.lock:
+        with self.store.lock:
             return self._get(number)
 
     def close(self, number: int) -> bool:
         """Close a session; return True if it was open."""
-        with self._store.lock:
-            self._store.pop_idle()
-            return self._store.pop(number) is not None
+        with self.store.lock:
+            self.store.pop_idle()
+            return self.store.pop(number) is not None
 
     def _next_goal(self) -> Goal:
         self._dealt += 1
         return self.shop.goals[(self._dealt - 1) % len(self.shop.goals)]
 
     def _get(self, number: int) -> ShopSession:
-        self._store.pop_idle()
-        return self._store.get(number)
+        self.store.pop_idle()
+        return self.store.get(number)
