@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from mcts_utils.parent import end_with_script
 from mcts_utils.types import ActorError, EnvError, InputError
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -90,11 +91,14 @@ class Parser(argparse.ArgumentParser):
 def run_command(name: str, work: Callable[[], int | None], if_interrupted: str = "interrupted") -> int:
     """Do the work of a command, in the main thread, and return its exit code. SIGTERM ends it as Ctrl-C does.
 
+    So does the end of the script that started it (parent.py).
+
     Returns:
         what `work` returns (None: 0); 2 after bad input, or if a server, a model or a file cannot be used, with one
         line on standard error; 130 after Ctrl-C, with the line `if_interrupted`.
     """
     earlier = signal.signal(signal.SIGTERM, _interrupt)
+    end_with_script()
     try:
         return work() or 0
     except OSError as error:

@@ -10,6 +10,7 @@
 # SEED (0): seed of search, records and training. RUN_DIR (runs/demo): folder of all results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export END_WITH=${END_WITH:-$$} # what is started here ends with this script, even if that is killed
 bash scripts/setup.sh
 case ${TASK:-textcraft} in
   textcraft) ;;
@@ -29,7 +30,7 @@ base=models/tiny_actor
 
 server=("$python" -m mcts_utils.servers.textcraft --port 0)
 read -r ENV_SERVER_BASE pid < <("$python" -m mcts_utils.pipeline.processes 60 "$run/server.log" "${server[@]}")
-trap 'kill "$pid"' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM
+trap 'kill "$pid"' EXIT
 export ENV_SERVER_BASE
 
 # Every second training goal, of all depths: as many as the time allows.

@@ -20,6 +20,7 @@
 set -euo pipefail
 case ${TASK-} in /*) ;; *.py:*) export TASK=$PWD/$TASK ;; esac # a file of your own, relative to here
 cd "$(dirname "$0")/.."
+export END_WITH=${END_WITH:-$$} # what is started here ends with this script, even if that is killed
 python=${PYTHON:-.venv/bin/python}
 die() { echo "iteration.sh: $1" >&2; exit 2; }
 [ -x "$(command -v "$python")" ] || die "$python is missing: run bash scripts/setup.sh"

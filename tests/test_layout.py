@@ -18,6 +18,7 @@ ROOMS = (
         "types",
         "replies",
         "tables",
+        "parent",
         "terminal",
         "patience",
         "servers",
@@ -152,7 +153,7 @@ def test_pure_modules_touch_nothing_outside(place):
 
 @pytest.mark.parametrize("name", [name for name in modules() if name.split(".")[0] == "servers"])
 def test_servers_import_nothing_else_of_the_package(name):
-    assert internal(modules()[name]) <= {"servers"}
+    assert internal(modules()[name]) <= {"servers", "parent"}
 
 
 def test_only_config_reads_the_environment():
@@ -170,8 +171,8 @@ def test_only_config_reads_the_environment():
                 readers.add(str(path.relative_to(ROOT)))
     # Stage 3 starts the trainer in an environment of its own, so it reads and hands on the whole of it.
     training = {name for name in readers if name.startswith(f"{PACKAGE}/training/")}
-    # A server is a program of its own, whose token and parent are nobody else's.
-    servers = {f"{PACKAGE}/servers/{name}.py" for name in ("app_server", "parent")}
+    # A server is a program of its own, whose token is nobody else's; any program has a parent.
+    servers = {f"{PACKAGE}/servers/app_server.py", f"{PACKAGE}/parent.py"}
     # The programs that the scripts start read what the scripts set.
     assert readers - training - servers == {f"{PACKAGE}/config/reader.py", f"{PACKAGE}/pipeline/processes.py"}
 

@@ -1,7 +1,9 @@
 """Settings of the stages: every variable once, read from the environment."""
 
+from mcts_utils.config.checks import without_password
+from mcts_utils.config.concurrency import MAX_AUTO_CONCURRENCY, default_workers
 from mcts_utils.config.reader import PROMPT_KEY, env_file, settings_from_env
-from mcts_utils.config.settings import MAX_AUTO_CONCURRENCY, Settings, default_workers
+from mcts_utils.config.settings import Settings
 
 __all__ = [
     "MAX_AUTO_CONCURRENCY",
@@ -10,4 +12,5 @@ __all__ = [
     "default_workers",
     "env_file",
     "settings_from_env",
+    "without_password",
 ]

@@ -65,3 +65,8 @@ def key(value: Any) -> Any:
     if at:
         raise ValueError(f"must be printable ASCII without blanks; its character {at} is not")
     return value
+
+
+def without_password(url: str) -> str:
+    """Return a URL without the user and the password in it."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)

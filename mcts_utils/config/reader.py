@@ -13,7 +13,8 @@ from typing import Any
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
-from mcts_utils.config.settings import LOCAL_CONCURRENCY, Settings, default_workers, fault_line, variable
+from mcts_utils.config.concurrency import LOCAL_CONCURRENCY, default_workers
+from mcts_utils.config.settings import Settings, fault_line, variable
 from mcts_utils.servers.yours.source import SourceError, is_source, name_of
 from mcts_utils.types import InputError
 

@@ -5,7 +5,6 @@ The one-line errors, docs/configuration.md and .env.example are made from here. 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -15,12 +14,15 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mcts_utils.config import checks
+from mcts_utils.config.concurrency import (
+    ENDPOINT_CONCURRENCY,
+    LOCAL_CONCURRENCY,
+    MAX_AUTO_CONCURRENCY,
+    MAX_TREES,
+    default_workers,
+)
 from mcts_utils.types import InputError
 
-ENDPOINT_CONCURRENCY = 16  # default of CONCURRENCY for an endpoint
-LOCAL_CONCURRENCY = 64  # default of CONCURRENCY for a local model, which answers requests in batches
-MAX_AUTO_CONCURRENCY = 128  # CONCURRENCY=auto: requests in flight, at most
-MAX_TREES = 64  # trees at once, at most, where fewer keep CONCURRENCY requests in flight
 N_ROLLOUT = 8
 VARIABLES = {"grounding": "ACTION_GROUNDING"}  # fields that are not named as their variable
 
@@ -34,27 +36,9 @@ ANSWERS, ACTS, SEARCH, REVISION, MACHINES = (
 LIVE = "While it runs"
 
 
-def default_workers(concurrency: int, n_rollout: int, local: bool = False) -> int:
-    """Return the number of trees at once: enough that others send requests while one waits for its last rollout.
-
-    A local model keeps the keys and values of the conversations in progress; with more conversations than it has memory
-    for, they would only displace each other.
-    """
-    share = concurrency / max(1, n_rollout)
-    if local:
-        return max(2, math.ceil(share))
-    # Many trees, so that the last ones do not run alone; more than MAX_TREES only where the concurrency needs them.
-    return max(2, math.ceil(3 * share), min(MAX_TREES, math.ceil(8 * share)))
-
-
 def _var(default: Any, group: str, sentence: str, shown: str | None = None, **bounds: Any) -> Any:
     """Return a field; `shown` is the default as people read it, where it depends on other settings."""
     return Field(default, description=sentence, json_schema_extra={"group": group, "shown": shown}, **bounds)
-
-
-def without_password(url: str) -> str:
-    """Return a URL without the user and the password in it."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
 @dataclass(frozen=True)
@@ -97,8 +81,8 @@ class Settings:
     cache_gb: float = _var(
         0.0,
         ANSWERS,
-        "GiB of memory for a local model's keys and values, at most. 0: 2 on a CPU (and a quarter of the memory), 80 % of "
-        "what is free on a GPU.",
+        "GiB of memory for a local model's keys and values, at most. 0: 2 on a CPU (and a quarter of the memory), 80 % "
+        "of what is free on a GPU.",
         "0",
         ge=0,
         le=1e4,
@@ -257,7 +241,7 @@ class Settings:
         unsaid |= set(() if self.task_source else ("task_source",))
         plain = {name: value for name, value in asdict(self).items() if name not in unsaid}
         return plain | {
-            name: without_password(plain[name]) for name in ("env_server_base", "openai_base_url")
+            name: checks.without_password(plain[name]) for name in ("env_server_base", "openai_base_url")
         }
 
     def override(self, **changes: Any) -> Settings:

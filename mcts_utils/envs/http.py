@@ -18,7 +18,7 @@ import requests
 from urllib3.exceptions import LocationParseError, ReadTimeoutError
 from urllib3.util import parse_url
 
-from mcts_utils.config.settings import without_password
+from mcts_utils.config import without_password
 from mcts_utils.envs.connection import ConnectionGone, open_session
 from mcts_utils.envs.errors import (
     TRANSIENT,

@@ -53,6 +53,11 @@ def check(found: Variables, *rules: tuple[str, str, str]) -> None:
                     raise InputError(f"{name} must {must}: '{word}'")
 
 
+def child_environ(parent: int) -> Variables:
+    """Return the variables of a child, which ends with process `parent` (parent.py), even if that is killed."""
+    return {**os.environ, "END_WITH": str(parent)}
+
+
 async def end(process: Process) -> None:
     """End a process by its own id, if it still runs."""
     with suppress(ProcessLookupError):
@@ -62,7 +67,7 @@ async def end(process: Process) -> None:
 
 async def run(words: Sequence[str], out: IO[Any] | None = None, err: int | None = None) -> int:
     """Run a command to its end and return its exit code; 128 + N if signal N ended it."""
-    process = await begin(*words, stdout=out, stderr=err)
+    process = await begin(*words, stdout=out, stderr=err, env=child_environ(os.getpid()))
     try:
         code = await process.wait()
     finally:
@@ -77,9 +82,9 @@ async def start(
 
     A server of ours also ends with process `parent` (None: this one), even if that is killed.
     """
-    env = {**os.environ, "SERVER_PARENT": str(parent or os.getpid())}
     with open(log, "wb") as out:
-        process = await begin(*words, stdout=out, stderr=STDOUT, env=env)
+        environ = child_environ(parent or os.getpid())
+        process = await begin(*words, stdout=out, stderr=STDOUT, env=environ)
     servers.push_async_callback(end, process)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

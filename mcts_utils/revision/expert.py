@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.config import Settings
+from mcts_utils.config import Settings, without_password
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.executors import ignore
 from mcts_utils.prompts import acting_messages, action_of, revision_signal
@@ -132,7 +132,7 @@ class ExpertStage(RevisionStage):
         settings, plan = self.settings, self.plan
         self._solved.append(episodes.solved is not None)
         if len(self._solved) >= MIN_TRIED and not any(self._solved):
-            tried = f"none of {len(self._solved)} tasks at {settings.env_server_base}"
+            tried = f"none of {len(self._solved)} tasks at {without_password(settings.env_server_base)}"
             raise InputError(f"the expert of {settings.task} solves {tried}")
         if episodes.solved is None:
             counts["unsolved"] += 1

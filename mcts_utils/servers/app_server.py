@@ -27,7 +27,7 @@ from pydantic import AfterValidator, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mcts_utils.servers import parent
+from mcts_utils import parent
 from mcts_utils.servers.gate import Gate
 from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS, Full
 from mcts_utils.servers.sockets import BODY_BYTES, HEAD_BYTES, LOCAL_HOSTS, SLOW_SECONDS, listen

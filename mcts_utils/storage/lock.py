@@ -20,8 +20,8 @@ NAME = ".lock"
 def reserved(folder: str | Path) -> Iterator[Path]:
     """Hold a folder for the length of the block; it is made if it does not exist, and not left empty. Yields its path.
 
-    Temporary files of runs that were killed are removed. The lock is the operating system's: it ends with its process, however that ends. Where the file system has none
-    (some network drives), only the folder is made and written.
+    Temporary files of runs that were killed are removed. The lock is the operating system's: it ends with its process,
+    however that ends. Where the file system has none (some network drives), only the folder is made and written.
 
     Raises:
         InputError: the folder cannot be made or written, or another run holds it; the message says who.

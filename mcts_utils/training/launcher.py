@@ -14,11 +14,13 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from mcts_utils.parent import WITH_PARENT
 from mcts_utils.terminal import Progress, deferred_interrupts
 from mcts_utils.training.node_layout import NodeLayout
 from mcts_utils.types import InputError
@@ -183,7 +185,7 @@ def run(
             with deferred_interrupts():
                 # In a session of its own: one signal reaches a launcher's workers too, and Ctrl-C in the terminal none.
                 child = subprocess.Popen(
-                    command,
+                    [sys.executable, "-I", "-S", "-c", WITH_PARENT, *command],
                     cwd=folder,
                     env=dict(environ),
                     stdout=subprocess.PIPE,

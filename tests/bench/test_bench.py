@@ -17,7 +17,8 @@ from mcts_utils.servers.mock_llm.load_stats import BLOCK, LoadStats
 from mcts_utils.storage.files import read_json
 from mcts_utils.types import Task
 
-MEASURED = ("slots_16", "revision", "public", "descent", "serial", "serial_reference", "own_world")  # the others are alike
+# The others are alike.
+MEASURED = ("slots_16", "revision", "public", "descent", "serial", "serial_reference", "own_world")
 ROOT = Path(__file__).resolve().parents[2]
 
 

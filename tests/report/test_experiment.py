@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from PIL import Image
 
 from mcts_utils.evaluation.summary import summarise as score
+from mcts_utils.report.experiment.__main__ import main, summarise
 from mcts_utils.report.experiment.cells import Cells, read_plan
 from mcts_utils.report.experiment.contrasts import contrast, verdict, with_adjusted_p
 from mcts_utils.report.experiment.figures import ablation, solved
 from mcts_utils.report.experiment.plots import png
-from mcts_utils.report.experiment.__main__ import main, summarise
 from mcts_utils.report.experiment.tables import document
 from mcts_utils.storage.files import read_json, write_json, write_jsonl
 from mcts_utils.storage.formats.base import plain

@@ -249,7 +249,7 @@ def test_a_bad_flag_is_one_line(flags: list[str], said: str, capsys: pytest.Capt
 def test_a_server_ends_with_the_process_that_it_was_started_for(module: str) -> None:
     parent = subprocess.Popen(["sleep", "600"])
     command = [sys.executable, "-m", f"mcts_utils.servers.{module}", "--port", "0"]
-    env = {**os.environ, "SERVER_PARENT": str(parent.pid)}
+    env = {**os.environ, "END_WITH": str(parent.pid)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env) as process:
         assert process.stdout is not None
         assert b"http://" in process.stdout.readline()
@@ -280,7 +280,7 @@ def test_a_server_whose_parent_has_ended_before_ends_at_once() -> None:
 def test_the_pipeline_names_itself_to_its_servers(tmp_path: Path) -> None:
     async def started() -> str:
         async with AsyncExitStack() as servers:
-            words = ["sh", "-c", "echo it is on http://$SERVER_PARENT; exec sleep 600"]
+            words = ["sh", "-c", "echo it is on http://$END_WITH; exec sleep 600"]
             return (await start(words, str(tmp_path / "log"), 60, servers))[0]
 
     assert asyncio.run(started()) == f"http://{os.getpid()}"

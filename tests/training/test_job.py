@@ -103,6 +103,24 @@ def test_interrupted_it_ends_the_trainer_and_leaves_no_model(tiny, records, tmp_
     os.close(ended)
 
 
+@pytest.mark.slow
+def test_killed_it_leaves_no_trainer_behind(tiny, records, tmp_path):
+    mark = tmp_path / "trainer_id"
+    os.mkfifo(mark)
+    python = fake_trainer(tmp_path, f"echo $$ > {mark}; exec sleep 600")
+    command = [sys.executable, "xtuner_config/train.py", "--data", records, "--model_dir", tiny]
+    run = subprocess.Popen(
+        [*command, "--output_dir", tmp_path / "model"],
+        cwd=ROOT,
+        env=dict(os.environ) | {"XTUNER_PYTHON": python},
+    )
+    trainer = os.pidfd_open(int(mark.read_text(encoding="utf-8")))
+    run.kill()
+    run.wait()
+    assert select.select([trainer], [], [], 60)[0]
+    os.close(trainer)
+
+
 def losses(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     scalars = folder / "run" / "20260101_000000" / "vis_data" / "scalars.json"
     scalars.parent.mkdir(parents=True)

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 
-from mcts_utils.servers import parent
+from mcts_utils import parent
 from mcts_utils.servers.mock_llm.dialects import REFUSALS, SHAPES
 from mcts_utils.servers.mock_llm.endpoint import ENVS, Behaviour, ChatServer, model_name
 from mcts_utils.servers.yours.source import FORMS, SourceError

@@ -1,4 +1,7 @@
-"""End this process with another one, such as the script that started it, also after a kill -9 of that."""
+"""End this process with another one, such as the script that started it, also after a kill -9 of that.
+
+The variable END_WITH holds the other one's id. Scripts set it, and all that they start inherits it.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,25 @@ import time
 from contextlib import suppress
 
 POLL_SECONDS = 1.0  # where the system has no pidfd
+# Runs a command that gets a SIGTERM when its parent ends (Linux); for programs that know no END_WITH.
+WITH_PARENT = (
+    "import ctypes, os, sys; set = getattr(ctypes.CDLL(None), 'prctl', None); set and set(1, 15);"
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
     """Add the flag with the other process's id."""
-    parent = os.environ.get("SERVER_PARENT")
-    about = "end with that process; default: the variable SERVER_PARENT"
-    parser.add_argument("--end_with", type=process_id, metavar="PID", default=parent, help=about)
+    about = "end with that process; default: the variable END_WITH"
+    parser.add_argument(
+        "--end_with", type=process_id, metavar="PID", default=os.environ.get("END_WITH"), help=about
+    )
+
+
+def end_with_script() -> None:
+    """End with the process that END_WITH names, if it names one."""
+    if pid := os.environ.get("END_WITH", ""):
+        end_with(process_id(pid))
 
 
 def process_id(text: str) -> int:
