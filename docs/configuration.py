@@ -52,7 +52,7 @@ Set a variable in the shell or in a `.env` file of the working folder:
 
 ```bash
 cp .env.example .env          # every variable with its default; edit it
-ITERA=4 python mcts_collection.py --task_ids 0-9      # the shell wins over .env, a flag wins over both
+ITERA=4 python mcts_collection.py --max 10      # the shell wins over .env, a flag wins over both
 ```
 
 An empty value means the default. A wrong value is one line that names the variable and the value, before anything is

@@ -83,13 +83,12 @@ def test_rollouts_that_do_not_replay_leave_the_one_session_to_the_others(tmp_pat
     assert 4 <= totals["rollouts"] < 4 * 4, "some rollouts were given up, so the test can fail"
 
 
-def test_a_tree_whose_session_is_lost_fails_alone_and_is_searched_again_from_its_start(
+def test_a_tree_whose_session_is_lost_is_searched_again_from_its_start_at_the_end_of_the_run(
     tmp_path: Path,
 ) -> None:
     with serving(Shop) as server:
         server.faults["/step"] = [None] * 9 + [status(500)]
         totals = collect(server, tmp_path, range(3))
-        assert (totals["trees"], totals["failed"]) == (2, 1)
-        totals = collect(server, tmp_path, range(3))
     assert (totals["trees"], totals["failed"]) == (3, 0)
+    assert server.paths().count("/create") > 3, "in a session of its own"
     assert [len(tree) for tree in limits(tmp_path)] == [1] * 3

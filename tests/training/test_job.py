@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from mcts_utils.storage import files
-from mcts_utils.training import checkpoint, job, launcher, lora_merge, train
+from mcts_utils.training import checkpoint, job, launcher, lora_merge, preflight, train
 from mcts_utils.training.launcher import TrainingFailed
 from mcts_utils.training.lr_schedule import plan_schedule
 from mcts_utils.training.render_config import COMMITTED, render
@@ -285,7 +285,7 @@ def test_a_model_that_an_earlier_version_trained_is_recognised(tiny, records, tm
     [(10**9, [], "tiny_actor"), (1, [], "full"), (1, ["--config", "lora"], "lora")],
 )
 def test_the_default_config_is_chosen_by_size(tiny, tmp_path, monkeypatch, limit, flags, name):
-    monkeypatch.setattr(job, "SMALL_MODEL", limit)
+    monkeypatch.setattr(preflight, "SMALL_MODEL", limit)
     where = ["--data", "x", "--model_dir", str(tiny), "--output_dir", str(tmp_path / "new")]
     assert job.parse("", [*where, *flags], {})[0].settings.name == name
 
