@@ -13,8 +13,8 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "docs/index"
 PAGES = """
-quickstart search revision training evaluation report results /results/experiment /results/PLAN pipeline cluster environments
-your-environment fork-protocol servers
+quickstart search revision training evaluation report results /results/experiment /results/PLAN pipeline cluster
+environments your-environment fork-protocol servers
 actors performance reliability security configuration file-formats development
 """.split()
 REPOSITORY = {  # title: page. After them, those that exist

@@ -59,7 +59,11 @@ def test_a_terminal_gets_a_bar():
     ("error", "code", "line"),
     [
         (InputError("ITERA must be\nat least 1: 0"), 2, "tool: ITERA must be at least 1: 0\n"),
-        (FileNotFoundError(2, "No such file or directory", "x.json"), 2, "tool: x.json: No such file or directory\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "x.json"),
+            2,
+            "tool: x.json: No such file or directory\n",
+        ),
         (KeyboardInterrupt(), 130, "tool: stopped\n"),
         (None, 0, ""),
     ],
