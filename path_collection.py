@@ -186,7 +186,7 @@ def collect_expert(args: argparse.Namespace, settings: Settings) -> int:
     made = {"output_dir": args.output_dir, "allow_test": args.allow_test, "most": args.n or 0, "tasks": tasks}
     stage = ExpertStage(settings, options, plan=plan, **made)
     counts = stage.run(None, tasks.environment if tasks else no_environment)
-    code = written(stage, counts, settings)
+    code = written(stage, counts)
     return code if counts.written else 2
 
 
@@ -214,9 +214,6 @@ def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet) -> int:
     """Build the records, print failures and the summary line; return the exit code."""
     options = options_of(args, settings)
     judged = args.data_type == "centric" and args.revise == 1
-    actor = partial(make_actor, settings) if judged or options.repair else None
-    if actor:
-        settings.require("model_name")
     stage = RevisionStage(
         settings,
         options,
@@ -227,14 +224,19 @@ def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet) -> int:
         tasks=tasks,
         most=args.n or 0,
     )
-    return written(stage, stage.run(actor, tasks.environment), settings)
+    actor = None
+    if options.repair or (stage.judge and stage.judge.is_actor):
+        actor = partial(make_actor, settings.require("model_name"))
+    return written(stage, stage.run(actor, tasks.environment))
 
 
-def written(stage: RevisionStage, counts: RevisionCounts, settings: Settings) -> int:
+def written(stage: RevisionStage, counts: RevisionCounts) -> int:
     """Print failures and the summary line; return the exit code."""
     for line in stage.failures:
         print(line, file=sys.stderr)
-    if warning := cannot_judge(counts.verdicts, settings.model_name, stage.unparsed):
+    if warning := cannot_judge(
+        counts.verdicts, stage.judge.settings.model_name if stage.judge else "", stage.unparsed
+    ):
         print(warning, file=sys.stderr)
     reasons = sorted(counts.dropped.items(), key=lambda item: -item[1])
     dropped = ", ".join(f"{name} {count}" for name, count in reasons) or "none"

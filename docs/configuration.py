@@ -20,7 +20,8 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mcts_utils.config.settings import Settings, bounds, variable  # noqa: E402
+from mcts_utils.config.faults import variable  # noqa: E402
+from mcts_utils.config.settings import Settings, bounds  # noqa: E402
 
 COMMANDS = {  # as it is typed -> module with its main
     "python mcts_collection.py": "mcts_collection",

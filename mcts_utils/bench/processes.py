@@ -16,7 +16,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.config.settings import Settings, variable
+from mcts_utils.config.faults import variable
+from mcts_utils.config.settings import Settings
 from mcts_utils.types import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,7 +2,7 @@
 
 from mcts_utils.config.checks import without_password
 from mcts_utils.config.concurrency import MAX_AUTO_CONCURRENCY, default_workers
-from mcts_utils.config.reader import PROMPT_KEY, env_file, settings_from_env
+from mcts_utils.config.reader import PROMPT_KEY, env_file, judge_settings, settings_from_env
 from mcts_utils.config.settings import Settings
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Settings",
     "default_workers",
     "env_file",
+    "judge_settings",
     "settings_from_env",
     "without_password",
 ]

@@ -13,8 +13,10 @@ from typing import Any
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
+from mcts_utils.config.checks import without_password
 from mcts_utils.config.concurrency import LOCAL_CONCURRENCY, default_workers
-from mcts_utils.config.settings import Settings, fault_line, variable
+from mcts_utils.config.faults import fault_line, variable
+from mcts_utils.config.settings import Settings, bounds
 from mcts_utils.servers.yours.source import SourceError, is_source, name_of
 from mcts_utils.types import InputError
 
@@ -48,7 +50,7 @@ def settings_from_env(environ: Mapping[str, str] | None = None, tasks: Collectio
     try:
         return _with_dependent_defaults(Settings(**given), given)
     except ValidationError as error:
-        raise InputError(fault_line(error, given)) from None
+        raise InputError(fault_line(error, given, bounds)) from None
 
 
 def env_file() -> dict[str, str]:
@@ -79,6 +81,30 @@ def _with_dependent_defaults(settings: Settings, given: Mapping[str, str]) -> Se
         in_flight = replace(settings, **changes).in_flight
         changes["workers"] = default_workers(in_flight, settings.n_rollout, settings.local)
     return settings.override(**changes)
+
+
+def judge_settings(settings: Settings) -> Settings:
+    """Return the settings with the judge in the actor's place; as they are, if the actor judges itself.
+
+    Raises:
+        InputError: if the judge has no name.
+    """
+    url, folder, name = settings.judge_base_url, settings.judge_model_dir, settings.judge_model
+    if not (url or folder or name):
+        return settings
+    if not (folder or name):
+        raise InputError(
+            f"JUDGE_MODEL is not set: the judge's name at JUDGE_BASE_URL={without_password(url)}"
+        )
+    elsewhere = bool(url or folder)
+    return replace(
+        settings,
+        model_name=name or Path(folder).resolve().name,
+        openai_base_url=url if elsewhere else settings.openai_base_url,
+        openai_api_key=settings.judge_api_key or ("" if elsewhere else settings.openai_api_key),
+        model_dir=folder if elsewhere else "",
+        chat_template="",
+    ).override(prompt=_prompt_of(folder) or "full")
 
 
 def _prompt_of(model_dir: str) -> str | None:

@@ -5,8 +5,6 @@ The one-line errors, docs/configuration.md and .env.example are made from here. 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
@@ -21,10 +19,10 @@ from mcts_utils.config.concurrency import (
     MAX_TREES,
     default_workers,
 )
+from mcts_utils.config.faults import fault_line, variable
 from mcts_utils.types import InputError
 
 N_ROLLOUT = 8
-VARIABLES = {"grounding": "ACTION_GROUNDING"}  # fields that are not named as their variable
 
 ANSWERS, ACTS, SEARCH, REVISION, MACHINES = (
     "Who answers",
@@ -33,7 +31,7 @@ ANSWERS, ACTS, SEARCH, REVISION, MACHINES = (
     "Stage 2, revision (Equation 4)",
     "More than one machine",
 )
-LIVE = "While it runs"
+JUDGE, LIVE = "Who judges, if not the actor", "While it runs"
 
 
 def _var(default: Any, group: str, sentence: str, shown: str | None = None, **bounds: Any) -> Any:
@@ -151,6 +149,22 @@ class Settings:
     action_format: Literal["any", "agentgym", "eto", "react"] = _var(
         "any", ACTS, "How an action is read from a reply: any form, or only that of AgentGym, ETO or ReAct."
     )
+    judge_model: str = _var(
+        "",
+        JUDGE,
+        "Name of another model that judges steps, at JUDGE_BASE_URL or, if that is empty, where the actor answers. The "
+        "actor judges itself where no variable of this group is set.",
+        "name of JUDGE_MODEL_DIR",
+    )
+    judge_base_url: Annotated[str, BeforeValidator(checks.http_url)] = _var(
+        "", JUDGE, "Base URL of the judge's endpoint."
+    )
+    judge_api_key: Annotated[str, BeforeValidator(checks.key)] = _var(
+        "", JUDGE, "Its key. The actor's key is sent to the actor's endpoint only.", repr=False
+    )
+    judge_model_dir: Annotated[str, BeforeValidator(checks.is_folder)] = _var(
+        "", JUDGE, "Folder of a local model that judges, in place of an endpoint."
+    )
     max_depth: int = _var(20, SEARCH, "Environment steps from the root to a leaf.", ge=1)
     itera: int = _var(8, SEARCH, "Search iterations per tree.", ge=1)
     n_gen: int = _var(4, SEARCH, "Candidate turns drawn at a node until it counts as expanded.", ge=1)
@@ -237,12 +251,12 @@ class Settings:
 
     def public(self) -> dict[str, Any]:
         """Return all settings but the API key and passwords in URLs, as manifests and trees may record them."""
-        unsaid = {"openai_api_key", "token_price", "tensorboard_dir", "wandb_project"}
-        unsaid |= set(() if self.task_source else ("task_source",))
+        unsaid = {"openai_api_key", "judge_api_key", "token_price", "tensorboard_dir", "wandb_project"}
+        rare = ("task_source", "judge_model", "judge_base_url", "judge_model_dir")
+        unsaid |= {name for name in rare if not getattr(self, name)}
         plain = {name: value for name, value in asdict(self).items() if name not in unsaid}
-        return plain | {
-            name: checks.without_password(plain[name]) for name in ("env_server_base", "openai_base_url")
-        }
+        urls = ("env_server_base", "openai_base_url", "judge_base_url")
+        return plain | {name: checks.without_password(plain[name]) for name in urls if name in plain}
 
     def override(self, **changes: Any) -> Settings:
         """Return a copy with the flags that were given; None and "" mean "not given".
@@ -254,7 +268,7 @@ class Settings:
         try:
             return replace(self, **given)
         except ValidationError as error:
-            raise InputError(fault_line(error, given)) from None
+            raise InputError(fault_line(error, given, bounds)) from None
 
     def require(self, *names: str) -> Settings:
         """Return self; raise InputError if one of the settings is empty.
@@ -268,11 +282,6 @@ class Settings:
         return self
 
 
-def variable(field: str) -> str:
-    """Return the environment variable of a field of `Settings`."""
-    return VARIABLES.get(field, field.upper())
-
-
 def bounds(field: str) -> str:
     """Return what a number must be, such as "at least 1" or "between 0 and 1"; empty for other settings."""
     found: dict[str, float] = {}
@@ -281,19 +290,3 @@ def bounds(field: str) -> str:
     if "le" in found:
         return f"between {found['ge']:g} and {found['le']:g}"
     return f"at least {found['ge']:g}" if found else ""
-
-
-def fault_line(error: ValidationError, given: Mapping[str, Any]) -> str:
-    """Return the first fault, with the variable's name and its value."""
-    first = error.errors()[0]
-    name = str(first["loc"][0])
-    kinds = {"int_parsing": "must be a whole number", "float_parsing": "must be a number"}
-    if first["type"] == "literal_error":
-        options = re.findall(r"'(\w+)'", first["ctx"]["expected"])
-        wrong = f"must be one of {', '.join(options)}"
-    elif first["type"] == "value_error":
-        wrong = str(first["ctx"]["error"])
-    else:
-        wrong = kinds.get(first["type"]) or f"must be {bounds(name) or first['msg']}"
-    shown = "" if name == "openai_api_key" else f": {given.get(name, first['input'])!r}"
-    return f"{variable(name)} {wrong}{shown}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event
 
 from mcts_utils.actors.factory import make_actor
-from mcts_utils.config import Settings, settings_from_env
+from mcts_utils.config import Settings, judge_settings, settings_from_env
 from mcts_utils.evaluation.metrics import behaviour, scores
 from mcts_utils.evaluation.results import by_task, episodes_of, summary_of
 from mcts_utils.evaluation.summary import estimate_text
@@ -140,7 +140,8 @@ class EpisodeJudge:
 
 @contextmanager
 def model_first_errors(settings: Settings) -> Iterator[tuple[FirstErrors, LoopJudge]]:
-    """Open the actor as a judge; yield its `first_errors` and its description."""
+    """Open the judge, the actor or another model; yield its `first_errors` and its description."""
+    settings = judge_settings(settings)
     with closing(make_actor(settings)) as actor:
         episode_judge = EpisodeJudge(settings, actor)
         try:

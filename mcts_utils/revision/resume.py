@@ -20,7 +20,14 @@ from mcts_utils.types import InputError
 IRRELEVANT = (
     *("env_server_base", "openai_base_url", "concurrency", "workers", "model_dir", "executor"),
     *("chat_template", "cache_gb"),  # the judge's name holds the template's content
-    *("judge_wave", "server_patience", "endpoint_patience", "max_sessions"),
+    *(
+        "judge_wave",
+        "server_patience",
+        "endpoint_patience",
+        "max_sessions",
+        "judge_base_url",
+        "judge_model_dir",
+    ),
     *("ray_address", "ray_workers", "ray_cpus_per_worker", "ray_gpus_per_worker"),
 )
 
@@ -57,7 +64,8 @@ def finished_counts(
     except (InputError, IndexError):
         return None
     inputs = [entry.sha256 for entry in manifest.inputs]
-    complete = not counts.trees_failed and not counts.trees_partial
+    complete = not counts.trees_failed and not counts.trees_partial and bool(counts.written)
+    complete = complete and not counts.verdicts.get("unparsed", 0)  # those are asked for again
     if not (same and complete) or inputs != [sha256_file(path) for path in trees]:
         return None
     return counts

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,11 @@ from mcts_utils.envs.task_set import TaskSet
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
 from mcts_utils.revision.builder import Built, FindCut, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
+from mcts_utils.revision.judge_source import JudgeSource
 from mcts_utils.revision.options import EXPERT, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
-from mcts_utils.revision.verdict_cache import VerdictCache, judge_name
+from mcts_utils.revision.verdict_cache import VerdictCache
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.search.tree import Tree
 from mcts_utils.search.tree_io import BadTree, read_tree
@@ -74,6 +75,7 @@ class RevisionStage:
             fingerprint(settings.model_dir, settings.chat_template) if weights is None else weights
         )
         self.settings, self.options, self.judged = settings, options, judged
+        self.judge = JudgeSource.of(settings, self._weights) if judged else None
         self.input_dir, self.output_dir = Path(input_dir), Path(output_dir)
         self.jobs: list[tuple[int, str]] = []  # (index, name of the tree's file)
         self.output = records_path(output_dir, settings.task, options.data_type)
@@ -153,34 +155,30 @@ class RevisionStage:
         make_environment: Callable[[], Environment],
         saved: Callable[[Path], None] = ignore,
     ) -> Iterator[Callable[[tuple[int, str]], Built]]:
-        """Yield the function that builds the records of one tree (executors.stage.Stage)."""
+        """Yield the function that builds the records of one tree (executors.stage.Stage).
+
+        A judge of its own is opened here; `make_actor` makes the actor that repairs, and judges if there is no other.
+        """
         with closing(SessionPool(make_environment, session_limit(self.settings, self.server_kind))) as pool:
             with pool.session():
                 pass  # report an unusable server before a model is loaded
             actor = make_actor() if make_actor else None
-            judge = self._make_judge(actor) if actor and self.judged else None
+            used: dict[str, Any] = {}
             try:
-                yield lambda job: self._build(*job, pool, judge, actor, saved)
+                opened = self.judge.opened(actor, self.stop.is_set, used) if self.judge else nullcontext()
+                with opened as judge:
+                    yield lambda job: self._build(*job, pool, judge, actor, saved)
             finally:
-                if judge:
-                    judge.close()
+                self.usage = used
                 if actor is not None:
-                    self.usage = dict(actor.stats())
+                    self.usage = {**actor.stats(), **used}
                     actor.close()
-
-    def _make_judge(self, actor: Actor) -> Judge:
-        s = self.settings
-        stopped = self.stop.is_set
-        return Judge(actor, s.prompt, seed=s.seed, wave=s.judge_wave, slots=s.in_flight, stopped=stopped)
-
-    def _judge_name(self) -> str:
-        return judge_name(self.settings.model_name, self._weights)
 
     def _manifest_path(self) -> Path:
         return manifest_path(self.output_dir, self.settings.task, self.options.data_type)
 
     def _relevant_settings(self) -> dict[str, Any]:
-        judge = self._judge_name() if self.judged else ""
+        judge = self.judge.name if self.judge else ""
         found = relevant_settings(self.settings, self.options, judge, self._allow_test)
         return found | ({"most": self._most} if self._most else {})
 
@@ -242,16 +240,18 @@ class RevisionStage:
         task = tree.task
         expected_id = task_id(settings.task, task.opening, task.index)
         replayer = Replayer(pool, task.index, expected_id, self.stop.is_set, settings.action_format)
-        cache = VerdictCache(verdicts_path(self.output_dir, index), self._judge_name(), settings.prompt)
+        cache: VerdictCache | None = None
         find_cut: FindCut | None = None
-        if judge:
+        if judge and self.judge:
+            verdicts = verdicts_path(self.output_dir, index)
+            cache = VerdictCache(verdicts, self.judge.name, judge.prompt, again=True)
             find_cut = lambda task, bad, start: judge.first_bad(task, bad.steps, bad.nodes, start, cache)  # noqa: E731
         try:
             built = TreeBuilder(tree, source, self.options, replayer, find_cut, actor).build()
         finally:
-            if cache.path.exists():
+            if cache and cache.path.exists():
                 saved(cache.path)
-        if judge:
+        if cache:
             built.counts.update({f"verdict {label}": count for label, count in cache.counts().items()})
             unparsed = [verdict.reason for verdict in cache.used.values() if not verdict.parsed]
             built = replace(built, unparsed=next(iter(unparsed), ""))

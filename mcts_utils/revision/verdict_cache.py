@@ -31,10 +31,11 @@ def question_sha256(messages: Sequence[Message]) -> str:
 class VerdictCache:
     """The verdicts on one tree, by node id. For one thread; `save` replaces the file atomically."""
 
-    def __init__(self, path: Path, model: str, prompt: str) -> None:
+    def __init__(self, path: Path, model: str, prompt: str, again: bool = False) -> None:
         """Read the verdicts of this model with this prompt (key of prompts.JUDGE_PROMPTS), if the file has any.
 
         Args:
+            again: take only verdicts that parsed, so that the others are asked for again.
             path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there.
         """
         digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
@@ -49,7 +50,7 @@ class VerdictCache:
         except InputError:
             return  # not there, or damaged: that only costs requests
         if replace(found, verdicts={}) == self._empty:
-            self._kept = dict(found.verdicts)
+            self._kept = {n: kept for n, kept in found.verdicts.items() if kept.parsed or not again}
 
     def get(self, node: int, question: str) -> Verdict | None:
         """Return the kept verdict on the node, or None unless it answered the same question."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.config import Settings
+from mcts_utils.config import Settings, judge_settings
 from mcts_utils.prompts import judge_messages
 from mcts_utils.revision.verdict_cache import LABELS, VerdictCache, judge_name, question_sha256
 from mcts_utils.search.tree import Node, Tree, nodes, path_steps, step_of
@@ -111,14 +111,15 @@ def write_verdicts(
         InputError: if there is no tree, or one that cannot be read.
     """
     began, output = time.monotonic(), records_path(output_dir, settings.task, DATA_TYPE)
-    judge = judge_name(settings.model_name, fingerprint(settings.model_dir, settings.chat_template))
+    asked = judge_settings(settings)
+    judge = judge_name(asked.model_name, fingerprint(asked.model_dir, asked.chat_template))
     rows: list[VerdictRow] = []
     left_out: Counter[str] = Counter()
     files = tree_files(input_dir, "--input_dir")
     for index, path in files.items():
         tree = read_tree(path, settings.task, index)
         tree_rows, dropped = verdict_rows(
-            tree, path, output_dir, judge, settings.prompt, max_rows, settings.seed
+            tree, path, output_dir, judge, asked.prompt, max_rows, settings.seed
         )
         rows += tree_rows
         left_out.update(dropped)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import path_collection
-from mcts_utils.config import Settings
+from mcts_utils.config import Settings, judge_settings, settings_from_env
 from mcts_utils.prompts import JUDGE_PROMPTS
 from mcts_utils.replies import parse_verdict
 from mcts_utils.revision.options import Options
@@ -20,6 +20,7 @@ from mcts_utils.revision.pairs import PairRule
 from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.search.tree import Node, Tree
 from mcts_utils.search.tree_io import tree_to_dict
+from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, running_chat
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json, read_jsonl, sha256_file, write_json
 from mcts_utils.storage.layout import manifest_path, records_path, verdicts_path
@@ -257,6 +258,59 @@ def test_a_model_that_cannot_judge_is_told(
     assert "verdicts of scripted did not parse, so it cannot judge" in said
     assert "the last one ends 'Thought: hm\\nAction: inventory'" in said
     assert not rows_of()
+
+
+def test_another_model_may_judge(
+    stage: Callable[..., int], actor: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_chat(Behaviour(api_key="judges-key")) as chat:
+        for name, value in {
+            **{"JUDGE_MODEL": MODEL, "JUDGE_BASE_URL": chat.base_url, "JUDGE_API_KEY": "judges-key"},
+            "OPENAI_API_KEY": "actors-key",
+        }.items():
+            monkeypatch.setenv(name, value)
+        assert stage() == 0
+        asked = len(chat.requests)
+        assert asked == manifest_of()["counts"]["verdicts"]["requests"] > 0
+        assert not actor.asked
+        manifest = manifest_of()
+        assert manifest["tokens"]["judge"]["calls"] == asked and "calls" not in manifest["tokens"]
+        assert manifest["settings"]["judge"] == MODEL
+        assert read_json(verdicts_path("out", DOOR))["model"] == MODEL
+        assert "judges-key" not in str(manifest) + str(manifest["settings"])
+        assert stage(beta="0.3") == 0 and len(chat.requests) == asked, "its verdicts are kept"
+
+
+def test_a_judge_without_a_name_is_one_line(
+    stage: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JUDGE_BASE_URL", "http://me:secret@127.0.0.1:9/v1")
+    assert stage() == 2
+    line = "path_collection.py: JUDGE_MODEL is not set: the judge's name at JUDGE_BASE_URL=http://127.0.0.1:9/v1\n"
+    assert capsys.readouterr().err == line
+
+
+def test_the_actors_key_is_not_sent_to_the_judges_endpoint() -> None:
+    given = {"OPENAI_API_KEY": "a", "OPENAI_BASE_URL": "http://a/v1", "MODEL_NAME": "m", "JUDGE_MODEL": "j"}
+    there = judge_settings(settings_from_env({**given, "JUDGE_BASE_URL": "http://b/v1"}))
+    assert (there.openai_base_url, there.openai_api_key, there.model_name) == ("http://b/v1", "", "j")
+    here = judge_settings(settings_from_env(given))
+    assert (here.openai_base_url, here.openai_api_key, here.model_name) == ("http://a/v1", "a", "j")
+
+
+def test_verdicts_that_did_not_parse_are_asked_for_again(
+    stage: Callable[..., int], actor: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    actor.answer, repaired = (lambda messages, temperature, seed: "It is"), actor.answer
+    stage()
+    assert manifest_of()["counts"]["verdicts"]["unparsed"] > 0
+    actor.answer = repaired
+    assert stage() == 0
+    assert "done before" not in capsys.readouterr().out
+    assert manifest_of()["counts"]["verdicts"]["unparsed"] == 0
+    asked = len(actor.asked)
+    assert stage() == 0 and len(actor.asked) == asked
+    assert "done before" in capsys.readouterr().out
 
 
 def test_the_cap_holds_per_task(stage: Callable[..., int]) -> None:
