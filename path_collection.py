@@ -199,7 +199,8 @@ def collect_verdicts(args: argparse.Namespace, settings: Settings) -> int:
     """Write the judge's verdicts as training rows; return the exit code."""
     settings.require("model_name")
     counts = write_verdicts(settings, args.input_dir, args.output_dir, cap_of(args))
-    print(f"{counts['written']} verdicts of {counts['trees']} trees; left out: {counts['dropped'] or 'none'}")
+    left_out = ", ".join(f"{name} {count}" for name, count in counts["dropped"].items()) or "none"
+    print(f"{counts['written']} verdicts of {counts['trees']} trees; left out: {left_out}")
     return 0
 
 

@@ -10,7 +10,7 @@ from mcts_utils.config import Settings
 from mcts_utils.types import EnvError, Environment, Stopped
 
 POLL_SECONDS = 0.1  # between two checks whether a wait is cancelled
-JVM_SESSIONS = 8  # on a server that starts a process of 100 MB for each
+JVM_SESSIONS = 8  # on a server that starts a process of over 200 MB for each
 UNLIMITED = 1_000_000
 
 

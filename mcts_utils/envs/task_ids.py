@@ -87,7 +87,9 @@ def training_list(task: str, base_url: str, wanted: str, test: set[int]) -> list
     """
     indices = choose_ids(task, base_url, wanted)
     if held := sorted(test.intersection(indices)):
-        raise InputError(f"--task_ids: {held[0]} is a test id ({len(held)} in all); --allow_test overrides")
+        raise InputError(
+            f"--task_ids: {held[0]} is a test id ({len(held)} of {len(indices)} are); --allow_test overrides"
+        )
     return indices
 
 

@@ -66,7 +66,8 @@ class Gate:
             f'agent_r_answers_total{{status="{status}"}} {n}' for status, n in sorted(self._answers.items())
         ]
         lines += [f"agent_r_requests_open {self._open}"]
-        if store := getattr(scope["app"].state, "store", None):
+        store = getattr(scope["app"].state, "store", None)
+        if store is not None:
             with store.lock:
                 lines += [f"agent_r_sessions {len(store.ids())}"]
             lines += [f"agent_r_sessions_max {store.max_sessions}"]

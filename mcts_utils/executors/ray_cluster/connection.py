@@ -51,7 +51,7 @@ def connect(settings: Settings) -> Any:
     address = settings.ray_address or "auto"
     check_listening(address)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    options["runtime_env"] = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__"]}
+    options["runtime_env"] = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__", "**/node_modules"]}
     try:
         with kept_signals():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
