@@ -17,6 +17,16 @@ QUIET_SECONDS = 3.0  # of an outage before a line says that it is waited for
 MAX_PAUSE = 5.0  # seconds between two tries
 
 
+def now() -> float:
+    """Return the seconds of the monotonic clock."""
+    return time.monotonic()
+
+
+def pause(seconds: float) -> None:
+    """Wait."""
+    time.sleep(seconds)
+
+
 class ServiceWatch:
     """When one service last answered. Safe for threads."""
 
@@ -44,9 +54,8 @@ class ServiceWatch:
     def failed(self, error: object, patience: float) -> None:
         """Note a failure, and print one line for an outage that lasts; `patience` in seconds."""
         with self._lock:
-            now = time.monotonic()
-            self._down_since = self._down_since or now
-            if patience and not self._said and now - self._down_since > QUIET_SECONDS:
+            self._down_since = self._down_since or now()
+            if patience and not self._said and self.down() > QUIET_SECONDS:
                 self._said = True
                 Progress.write(
                     f"waiting for {self._name}, at most {self._variable}={patience:g} s: {error}",
@@ -56,7 +65,7 @@ class ServiceWatch:
     def down(self) -> float:
         """Return the seconds since the first failure after the last answer; 0 if the last request was answered."""
         since = self._down_since
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if since is None else now() - since
 
     def require_alive(self, error: Exception, patience: float) -> None:
         """Check that the service answered somebody within the last `patience` seconds (0: do not check).

@@ -7,12 +7,12 @@ environment does not understand by the valid one that is meant (grounding.py).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
 
+from mcts_utils import patience
 from mcts_utils.envs.errors import EnvStatus
 from mcts_utils.envs.grounding import nearest
 from mcts_utils.envs.http import HttpSession
@@ -173,14 +173,14 @@ class AgentGym:
             except EnvError as error:
                 lost = self._remote.is_lost(error)
                 self._remote.drop(error, lost)
-                since = since or time.monotonic()
+                since = since or patience.now()
                 if not lost or (
                     attempt >= self._recoveries
                     and (tries >= MAX_TRIES or self._http.patience_ends(since, error))
                 ):
                     raise
                 pause = getattr(error, "retry_after", 0.0)
-            self._http.pause(pause)
+            self._http.pause(attempt, pause)
         raise AssertionError("unreachable")
 
     def _replaying(self, call: Callable[[], Result]) -> Result:

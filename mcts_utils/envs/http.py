@@ -11,6 +11,7 @@ import json
 import math
 import random
 import time
+from itertools import count
 from threading import Lock
 from typing import Any
 
@@ -18,6 +19,7 @@ import requests
 from urllib3.exceptions import LocationParseError, ReadTimeoutError
 from urllib3.util import parse_url
 
+from mcts_utils import patience
 from mcts_utils.config import without_password
 from mcts_utils.envs.connection import ConnectionGone, open_session
 from mcts_utils.envs.errors import (
@@ -129,14 +131,15 @@ class HttpSession:
             EnvError: no usable answer; ServerGone if the server answers nobody.
         """
         since = 0.0
-        while True:
+        for attempt in count():
             try:
                 return self.get(path)
             except ConnectionLost as error:
-                since = since or time.monotonic()
+                since = since or patience.now()
                 if self.patience_ends(since, error):
                     raise
-                self.pause(error.retry_after)
+                self.pause(attempt, error.retry_after)
+        raise AssertionError("unreachable")
 
     def post(
         self, path: str, body: dict[str, Any], reconnect: bool = True, timeout: float | None = None
@@ -157,14 +160,14 @@ class HttpSession:
         request.prepare_body(None, None, body)
         return self._repeated(request, repeatable=False, reconnect=reconnect, timeout=timeout)
 
-    def pause(self, retry_after: float = 0.0) -> None:
-        """Wait before another try: exponential in the failures since the last answer, with jitter, at most MAX_PAUSE.
+    def pause(self, attempt: int, retry_after: float = 0.0) -> None:
+        """Wait after try number `attempt` (from 0), with jitter, at most MAX_PAUSE; doubled while nothing is answered.
 
         Args:
             retry_after: seconds that the server asks for; they are waited as far as `patience` allows.
         """
-        seconds = self._backoff * 2 ** min(max(self._failures - 1, 0), 10) * self._jitter.uniform(0.5, 1.5)
-        time.sleep(max(min(seconds, MAX_PAUSE), min(retry_after, self._patience)))
+        seconds = self._backoff * 2 ** min(attempt, max(self._failures - 1, 0), 10) * self._jitter.uniform(0.5, 1.5)
+        patience.pause(max(min(seconds, MAX_PAUSE), min(retry_after, self._patience)))
 
     def patience_ends(self, since: float, error: EnvError) -> bool:
         """Return True if a call that has failed since then (monotonic seconds) is not to be tried any more.
@@ -173,7 +176,7 @@ class HttpSession:
             ServerGone: the server answers nobody.
         """
         self.watch.require_alive(error, self._patience)
-        return time.monotonic() - since >= self._patience
+        return patience.now() - since >= self._patience
 
     def close(self) -> None:
         """Close the connection. The next request opens a new one."""
@@ -206,7 +209,7 @@ class HttpSession:
                 # A server that is too slow to answer is not sent the same work twice.
                 if lost.slow or attempt == RESENDS or not (repeatable or lost.unsent):
                     raise
-                self.pause(lost.retry_after)
+                self.pause(attempt, lost.retry_after)
             except EnvError:
                 self._answered()
                 raise

@@ -309,8 +309,8 @@ def test_the_noisy_expert_slips():
 def clock(monkeypatch):
     """The waits of an actor, which take no time; the clock of the patience goes on by them."""
     waits: list[float] = []
-    real = patience.time.monotonic
-    monkeypatch.setattr(patience.time, "monotonic", lambda: real() + sum(waits))
+    real = patience.now
+    monkeypatch.setattr(patience, "now", lambda: real() + sum(waits))
     return waits
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcts_utils.envs import http as env_http
+from mcts_utils import patience
 from mcts_utils.envs import make_environment
 from mcts_utils.envs.client import AgentGym
 from mcts_utils.envs.errors import ServerGone
@@ -35,9 +35,9 @@ def science() -> Iterator[FaultyServer]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits, which take no time; the clock goes on by them."""
     waits: list[float] = []
-    real = env_http.time.monotonic
-    monkeypatch.setattr(env_http.time, "sleep", waits.append)
-    monkeypatch.setattr(env_http.time, "monotonic", lambda: real() + sum(waits))
+    real = patience.now
+    monkeypatch.setattr(patience, "pause", waits.append)
+    monkeypatch.setattr(patience, "now", lambda: real() + sum(waits))
     return waits
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mcts_utils import patience
 from mcts_utils.envs import http as env_http
 from mcts_utils.envs import make_environment, task_id
 from mcts_utils.envs.client import RECOVERIES, AgentGym
@@ -399,7 +400,7 @@ def test_make_environment_finds_the_server(server: FaultyServer) -> None:
 
 def test_an_unreachable_server_is_bad_input_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(env_http.time, "sleep", waits.append)
+    monkeypatch.setattr(patience, "pause", waits.append)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(InputError, match=url) as caught:

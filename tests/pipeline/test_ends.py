@@ -39,7 +39,7 @@ def test_a_stage_ends_with_its_script(tmp_path, textcraft_url, number):
         script.send_signal(number)
         said = script.stderr.read()  # returns when script and stage have both ended
         assert script.wait() == -number
-        assert select.select([stage], [], [], 0)[0], "the stage has ended"
+        assert select.select([stage], [], [], 30)[0], "the stage has ended"
         os.close(stage)
     assert "stopped; run the same command again to go on" in said
     assert not lock.exists()
