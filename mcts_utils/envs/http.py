@@ -166,7 +166,9 @@ class HttpSession:
         Args:
             retry_after: seconds that the server asks for; they are waited as far as `patience` allows.
         """
-        seconds = self._backoff * 2 ** min(attempt, max(self._failures - 1, 0), 10) * self._jitter.uniform(0.5, 1.5)
+        seconds = (
+            self._backoff * 2 ** min(attempt, max(self._failures - 1, 0), 10) * self._jitter.uniform(0.5, 1.5)
+        )
         patience.pause(max(min(seconds, MAX_PAUSE), min(retry_after, self._patience)))
 
     def patience_ends(self, since: float, error: EnvError) -> bool:
