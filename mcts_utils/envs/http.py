@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import time
 from itertools import count
 from threading import Lock
 from typing import Any
@@ -262,7 +261,7 @@ class HttpSession:
         except BaseException:
             self.close()  # an interrupted request must not be followed by another on its connection
             raise
-        self._last_answer = time.monotonic()
+        self._last_answer = patience.now()
         self._closing = "close" in response.headers.get("connection", "").lower()
         return response
 
@@ -275,7 +274,7 @@ class HttpSession:
             NotConnected: it is gone, and not `reconnect`.
             requests.RequestException: no answer.
         """
-        idle = time.monotonic() - self._last_answer
+        idle = patience.now() - self._last_answer
         if idle > KEEP_ALIVE:
             self.close()
         limits = (min(timeout, CONNECT_TIMEOUT), timeout)

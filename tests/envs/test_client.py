@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mcts_utils import patience
 from mcts_utils.envs import http as env_http
 from mcts_utils.envs import make_environment, server_about
 from mcts_utils.envs.client import AgentGym
@@ -72,8 +73,8 @@ def science() -> Iterator[FaultyServer]:
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Moves the clock on, past the time that the client keeps an unused connection."""
     past = [0.0]
-    now = env_http.time.monotonic
-    monkeypatch.setattr(env_http.time, "monotonic", lambda: now() + past[0])
+    now = patience.now
+    monkeypatch.setattr(patience, "now", lambda: now() + past[0])
 
     def move() -> None:
         past[0] += 10 * env_http.KEEP_ALIVE

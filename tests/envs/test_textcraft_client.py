@@ -146,8 +146,8 @@ def test_a_session_that_the_server_forgot_is_replayed(
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Moves the clock on, past the time that the client keeps an unused connection."""
     past = [0.0]
-    now = env_http.time.monotonic
-    monkeypatch.setattr(env_http.time, "monotonic", lambda: now() + past[0])
+    now = patience.now
+    monkeypatch.setattr(patience, "now", lambda: now() + past[0])
 
     def move() -> None:
         past[0] += 10 * env_http.KEEP_ALIVE
