@@ -77,9 +77,9 @@ def page_file(run_dir: Path) -> Path:
     return output
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless browser."""
+    """A headless browser. While it is open an event loop runs here, so that no other module's test may have one."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: bash scripts/test.sh installs it where it may")
     playwright = pytest.importorskip(
