@@ -28,9 +28,8 @@ class RemoteSession:
         self._id: int | None = None  # of the session on the server; None: no usable one
         self._reconnect = False  # the session survived an error, so the next request opens a new connection
         self._last_shown: str | None = None  # the last observation; None before the first
-        self._abandoned: list[
-            tuple[int, str]
-        ] = []  # ids given up after a late answer, with their last observation
+        # Ids given up after a late answer, each with its last observation.
+        self._abandoned: list[tuple[int, str]] = []
 
     def start_episode(self, path: str, index: int, more: dict[str, Any]) -> Any:
         """Return the answer to a request that starts an episode; create a session if there is none.

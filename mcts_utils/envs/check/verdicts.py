@@ -38,7 +38,7 @@ def errors(episodes: Sequence[Played]) -> list[Verdict]:
 
 
 def ends(episodes: Sequence[Played], most: int) -> Verdict:
-    """Return how many episodes ended by themselves."""
+    """Return the number of episodes that ended by themselves."""
     done = [len(played.results) for played in episodes if played.done]
     if not done:
         return Verdict(FAULT, "done", f"never, in {len(episodes)} episodes of at most {most} steps")
