@@ -31,16 +31,17 @@ from mcts_utils.revision.verdict_cache import LABELS
 from mcts_utils.revision.verdict_rows import DATA_TYPE, write_verdicts
 from mcts_utils.revision.verification import verify_file
 from mcts_utils.storage.formats.manifest import RevisionCounts
-from mcts_utils.terminal import run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import Environment, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # most rows per task; 8 for the kinds made of pairs
+MOST = 1_000_000  # rows
 MAX_UNPARSED = 0.2  # share of the verdicts; above it the model cannot judge
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags; environment variables replace those that are not given."""
-    flags = argparse.ArgumentParser(description="Search trees -> verified revision records (stage 2).")
+    flags = Parser(description="Search trees -> verified revision records (stage 2).")
     add = flags.add_argument
     add(
         "--input_dir",
@@ -74,10 +75,18 @@ def parser() -> argparse.ArgumentParser:
     add("--judge_prefix", type=int, choices=(0, 1), default=0, help="1: judge the shared prefix too")
     add("--drop_unjudged", type=int, choices=(0, 1), default=1, help="0: no bad step found: cut at the end")
     add("--repair", type=int, choices=(0, 1), default=0, help="1: the actor continues where a splice fails")
-    add("--max_per_task", type=int, help="most rows per task (default: 8 for pairs, 4 for good paths)")
-    add("--n", type=int, help="most rows in all, spread over the tasks (default: no limit)")
+    add(
+        "--max_per_task",
+        type=between(1, MOST),
+        help="most rows per task (default: 8 for pairs, 4 for good paths)",
+    )
+    add("--n", type=between(1, MOST), help="most rows in all, spread over the tasks (default: no limit)")
     add("--task_ids", help="expert: train (default), a list such as 0-9,31, or a file with a list")
-    add("--noise", type=float, help="expert: share of the episodes with a slip and its repair (default 0)")
+    add(
+        "--noise",
+        type=between(0, 1, float),
+        help="expert: share of the episodes with a slip and its repair (default 0)",
+    )
     add("--reference_fields", type=int, choices=(0, 1), default=0, help="1: also write revise_log")
     add("--allow_test", action="store_true", help="take trees of test tasks too: never train on them")
     add("--seed", type=int, help="(SEED)")
@@ -88,16 +97,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def cap_of(args: argparse.Namespace) -> int:
-    """Return the most rows per task.
-
-    Raises:
-        InputError: if --max_per_task is below 1.
-    """
-    if args.max_per_task is None:
-        return MAX_PER_TASK.get(args.data_type, Options.max_per_task)
-    if args.max_per_task < 1:
-        raise InputError(f"--max_per_task must be at least 1: {args.max_per_task}")
-    return int(args.max_per_task)
+    """Return the most rows per task."""
+    return int(args.max_per_task or MAX_PER_TASK.get(args.data_type, Options.max_per_task))
 
 
 def options_of(args: argparse.Namespace, settings: Settings) -> Options:
@@ -161,10 +162,8 @@ def run_with_server(args: argparse.Namespace, settings: Settings) -> int:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Check the flags of expert episodes and --n; raise InputError naming the first wrong one."""
-    if args.n is not None and (args.n < 1 or args.data_type == DATA_TYPE):
-        raise InputError(f"--n must be at least 1, and goes with all data types but {DATA_TYPE}: {args.n}")
-    if args.noise is not None and not 0 <= args.noise <= 1:
-        raise InputError(f"--noise must be between 0 and 1: {args.noise}")
+    if args.n is not None and args.data_type == DATA_TYPE:
+        raise InputError(f"--n {args.n} goes with all data types but {DATA_TYPE}")
     for name in ("task_ids", "noise"):
         value = getattr(args, name)
         if value is not None and (args.data_type != EXPERT or args.input_dir):

@@ -22,6 +22,7 @@ from mcts_utils.types import ActorError, EnvError, InputError
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 LINE_SECONDS = 10.0
+SHOWN = 60  # characters of a wrong value
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
 
 
@@ -85,13 +86,32 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, if it parses within `run_command`."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(message)
+        raise InputError(re.sub(r"^argument (\S+?)(/\S+)?:(?= must )|^argument (?=\S+: )", r"\1", message))
+
+
+def between(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    """Return a type of flags: a number from `least` to `most`; NaN is none."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {what}: {text[:SHOWN]!r}") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be between {least} and {most}: {text[:SHOWN]}")
+        return value
+
+    return parse
 
 
 def run_command(name: str, work: Callable[[], int | None], if_interrupted: str = "interrupted") -> int:
     """Do the work of a command, in the main thread, and return its exit code. SIGTERM ends it as Ctrl-C does.
 
     So does the end of the script that started it (parent.py).
+
+    Args:
+        name: begins the line of an error; may be empty.
 
     Returns:
         what `work` returns (None: 0); 2 after bad input, or if a server, a model or a file cannot be used, with one
@@ -112,7 +132,7 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
         code, line = 130, if_interrupted
     finally:
         signal.signal(signal.SIGTERM, earlier)
-    print(f"{name}: {line}", file=sys.stderr)
+    print(f"{name}: {line}" if name else line, file=sys.stderr)
     return code
 
 

@@ -56,7 +56,7 @@ class ModelSettings:
         "of what is free on a GPU.",
         "0",
         ge=0,
-        le=1e4,
+        le=10_000,
     )
     model_type: str = var(
         "", ANSWERS, "Suffix of the folder of test results: test_result/{TASK}/{MODEL_NAME}_{MODEL_TYPE}."
@@ -69,7 +69,7 @@ class ModelSettings:
         ge=0,
         le=86400,
     )
-    max_token_length: int = var(256, ANSWERS, "New tokens per reply, at most.", ge=1)
+    max_token_length: int = var(256, ANSWERS, "New tokens per reply, at most.", ge=1, le=1_000_000)
     prompt: Literal["full", "brief"] = var(
         "full",
         ANSWERS,
@@ -81,7 +81,6 @@ class ModelSettings:
         ANSWERS,
         "Requests in flight, at least 1. auto: as many as make an endpoint's answers come faster.",
         f"{ENDPOINT_CONCURRENCY}; local model {LOCAL_CONCURRENCY}",
-        gt=-1,
     )
     task: str = var(
         "textcraft",

@@ -9,7 +9,6 @@ environment server and rolls nothing out.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -33,7 +32,7 @@ from mcts_utils.storage.formats.summary import Estimate, LoopJudge, LoopReport
 from mcts_utils.storage.layout import verdicts_path
 from mcts_utils.storage.manifest import fingerprint
 from mcts_utils.tables import text_row
-from mcts_utils.terminal import Progress
+from mcts_utils.terminal import Parser, Progress
 from mcts_utils.types import Actor, InputError
 
 FirstErrors = Callable[[Path, Sequence[EpisodeFile]], list[int | None]]
@@ -178,7 +177,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         InputError: a run cannot be read, or the settings name no judge.
     """
-    parser = argparse.ArgumentParser(prog="eval.py loops", description="repeated actions and revision length")
+    parser = Parser(prog="eval.py loops", description="repeated actions and revision length")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="folders of finished runs")
     parser.add_argument(
         "--judge",

@@ -37,6 +37,7 @@ RULES = (
     (COUNTS, "[0-9]+", "be a whole number"),
     (COUNTS, ".*[1-9].*", "be at least 1"),
     ("EVAL_TASKS SAMPLE SERVE_PORT SEED", "[0-9]+", "be a whole number"),
+    (f"{COUNTS} EVAL_TASKS SAMPLE SERVE_PORT", "[0-9]{1,6}", "be below 1000000"),
 )
 IDS = re.compile(r"train|test|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 # Of what the stages and scripts read by themselves: what stands in the commands, and what says where and how fast the

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.storage import files
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.training import checkpoint, corpus, dataset
 from mcts_utils.training.dataset import Conversation
 from mcts_utils.training.encoding import IGNORED
@@ -142,7 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True)
     parser.add_argument("--model_dir", help="for tokens and xtuner: the model's folder")
     parser.add_argument(
-        "--max_length", type=int, help="for tokens and xtuner; default: the model's, at most 8192"
+        "--max_length",
+        type=between(1, 10**7),
+        help="for tokens and xtuner; default: the model's, at most 8192",
     )
     parser.add_argument("--chat_template", default="", help="default: CHAT_TEMPLATE")
 

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.training import checkpoint, corpus, dataset, loss_mask
 from mcts_utils.training.row_filter import default_template, row_filter_of
 from mcts_utils.training.settings import CONFIGS, DPO, FULL
@@ -69,7 +69,7 @@ def row_at(path: str, number: int) -> dict[str, Any]:
     Raises:
         InputError: if there is no such row.
     """
-    row = next(islice(corpus.general_rows(path), max(number - 1, 0), None), None) if number > 0 else None
+    row = next(islice(corpus.general_rows(path), number - 1, None), None)
     if not isinstance(row, dict):
         raise InputError(f"--row {number}: {path} has no such row")
     return row
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the row or write its page; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--row", type=int, required=True, help="from 1")
+    parser.add_argument("--row", type=between(1, 10**9), required=True, help="from 1")
     parser.add_argument("--model_dir", required=True)
     parser.add_argument("--config", choices=CONFIGS, help="default: full, or dpo for a pair")
     parser.add_argument("--chat_template", default="", help="default: CHAT_TEMPLATE")

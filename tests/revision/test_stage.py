@@ -363,7 +363,7 @@ def test_a_tree_of_another_goal_than_the_servers_is_a_failure_of_that_tree(
         ({"input_dir": "nowhere"}, "--input_dir is not a folder: 'nowhere'"),
         ({"input_dir": "."}, "--input_dir has no search_results_<idx>.json: '.'"),
         ({"env_server_base": "http://127.0.0.1:9"}, "env_server_base http://127.0.0.1:9"),
-        ({"max_per_task": 0}, "--max_per_task must be at least 1: 0"),
+        ({"max_per_task": 0}, "--max_per_task must be between 1 and 1000000: 0"),
         ({"alpha": 1.5}, "ALPHA must be between 0 and 1: 1.5"),
         ({"env_server_base": ""}, "ENV_SERVER_BASE is not set"),
         ({"verify": "missing.jsonl"}, "missing.jsonl"),

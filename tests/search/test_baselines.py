@@ -370,7 +370,7 @@ def test_a_worker_process_gets_the_budgets(tmp_path):
         (("--budget", "9"), "--budget is for --strategy best_of_n or direct_revision"),
         (("--strategy", "best_of_n"), "needs --budget or --budget_from"),
         (("--strategy", "best_of_n", "--budget", "9", "--budget_from", "mcts"), "not both"),
-        (("--strategy", "best_of_n", "--budget", "0"), "at least 1: '0'"),
+        (("--strategy", "best_of_n", "--budget", "0"), "--budget must be between 1 and 1000000: 0"),
         (("--strategy", "best_of_n", "--budget", "few"), "'few'"),
         (("--strategy", "best_of_n", "--budget_from", "nowhere"), "--budget_from is not a folder: 'nowhere'"),
         (("--strategy", "best_of_n", "--budget_from", "HERE", "--task_ids", "119"), "no tree of index 119"),

@@ -29,7 +29,7 @@ from mcts_utils.search.tree_io import load_tree
 from mcts_utils.storage.files import read_as, read_json
 from mcts_utils.storage.formats.verdicts import VerdictFile
 from mcts_utils.storage.layout import tree_files, verdict_files
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import InputError, Verdict
 
 DEFAULT_RULE = ValueRule()
@@ -139,11 +139,27 @@ def command_line() -> argparse.ArgumentParser:
     add(
         "--verdicts", type=Path, nargs="+", default=[], help="for each of them, the records folder of stage 2"
     )
-    add("--judge", type=int, default=0, metavar="N", help="ask the actor about N steps drawn at random")
+    add(
+        "--judge",
+        type=between(0, 1_000_000),
+        default=0,
+        metavar="N",
+        help="ask the actor about N steps drawn at random",
+    )
     add("--asked", type=Path, help="folder for these verdicts (default: OUTPUT without .json, and _asked)")
     add("--value_rule", choices=RULES, default=DEFAULT_RULE.kind, help="what the node's Q is compared with")
-    add("--threshold", type=float, default=DEFAULT_RULE.threshold, help="for --value_rule threshold")
-    add("--min_visits", type=int, default=DEFAULT_RULE.min_visits, help="nodes with fewer are left out")
+    add(
+        "--threshold",
+        type=between(0, 1, float),
+        default=DEFAULT_RULE.threshold,
+        help="for --value_rule threshold",
+    )
+    add(
+        "--min_visits",
+        type=between(1, 10**9),
+        default=DEFAULT_RULE.min_visits,
+        help="nodes with fewer are left out",
+    )
     add("--seed", type=int, help="of the sample and of the bootstraps (SEED)")
     add("--output", type=Path, help="write everything as JSON")
     return parser
@@ -155,7 +171,7 @@ def value_rule(args: argparse.Namespace) -> ValueRule:
     Raises:
         InputError: a flag has a bad value; the message names both.
     """
-    if args.judge < 0 or args.judge == 1:
+    if args.judge == 1:
         raise InputError(f"--judge must be at least 2, one half on good paths: {args.judge}")
     if not args.verdicts and not args.judge:
         raise InputError("neither --verdicts nor --judge is given, so there is no verdict")
@@ -163,10 +179,6 @@ def value_rule(args: argparse.Namespace) -> ValueRule:
         raise InputError(f"--verdicts names {len(args.verdicts)} folders, --trees {len(args.trees)}")
     if args.judge and not (args.asked or args.output):
         raise InputError("--judge needs --asked or --output: the verdicts are kept there")
-    if not 0 <= args.threshold <= 1:
-        raise InputError(f"--threshold must be between 0 and 1: {args.threshold}")
-    if args.min_visits < 1:
-        raise InputError(f"--min_visits must be at least 1: {args.min_visits}")
     return ValueRule(args.value_rule, args.threshold, args.min_visits)
 
 
