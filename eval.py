@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mcts_utils.actors.factory import make_actor
+from mcts_utils.actors.factory import make_actor, require_actor
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import names
 from mcts_utils.envs.own_server import served
@@ -27,6 +27,7 @@ from mcts_utils.evaluation.few_shot import load_examples
 from mcts_utils.evaluation.protocol import protocol_of
 from mcts_utils.evaluation.stage import EvaluationStage
 from mcts_utils.evaluation.summary import describe
+from mcts_utils.executors.limits import check_limits
 from mcts_utils.replies import reply_warnings
 from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import Parser, between, run_command
@@ -97,9 +98,11 @@ def evaluate(args: argparse.Namespace) -> int:
     settings = settings_from_env(tasks=names()).override(
         env_server_base=args.env_server_base, model_name=args.model_name, seed=args.seed
     )
+    check(args)
+    require_actor(settings, say=True)
     with served(settings) as settings:
         settings.require("env_server_base", "model_name")
-        check(args)
+        check_limits(settings, settings.in_flight)
         return play(args, settings)
 
 

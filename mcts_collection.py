@@ -15,16 +15,17 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mcts_utils.actors.factory import make_actor
+from mcts_utils.actors.factory import make_actor, require_actor
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import names
 from mcts_utils.envs.own_server import served
 from mcts_utils.envs.task_ids import MAX_INDEX, training_list, training_range, training_variations
 from mcts_utils.envs.task_set import open_task_set
+from mcts_utils.executors.limits import check_limits
 from mcts_utils.replies import reply_warnings
 from mcts_utils.search.baselines import SEARCH, Baseline
 from mcts_utils.search.budget import baseline, check_strategy, spent_by
-from mcts_utils.search.stage import SearchStage
+from mcts_utils.search.stage import SearchStage, rollout_threads
 from mcts_utils.search.totals import describe
 from mcts_utils.storage.layout import tree_folder
 from mcts_utils.storage.lock import reserved
@@ -98,6 +99,10 @@ def collect(args: argparse.Namespace, settings: Settings, number: int | None) ->
     turns = {**totals, "total": totals["tokens"]["completions"], "no_action": totals["invalid"]}
     for line in reply_warnings(turns, settings.max_token_length):
         print(line, file=sys.stderr)
+    if not totals["trees"] and not totals["failed"]:
+        raise InputError(
+            f"--task_ids: no tree, since all {len(ids)} tasks are test tasks; --allow_test overrides"
+        )
     return 1 if totals["failed"] else 0
 
 
@@ -109,9 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = settings_from_env(tasks=names()).override(
             env_server_base=args.env_server_base, model_name=args.model_name
         )
+        require_actor(settings, say=True)
         with served(settings) as settings:
             settings.require("env_server_base", "model_name")
             number = check_strategy(args.strategy, args.budget, args.budget_from)
+            check_limits(settings, settings.workers + rollout_threads(settings))
             with reserved(tree_folder(args.output_dir, settings.task, settings.model_name)):
                 return collect(args, settings, number)
 

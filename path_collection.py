@@ -17,11 +17,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from mcts_utils.actors.factory import make_actor
-from mcts_utils.config import Settings, settings_from_env
+from mcts_utils.actors.factory import make_actor, require_actor
+from mcts_utils.config import Settings, judge_settings, settings_from_env
 from mcts_utils.envs import names
 from mcts_utils.envs.own_server import served
 from mcts_utils.envs.task_set import TaskSet, open_task_set
+from mcts_utils.executors.limits import check_limits
 from mcts_utils.revision.expert import ExpertStage
 from mcts_utils.revision.expert_plan import set_to_take, tasks_to_play
 from mcts_utils.revision.options import EXPERT, KINDS, Options
@@ -31,10 +32,13 @@ from mcts_utils.revision.verdict_cache import LABELS
 from mcts_utils.revision.verdict_rows import DATA_TYPE, write_verdicts
 from mcts_utils.revision.verification import verify_file
 from mcts_utils.storage.formats.manifest import RevisionCounts
+from mcts_utils.storage.layout import records_path
+from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import Environment, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # most rows per task; 8 for the kinds made of pairs
+JUDGED = "centric"  # the data type whose cuts the judge finds, with --revise 1
 MOST = 1_000_000  # rows
 MAX_UNPARSED = 0.2  # share of the verdicts; above it the model cannot judge
 
@@ -141,29 +145,33 @@ def run(args: argparse.Namespace) -> int:
     given = ("env_server_base", "model_name", "alpha", "beta", "seed")
     settings = settings_from_env(tasks=names()).override(**{name: getattr(args, name) for name in given})
     check_flags(args)
-    if args.data_type == DATA_TYPE and args.input_dir and not args.verify:
-        return collect_verdicts(args, settings)
-    with served(settings) as settings:
-        return run_with_server(args, settings)
-
-
-def run_with_server(args: argparse.Namespace, settings: Settings) -> int:
-    """Do what needs an environment server; return the exit code."""
-    if args.data_type == EXPERT and not args.verify:
-        return collect_expert(args, settings)
-    settings.require("env_server_base")
-    tasks = open_task_set(settings)
     if args.verify:
-        return verify(args.verify, tasks)
-    if not args.input_dir:
-        raise InputError("--input_dir is not given")
-    return revise(args, settings, tasks)
+        with served(settings) as settings:
+            return verify(args.verify, open_task_set(settings.require("env_server_base")))
+    if args.data_type == JUDGED and args.revise:
+        require_actor(judge_settings(settings), say=True)
+    if args.repair:
+        require_actor(settings, say=True)
+    file = records_path(args.output_dir, settings.task, args.data_type)
+    if args.data_type == DATA_TYPE:
+        with reserved(file.parent, file.name):
+            return collect_verdicts(args, settings)
+    check_limits(settings, settings.workers + settings.in_flight)
+    with served(settings) as settings:
+        if args.data_type == EXPERT:
+            collect = partial(collect_expert, args, settings)
+        else:
+            collect = partial(revise, args, settings, open_task_set(settings.require("env_server_base")))
+        with reserved(file.parent, file.name):
+            return collect()
 
 
 def check_flags(args: argparse.Namespace) -> None:
     """Check the flags of expert episodes and --n; raise InputError naming the first wrong one."""
     if args.n is not None and args.data_type == DATA_TYPE:
         raise InputError(f"--n {args.n} goes with all data types but {DATA_TYPE}")
+    if not (args.input_dir or args.verify or args.data_type == EXPERT):
+        raise InputError("--input_dir is not given")
     for name in ("task_ids", "noise"):
         value = getattr(args, name)
         if value is not None and (args.data_type != EXPERT or args.input_dir):
@@ -205,7 +213,7 @@ def collect_verdicts(args: argparse.Namespace, settings: Settings) -> int:
 
 def verify(path: str, tasks: TaskSet) -> int:
     """Execute the rows of a records file again and print the counts; return 2 unless all rows are exact."""
-    counts = verify_file(path, tasks.environment)
+    counts = verify_file(path, tasks)
     print(f"{path}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     return 0 if counts.get("exact", 0) == counts.get("rows", 0) else 2
 
@@ -213,7 +221,7 @@ def verify(path: str, tasks: TaskSet) -> int:
 def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet) -> int:
     """Build the records, print failures and the summary line; return the exit code."""
     options = options_of(args, settings)
-    judged = args.data_type == "centric" and args.revise == 1
+    judged = args.data_type == JUDGED and args.revise == 1
     stage = RevisionStage(
         settings,
         options,

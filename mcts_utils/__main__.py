@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
+from mcts_utils.terminal import run_command
+
 COMMANDS = (
     (
         "stages",
@@ -95,15 +99,19 @@ COMMANDS = (
 
 
 def main() -> int:
-    """Print every command with what it does, and return exit code 0."""
+    """Print every command with what it does, and return the exit code."""
+    return run_command("mcts_utils", show)
+
+
+def show() -> None:
+    """Print every command with what it does."""
     width = max(len(command) for _, rows in COMMANDS for command, _ in rows)
     print("Agent-R: what there is to run. Each says more with --help, each script at its head.")
     for title, rows in COMMANDS:
         print(f"\n{title}")
         for command, what in rows:
             print(f"  {command:<{width}}  {what}")
-    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,12 +6,13 @@ Progress is a bar on a terminal, elsewhere (a log) one line every ten seconds.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -120,12 +121,12 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
     earlier = signal.signal(signal.SIGTERM, _interrupt)
     end_with_script()
     try:
-        return work() or 0
+        code = work() or 0
+        sys.stdout.flush()
+        return code
     except OSError as error:
-        code, line = (
-            2,
-            f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error),
-        )
+        place = error.filename or _broken_output()
+        code, line = 2, f"{place}: {error.strerror}" if place else str(error.strerror or error)
     except (InputError, EnvError, ActorError) as error:
         code, line = 2, " ".join(str(error).split())
     except KeyboardInterrupt:
@@ -134,6 +135,17 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
         signal.signal(signal.SIGTERM, earlier)
     print(f"{name}: {line}" if name else line, file=sys.stderr)
     return code
+
+
+def _broken_output() -> str:
+    """Return "standard output" if nothing can be written there, and give up the rest; else an empty text."""
+    try:
+        sys.stdout.flush()
+        return ""
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "standard output"
 
 
 @contextmanager

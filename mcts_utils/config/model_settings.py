@@ -89,7 +89,7 @@ class ModelSettings:
         "or gymnasium:ID.",
     )
     task_source: str = ""  # of an environment of your own, as TASK gives it; `task` is its name then
-    env_server_base: str = var(
+    env_server_base: Annotated[str, BeforeValidator(checks.http_url)] = var(
         "",
         ACTS,
         "Base URL of the environment server, such as http://127.0.0.1:26001 (flag --env_server_base).",

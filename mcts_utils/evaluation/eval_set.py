@@ -126,6 +126,8 @@ def load_eval_set(path: str | Path, task: str, mode: str, server_kind: str) -> l
         EpisodeStart(start.index, tuple(step.step() for step in start.steps), start.task_id)
         for start in panel.prefixes
     ]
+    if not starts:
+        raise InputError(f"--panel {path}: it has no task")
     if panel.sha256 and panel.sha256 != starts_hash(starts):
         raise InputError(f"--panel {path}: its goals are not those that its sha256 {panel.sha256[:12]} names")
     return starts

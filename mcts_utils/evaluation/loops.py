@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from mcts_utils.actors.factory import make_actor
+from mcts_utils.actors.factory import make_actor, require_actor
 from mcts_utils.config import Settings, judge_settings, settings_from_env
 from mcts_utils.evaluation.metrics import behaviour, scores
 from mcts_utils.evaluation.results import by_task, episodes_of, summary_of
@@ -114,7 +114,7 @@ class EpisodeJudge:
     def first_error(self, run: Path, episode: EpisodeFile) -> int | None:
         """Return the number (from 1) of the agent's own step that is first called bad, or None."""
         path = verdicts_path(run, episode.task.index, episode.sample or 0, self.model)
-        cache = VerdictCache(path, self.model, self.settings.prompt)
+        cache = VerdictCache(path, self.model, self.settings.prompt, self.settings.max_token_length)
         steps, cut = episode.all_steps, episode.prefix_steps
         keys = range(1, len(steps) + 1)
         bad = self.judge.first_bad(episode.task.task(), steps, keys, cut, cache).step
@@ -190,7 +190,9 @@ def main(argv: Sequence[str]) -> int:
         summary_of(run)  # a wrong name is reported before any request
     found = {}
     if args.judge == "model":
-        with model_first_errors(settings_from_env().require("model_name")) as (first_errors, judged_by):
+        settings = settings_from_env()
+        require_actor(judge_settings(settings), say=True)
+        with model_first_errors(settings.require("model_name")) as (first_errors, judged_by):
             for run in args.runs:
                 found[run.name] = _save(run, loop_report(run, first_errors, judged_by))
     else:

@@ -6,6 +6,7 @@ scores (summary.py).
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,15 +28,17 @@ from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
 from mcts_utils.rollouts.episode import derive_seed, run_episode
-from mcts_utils.storage.files import read_json, write_json
+from mcts_utils.storage.files import is_beginning, read_json, usable, write_json
 from mcts_utils.storage.formats.base import StepFields, TaskFields, plain
 from mcts_utils.storage.formats.episode import EpisodeFile, EpisodeSettings, FailedEpisode, parse_episode
 from mcts_utils.storage.formats.manifest import EvaluationCounts
 from mcts_utils.storage.formats.summary import Summary
 from mcts_utils.storage.layout import episode_path, existing, run_folder
-from mcts_utils.storage.manifest import fingerprint, write_manifest
+from mcts_utils.storage.manifest import fingerprint, read_manifest, write_manifest
 from mcts_utils.terminal import Progress
 from mcts_utils.types import Actor, Environment, InputError, ServiceGone, Step, one_line
+
+FILE_START = b'{"version":1,"status":"'  # the first bytes of an episode's file
 
 
 class EvaluationStage:
@@ -156,6 +159,9 @@ class EvaluationStage:
         try:
             episode = self._read(start)
         except InputError as error:
+            if is_beginning(path, FILE_START):
+                print(f"{error}; it is played again", file=sys.stderr)
+                return False
             if overwrite:
                 return False
             raise InputError(
@@ -267,27 +273,22 @@ class EvaluationStage:
         episodes = [self._read(start) for start in self.starts]
         model = {"model_name": self.settings.model_name, "model_type": self.settings.model_type}
         samples = 1 + max((start.sample for start in self.starts), default=0)
-        summary = replace(
-            summarise(episodes, self.protocol, model, samples), seconds=round(seconds, 3), tokens=dict(tokens)
-        )
+        summary = summarise(episodes, self.protocol, model, samples)
+        summary = replace(summary, seconds=round(seconds, 3), tokens=dict(tokens))
         path = self.folder / "summary.json"
-        if not ran and path.exists():
-            old = summary_of(self.folder)
+        manifest = self.folder / "manifest.json"
+        if not ran and (old := usable(path, lambda: summary_of(self.folder))):
+            seconds, tokens = old.seconds, old.tokens
+            summary = replace(summary, seconds=seconds, tokens=tokens)
             # A summary of an earlier version has no `replies`.
-            if replace(summary, seconds=old.seconds, tokens=old.tokens) == replace(
-                old, replies=summary.replies
-            ):
+            same = summary == replace(old, replies=summary.replies)
+            if usable(manifest, lambda: read_manifest(manifest)) is not None and same:
                 return old
         write_json(path, summary)
-        counts = plain(
-            EvaluationCounts(
-                n=summary.n, n_failed=summary.n_failed, ends=summary.ends, replies=summary.replies
-            )
-        )
+        s = summary
+        counts = plain(EvaluationCounts(n=s.n, n_failed=s.n_failed, ends=s.ends, replies=s.replies))
         settings = {**self.settings.public(), **plain(self._made_with)}
-        write_manifest(
-            self.folder / "manifest.json", "eval", settings, [], [*files, path], counts, tokens, seconds
-        )
+        write_manifest(manifest, "eval", settings, [], [*files, path], counts, tokens, seconds)
         return summary
 
 

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from hashlib import sha256
 from pathlib import Path
 
-from mcts_utils.config import settings_from_env
+from mcts_utils.config import settings_from_env, without_password
 from mcts_utils.envs.specs import names
 from mcts_utils.pipeline.estimate import RATES, bundled, demo_ids, print_estimate
 from mcts_utils.pipeline.processes import Variables, check, run_script, variables
@@ -85,7 +85,9 @@ def read_world(task: str, env: Variables) -> World:
     if task not in names() and not own:
         raise InputError(f"TASKS names no known environment: '{task}'")
     if env["PLAYER"] == "scripted" and (address or not bundled(task)):
-        raise InputError(f"PLAYER=scripted plays on the bundled servers only: {task}, {asked[0]}='{address}'")
+        raise InputError(
+            f"PLAYER=scripted plays on the bundled servers only: {task}, {asked[0]}='{without_password(address)}'"
+        )
     if not address and not bundled(task):
         raise InputError(f"{asked[0]} is not set, and no server of ours plays {task}")
     for name, ids in ((asked[1], train), (asked[2], test)):

@@ -243,8 +243,8 @@ class RevisionStage:
         cache: VerdictCache | None = None
         find_cut: FindCut | None = None
         if judge and self.judge:
-            verdicts = verdicts_path(self.output_dir, index)
-            cache = VerdictCache(verdicts, self.judge.name, judge.prompt, again=True)
+            tokens, kept = self.judge.settings.max_token_length, verdicts_path(self.output_dir, index)
+            cache = VerdictCache(kept, self.judge.name, judge.prompt, tokens)
             find_cut = lambda task, bad, start: judge.first_bad(task, bad.steps, bad.nodes, start, cache)  # noqa: E731
         try:
             built = TreeBuilder(tree, source, self.options, replayer, find_cut, actor).build()

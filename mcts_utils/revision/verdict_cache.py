@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
+from mcts_utils.config import Settings
 from mcts_utils.prompts import JUDGE_PROMPTS
-from mcts_utils.storage.files import read_as, write_json
+from mcts_utils.storage.files import read_as, usable, write_json
 from mcts_utils.storage.formats.verdicts import KeptVerdict, VerdictFile
 from mcts_utils.storage.layout import existing
-from mcts_utils.types import InputError, Message, Verdict
+from mcts_utils.types import Message, Verdict
 
 LABELS = ("good", "bad", "uncertain")
 
@@ -31,26 +33,29 @@ def question_sha256(messages: Sequence[Message]) -> str:
 class VerdictCache:
     """The verdicts on one tree, by node id. For one thread; `save` replaces the file atomically."""
 
-    def __init__(self, path: Path, model: str, prompt: str, again: bool = False) -> None:
+    def __init__(self, path: Path, model: str, prompt: str, max_tokens: int = 0) -> None:
         """Read the verdicts of this model with this prompt (key of prompts.JUDGE_PROMPTS), if the file has any.
 
         Args:
-            again: take only verdicts that parsed, so that the others are asked for again.
+            max_tokens: MAX_TOKEN_LENGTH of the judge. Only verdicts that parsed, from answers of at most so many
+                tokens, are taken, so that the others are asked for again; 0: all are.
             path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there.
         """
         digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
         self.path = path
-        self._empty = VerdictFile(model=model, prompt=prompt, prompt_sha256=digest, verdicts={})
+        length = UNSET if max_tokens in (0, Settings.max_token_length) else max_tokens
+        self._empty = VerdictFile(
+            model=model, prompt=prompt, prompt_sha256=digest, max_token_length=length, verdicts={}
+        )
         self._kept: dict[str, KeptVerdict] = {}
         self._changed = False
         self.used: dict[int, Verdict] = {}  # by node, what this run has read or put
         self.asked = 0  # requests of this run
-        try:
-            found = read_as(existing(path), VerdictFile)
-        except InputError:
-            return  # not there, or damaged: that only costs requests
-        if replace(found, verdicts={}) == self._empty:
-            self._kept = {n: kept for n, kept in found.verdicts.items() if kept.parsed or not again}
+        file = existing(path)
+        found = usable(file, lambda: read_as(file, VerdictFile))
+        length = self._empty.max_token_length if max_tokens or not found else found.max_token_length
+        if found and replace(found, verdicts={}) == replace(self._empty, max_token_length=length):
+            self._kept = {n: kept for n, kept in found.verdicts.items() if kept.parsed or not max_tokens}
 
     def get(self, node: int, question: str) -> Verdict | None:
         """Return the kept verdict on the node, or None unless it answered the same question."""

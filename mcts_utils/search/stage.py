@@ -69,6 +69,7 @@ class SearchStage:
         self._store = TreeStore(output_dir, self.strategy)
         self.manifest = self.path(0).with_name("manifest.json")
         self._finished: dict[int, TreeTotals] = {}  # by index
+        self._has_manifest = False
 
     @classmethod
     def from_folder(
@@ -113,7 +114,7 @@ class SearchStage:
         """
         began = time.monotonic()
         todo = self._unfinished()
-        failed = 0
+        failed, failure = 0, ""
         if todo:
             with closing(make_environment()) as env:
                 env.reset(todo[0])  # report an unusable server before a model is loaded
@@ -125,8 +126,8 @@ class SearchStage:
                 results,
                 _,
             ):
-                failed = self._collect(results, todo)
-        return self._conclude(bool(todo), failed, time.monotonic() - began)
+                failed, failure = self._collect(results, todo)
+        return self._conclude(bool(todo), failed, time.monotonic() - began) | {"failure": failure}
 
     @contextmanager
     def job_runner(
@@ -159,7 +160,7 @@ class SearchStage:
             InputError: naming a file that is not ours, or was made with other settings.
         """
         todo = []
-        self.strategy.check_manifest(self.manifest)
+        self._has_manifest = self.strategy.check_manifest(self.manifest)
         for index in self.indices:
             path = self.path(index)
             tree = self._store.read(index)
@@ -186,8 +187,8 @@ class SearchStage:
         print(f"{self.path(index)}: {error}, left out; --allow_test overrides", file=sys.stderr)
         self._left_out.add(index)
 
-    def _collect(self, results: Iterable[tuple[int, Any]], todo: Sequence[int]) -> int:
-        """Note the results as they come and return the number of trees that failed.
+    def _collect(self, results: Iterable[tuple[int, Any]], todo: Sequence[int]) -> tuple[int, str]:
+        """Note the results as they come; return the number of trees that failed, and the first one's error.
 
         Raises:
             InputError: if MAX_FAILURES trees failed in a row and none has completed an iteration, or if the server or
@@ -205,7 +206,7 @@ class SearchStage:
             else:
                 guard.add_success(index)
                 self._finished[index] = result
-        return guard.failed
+        return guard.failed, guard.first
 
     def _search(
         self,
@@ -277,7 +278,7 @@ class SearchStage:
     def _conclude(self, ran: bool, failed: int, seconds: float) -> dict[str, Any]:
         """Return the totals; write the manifest unless there is one and nothing was left to search."""
         counts, tokens = run_totals(self._finished.values(), failed, len(self._left_out))
-        if ran or not self.manifest.exists():
+        if ran or not self._has_manifest:
             files = [self.path(index) for index in self.indices if index not in self._left_out]
             usage = {**tokens, "this_run": self.usage}
             write_manifest(self.manifest, "search", self.strategy.public(), [], files, counts, usage, seconds)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -49,6 +50,15 @@ def read_as(path: str | Path, definition: type[T]) -> T:
         InputError: as `read_json` does, or a field is missing or has another type; the message names it.
     """
     return parsed(read_json(path), definition, str(path))
+
+
+def usable(path: Path, read: Callable[[], T]) -> T | None:
+    """Return what `read` returns; None if there is no such file, or, after a line that names it, a broken one."""
+    try:
+        return read() if path.exists() else None
+    except InputError as error:
+        print(f"{error}; {path.name} is made again", file=sys.stderr)
+        return None
 
 
 def _loads(text: str) -> Any:
@@ -116,6 +126,13 @@ def iter_jsonl_as(path: str | Path, definition: type[T]) -> Iterator[T]:
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Return the rows of a JSONL file; raise InputError as `iter_jsonl` does."""
     return [row for _, row in iter_jsonl(path)]
+
+
+def is_beginning(path: Path, start: bytes) -> bool:
+    """Return True if a file is the beginning of one that starts so, is empty, as a crash may leave it, or is `null`."""
+    with path.open("rb") as file:
+        found = file.read(len(start)).strip(b"\0 \n")
+    return start.startswith(found) or found == b"null"
 
 
 class RowSpool(Generic[T]):

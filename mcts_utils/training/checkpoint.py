@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mcts_utils.actors.chat_tokens import chat_template
@@ -160,7 +160,7 @@ def write_trained_model(converted: Path, model: Path, target: Path, dtype: str) 
             changed |= name in before and _differs(name, _tensor(before[name], name), new)
             tensors[name] = _cast(name, new, dtype)
         total += sum(tensor.nbytes for tensor in tensors.values())
-        save_file(tensors, target / shard.name, metadata={"format": "pt"})
+        save_tensors(tensors, target / shard.name)
         (target / shard.name).chmod(0o644)  # safetensors writes files that only their owner can read
         written.append(target / shard.name)
     if not changed:
@@ -183,7 +183,7 @@ def _copy_small_files(model: Path, target: Path, dtype: str) -> list[Path]:
     names = {"dtype", "torch_dtype"} & set(config) or {"torch_dtype"}
     if any(config.get(name) != dtype for name in names):
         text = json.dumps(config | dict.fromkeys(names, dtype), indent=2, ensure_ascii=False) + "\n"
-        (target / "config.json").write_text(text, encoding="utf-8")
+        storage_files.write_bytes(target / "config.json", [text.encode()])
     return written
 
 
@@ -201,13 +201,21 @@ def _trained_tensor_files(converted: Path, model: Path) -> dict[str, Path]:
     return after
 
 
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file; raise InputError naming it if that fails: the disk is full, for example."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def write_chat_template(folder: Path, tokenizer: Any, given: bool) -> list[Path]:
     """Write the template of the rows, if it was `given` or its date is fixed now; return the files written."""
     text = chat_template(tokenizer)
     if not given and text == tokenizer.get_chat_template():
         return []
     path = folder / "chat_template.jinja"
-    path.write_text(text, encoding="utf-8")
+    storage_files.write_bytes(path, [text.encode()])
     return [path]
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.storage import files
+from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.training import checkpoint, corpus, dataset
 from mcts_utils.training.dataset import Conversation
@@ -150,7 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         args = parser.parse_args(argv)
-        (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
+        output = Path(args.output)
+        with reserved(output.parent, output.name, "--output"):
+            (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
 
     return run_command("export.py", work)
 

@@ -269,5 +269,7 @@ def write_inputs(job: TrainingJob, corpus: Corpus) -> None:
         0.0,
     )
     checkpoint.write_trainer_copy(job.model, job.folder / "model")
-    (job.folder / "config.py").write_text(render(job.settings, "model", "train.jsonl"), encoding="utf-8")
+    storage_files.write_bytes(
+        job.folder / "config.py", [render(job.settings, "model", "train.jsonl").encode()]
+    )
     shutil.rmtree(job.folder / "cache", ignore_errors=True)

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mcts_utils.storage.files import write_bytes
 from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.training import checkpoint, corpus, dataset, loss_mask
 from mcts_utils.training.row_filter import default_template, row_filter_of
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         title, shown = preview(args)
         if args.html:
-            Path(args.html).write_text(loss_mask.to_html(title, shown), encoding="utf-8")
+            write_bytes(args.html, [loss_mask.to_html(title, shown).encode()])
             print(f"preview.py: {title}: {'; '.join(item.caption for item in shown)}: {args.html}")
         else:
             sys.stdout.write(loss_mask.to_ansi(title, shown))

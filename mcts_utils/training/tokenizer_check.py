@@ -18,6 +18,7 @@ from typing import Any
 import requests
 
 from mcts_utils.actors.chat_tokens import ChatTokens, load_tokenizer
+from mcts_utils.config import without_password
 from mcts_utils.terminal import Parser, run_command
 from mcts_utils.training.row_filter import default_template
 from mcts_utils.types import InputError, Message
@@ -76,7 +77,8 @@ def tokenized(base_url: str, turns: Sequence[dict[str, str]]) -> list[int]:
         answer.raise_for_status()
         return list(answer.json()["tokens"])
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--base_url {base_url}: no answer to POST /tokenize ({error})") from error
+        shown = without_password(base_url)
+        raise InputError(f"--base_url {shown}: no answer to POST /tokenize ({error})") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -284,6 +284,7 @@ def test_the_models_own_verdict_is_asked_once(tmp_path, capsys, monkeypatch):
     run, judge = run_with_errors(tmp_path / "run"), Judging()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODEL_NAME", "judge")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setattr(loops, "make_actor", lambda settings: judge)
     assert stage.main(["loops", "--judge", "model", str(run)]) == 0
     found = load(run / "loops.json")

@@ -471,7 +471,7 @@ def test_the_report_refuses_what_cannot_be_compared(tmp_path, capsys):
         ([mixed], "STRATEGY='best_of_n', not 'mcts'"),
         ([part], "search_results_1.json is failed"),
         ([str(tmp_path)], "no search_results_<idx>.json"),
-        ([one, "--alpha", "2"], "--alpha must be between 0 and 1: 2.0"),
+        ([one, "--alpha", "2"], "--alpha must be between 0 and 1: 2"),
     ):
         assert report.main(flags) == 2
         out, err = capsys.readouterr()

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mcts_utils.actors.factory import require_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.envs import names
 from mcts_utils.report.common import print_report
@@ -187,7 +188,7 @@ def summarise(args: argparse.Namespace) -> Mapping[str, Any]:
     rule = value_rule(args)
     settings = settings_from_env(tasks=names()).override(seed=args.seed)
     if args.judge:
-        settings.require("model_name")
+        require_actor(settings, say=True)
     tree_folder, seed = TreeFolder(args.trees, settings.task), settings.seed
     found: dict[str, Any] = {
         "trees": [str(folder) for folder in args.trees],

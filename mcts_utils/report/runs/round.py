@@ -120,13 +120,16 @@ def compare_seeds(runs: list[Path]) -> tuple[str, bool]:
     all_good = True
     for run in runs:
         summary = read_json(run / "summary.json")
-        before, after = summary[BEFORE], summary[AFTER]
-        gain = after["success_rate"] - before["success_rate"]
-        recovery = [e["recovery"]["recovery_rate"] for e in (before, after)]
-        all_good &= gain >= MIN_GAIN and recovery[1] > recovery[0]
-        records = summary["records"]
-        cells = [percent(before["success_rate"]), percent(after["success_rate"]), f"{100 * gain:+.1f} "]
-        cells += [*map(percent, recovery), str(records["written"]), percent(records["replay_exact"])]
+        try:
+            before, after = summary[BEFORE], summary[AFTER]
+            gain = after["success_rate"] - before["success_rate"]
+            recovery = [e["recovery"]["recovery_rate"] for e in (before, after)]
+            all_good &= gain >= MIN_GAIN and recovery[1] > recovery[0]
+            records = summary["records"]
+            cells = [percent(before["success_rate"]), percent(after["success_rate"]), f"{100 * gain:+.1f} "]
+            cells += [*map(percent, recovery), str(records["written"]), percent(records["replay_exact"])]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{run}/summary.json: not the summary of a round ({error!r})") from error
         lines.append(row(run.name, cells))
     return "\n".join(lines), all_good
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from msgspec import UNSET, UnsetType
+
 from mcts_utils.storage.formats.base import Fields, Label, Prompt, Sha256, about
 from mcts_utils.types import Verdict
 
@@ -44,6 +46,9 @@ class VerdictFile(Fields, frozen=True, kw_only=True):
     ]
     prompt: Annotated[Prompt, about("`full` or `brief`")]
     prompt_sha256: Annotated[Sha256, about("hash of the judge's system text")]
+    max_token_length: Annotated[
+        int | UnsetType, about("`MAX_TOKEN_LENGTH` of the answers; left out for the default, 256")
+    ] = UNSET
     verdicts: Annotated[
         dict[str, KeptVerdict], about("node id (in `loops`: number of the step, from 1) → verdict")
     ]
