@@ -56,7 +56,7 @@ def flags(argv: Sequence[str]) -> argparse.Namespace:
     add("--task_ids", help="--mode main: test (if left out), train or a list such as 0-9,31")
     add(
         "--max_steps",
-        type=between(1, 10_000),
+        type=between(1, 1_000_000),
         help=f"steps per episode; {MAIN_STEPS}, or {REVISE_STEPS} after a cut",
     )
     add("--temperature", type=between(0, 100, float), default=0.0, help="0: greedy")

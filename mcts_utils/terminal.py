@@ -6,13 +6,12 @@ Progress is a bar on a terminal, elsewhere (a log) one line every ten seconds.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -122,11 +121,11 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
     end_with_script()
     try:
         code = work() or 0
-        sys.stdout.flush()
+        sys.stdout.flush()  # an error of it is one of the command
         return code
     except OSError as error:
-        place = error.filename or _broken_output()
-        code, line = 2, f"{place}: {error.strerror}" if place else str(error.strerror or error)
+        what = str(error.strerror or error)
+        code, line = 2, f"{error.filename}: {what}" if error.filename else what
     except (InputError, EnvError, ActorError) as error:
         code, line = 2, " ".join(str(error).split())
     except KeyboardInterrupt:
@@ -137,15 +136,15 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
     return code
 
 
-def _broken_output() -> str:
-    """Return "standard output" if nothing can be written there, and give up the rest; else an empty text."""
+@contextmanager
+def named_errors(name: str) -> Iterator[None]:
+    """Give an OSError of the block, such as that of a full disk, the name of the file, if it has none."""
     try:
-        sys.stdout.flush()
-        return ""
-    except OSError:
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return "standard output"
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno:
+            raise OSError(error.errno, error.strerror, name) from error
+        raise
 
 
 @contextmanager

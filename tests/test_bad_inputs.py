@@ -6,8 +6,15 @@ A case is what is typed, the variables that differ, and what the line must say. 
 from __future__ import annotations
 
 import json
+import os
+import re
+import resource
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +24,7 @@ from mcts_utils.servers.mock_llm.endpoint import ChatServer, running_chat
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = ROOT / "tests/fixtures/2f48bea"
+MODEL = str(ROOT / "models/tiny_actor")
 HUGE = "100000000000000000000"
 MODULES = {  # the first word of a case -> the module whose `main` it is
     **{name: name for name in ("mcts_collection", "path_collection", "eval")},
@@ -137,7 +145,7 @@ CASES: list[tuple[str, dict[str, str], str]] = [
     (
         f"{STAGE_1} --task_ids ids_webshop.json",
         {},
-        "row 1: item_id is not TASK_INDEX, such as textcraft_12: 'webshop_3'",
+        "row 1: item_id is not TASK_INDEX, such as textcraft_12",
     ),
     (
         f"{STAGE_1} --task_ids ids_wrong.json",
@@ -213,7 +221,7 @@ CASES: list[tuple[str, dict[str, str], str]] = [
         "--samples 10000: of 198 tasks, more than 1000000 episodes",
     ),
     (f"{STAGE_4} --samples 3", {}, "--samples 3: greedy episodes are all alike"),
-    (f"{STAGE_4} --max_steps 0", {}, "--max_steps must be between 1 and 10000: 0"),
+    (f"{STAGE_4} --max_steps 0", {}, "--max_steps must be between 1 and 1000000: 0"),
     (f"{STAGE_4} --temperature nan", {}, "--temperature must be between 0 and 100: nan"),
     (f"{STAGE_4} --temperature -0.1", {}, "--temperature must be between 0 and 100: -0.1"),
     (f"{STAGE_4} --shots 2", {}, "--shots 2: goes with --examples"),
@@ -238,8 +246,8 @@ CASES: list[tuple[str, dict[str, str], str]] = [
     ("eval loops nowhere", {}, "nowhere/summary.json: No such file"),
     ("eval loops trees", {}, "trees/summary.json: No such file"),
     # Stage 3 and what it shares.
-    (f"{TRAIN} --epochs 0", {}, "--epochs must be between 1 and 10000: 0"),
-    (f"{TRAIN} --epochs {HUGE}", {}, "--epochs must be between 1 and 10000"),
+    (f"{TRAIN} --epochs 0", {}, "--epochs must be between 1 and 1000000: 0"),
+    (f"{TRAIN} --epochs {HUGE}", {}, "--epochs must be between 1 and 1000000"),
     (f"{TRAIN} --lr nan", {}, "--lr must be between "),
     (f"{TRAIN} --lr 0", {}, "--lr must be between "),
     (f"{TRAIN} --batch {HUGE}", {}, "--batch must be between "),
@@ -398,7 +406,7 @@ WRONG: dict[str, dict[str, Any]] = {  # fields of another type, or out of range
     "tree": {"nodes.visits.1": -1, "nodes.value.1": 1e300, "nodes.id.1": "one", "status": 5},
     "summary": {"indices": "all", "protocol": [], "n": "many"},
     "episode": {"reward": "full", "steps": {}, "task.index": None},
-    "record": {"messages": "all", "lineage": [], "messages.1.content": 5},
+    "record": {"messages": "all", "messages.1.content": 5},
     "panel": {"prefixes": {}, "prefixes.0.index": "x"},
     "verdicts": {"verdicts": [], "model": 5},
 }
@@ -422,7 +430,7 @@ def broken(kind: str, whole: bytes) -> Iterator[tuple[str, bytes]]:
             place = place[name]
         place[last] = value
         yield f"{path}={value}", json.dumps(data).encode()
-    yield "NaN", first.replace(b":0", b":NaN", 1).replace(b": 0", b": NaN", 1)
+    yield "NaN", re.sub(rb'": ?[0-9.]+', b'":NaN', first, count=1)
 
 
 def copied(kind: str, name: str) -> str:
@@ -487,3 +495,123 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+PROGRESS = re.compile(r"[\w ]+: \d+/\d+ .*")  # a bar's line in a log
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "said"),
+    [*CASES, *file_cases()],
+    ids=lambda value: value[:90] if isinstance(value, str) else ",".join(value),
+)
+def test_a_bad_input_is_one_line(command, changes, said, given, chat, textcraft_url, monkeypatch, capsys):
+    for name in list(os.environ):
+        if name.isupper() and name not in ("PATH", "HOME", "TMPDIR"):
+            monkeypatch.delenv(name)
+    usual = {"TASK": "textcraft", "ENV_SERVER_BASE": textcraft_url, "OPENAI_BASE_URL": chat.base_url}
+    for name, value in (usual | {"MODEL_NAME": "textcraft-expert"} | changes).items():
+        monkeypatch.setenv(name, MODEL if value == "MODEL" else value)
+    monkeypatch.chdir(given)
+    name, *words = shlex.split(command)
+    before, asked = listing(given), len(chat.requests)
+    assert import_module(MODULES[name]).main([MODEL if word == "MODEL" else word for word in words]) == 2
+    printed = capsys.readouterr()
+    (line,) = [line for line in printed.err.splitlines() if not PROGRESS.fullmatch(line)]
+    assert said in line and printed.out == "" and "secret" not in line
+    assert (listing(given), len(chat.requests)) == (before, asked)
+
+
+def environ(given: Path, chat: ChatServer, textcraft_url: str, **changes: str) -> dict[str, str]:
+    usual = {"TASK": "textcraft", "ENV_SERVER_BASE": textcraft_url, "OPENAI_BASE_URL": chat.base_url}
+    small = {"MODEL_NAME": "textcraft-expert", "ITERA": "1", "N_GEN": "2", "N_ROLLOUT": "1", "MAX_DEPTH": "4"}
+    return {name: os.environ[name] for name in ("PATH", "HOME")} | usual | small | changes
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            "ulimit -n 90; exec PYTHON mcts_collection.py",
+            "open files, and this process may have 90 (ulimit -n)",
+        ),
+        ("ulimit -u 99; exec PYTHON eval.py", "threads, and this process may have 99 (ulimit -u)"),
+        ("exec PYTHON path_collection.py --input_dir /nowhere", "--input_dir is not a folder: '/nowhere'"),
+        ("exec PYTHON eval.py compare / /tmp", "/summary.json: No such file or directory"),
+        ("exec PYTHON -m mcts_utils >/dev/full", "mcts_utils: No space left on device"),
+        (
+            "exec PYTHON xtuner_config/export.py --data x --format openai --output /dev/full/x",
+            "--output: /dev/full",
+        ),
+    ],
+)
+def test_a_process_says_it_too(command, said, given, chat, textcraft_url):
+    words = ["bash", "-c", command.replace("PYTHON", sys.executable)]
+    ran = subprocess.run(
+        words, cwd=ROOT, env=environ(given, chat, textcraft_url), capture_output=True, text=True, timeout=300
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr and ran.stderr.count("\n") == 1
+    assert not chat.requests
+
+
+@pytest.fixture
+def here(given, chat, textcraft_url, tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in, with the variables of a small run; the endpoint's and the server's have passwords."""
+    for name in set(os.environ) - {"PATH", "HOME", "TMPDIR"}:
+        monkeypatch.delenv(name)
+    urls = {
+        name: url.replace("//", "//me:secret@")
+        for name, url in (("env", textcraft_url), ("chat", chat.base_url))
+    }
+    for name, value in environ(given, chat, urls["env"], OPENAI_BASE_URL=urls["chat"]).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+STAGES = {
+    "mcts_collection --task_ids 103": "search_results_103.json",
+    "path_collection --data_type good --input_dir {given}/trees --output_dir records": "records",
+    "eval --task_ids 0 --max_steps 2": "episode_0.json",
+    "export --data {given}/records/textcraft_good.jsonl --format openai --output x.jsonl": "x.jsonl",
+    "report view {given}/run -o page.html": "page.html",
+}
+
+
+def run(command: str, given: Path) -> int:
+    name, *words = shlex.split(command.format(given=given))
+    return import_module(MODULES[name]).main(words)
+
+
+@pytest.mark.parametrize(("command", "file"), STAGES.items())
+def test_a_full_disk_is_called_by_its_name(command, file, here, given, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))  # a file larger than that cannot be written
+    try:
+        code = run(command, given)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    lines = [line for line in capsys.readouterr().err.splitlines() if not PROGRESS.fullmatch(line)]
+    assert code == 2 and len(lines) == 1
+    assert file in lines[0] and lines[0].endswith("File too large")
+
+
+def test_a_password_in_a_url_is_in_no_file(here, given, capsys):
+    for command in STAGES:
+        assert run(command, given) == 0
+    assert run("path_collection --input_dir {given}/trees", given) == 0
+    assert run("eval loops --judge model {given}/run", given) == 0
+    for path in [*here.rglob("*"), *(given / "run").rglob("*")]:
+        assert not path.is_file() or b"secret" not in path.read_bytes(), path
+    assert "secret" not in "".join(capsys.readouterr())
+
+
+def test_openai_itself_is_named_before_it_is_asked(here, monkeypatch, capsys):
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    monkeypatch.setenv("ENV_SERVER_BASE", "http://127.0.0.1:9")
+    for module in ("mcts_collection", "eval"):
+        assert import_module(module).main([]) == 2
+        first = capsys.readouterr().err.splitlines()[0]
+        assert first == "neither MODEL_DIR nor OPENAI_BASE_URL is set: https://api.openai.com/v1 answers"

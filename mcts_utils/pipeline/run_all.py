@@ -32,7 +32,7 @@ RULES = (
     ("DRY_RUN EVAL_BASE EVAL_PLAYER VERIFY REHEARSE REVISE", "[01]", "be one of 0 1"),
     ("PLAYER", "model|scripted", "be one of model scripted"),
     ("STEPS", "warm_start", "be warm_start or empty"),
-    ("WARM_NOISE", r"0|0?\.[0-9]+|1|1\.0+", "be a number from 0 to 1"),
+    ("WARM_NOISE NOISE ETA", r"0|0?\.[0-9]+|1|1\.0+", "be a number from 0 to 1"),
     ("ALPHAS", r"0|0?\.[0-9]+|1|1\.0+", "be numbers from 0 to 1"),
     (COUNTS, "[0-9]+", "be a whole number"),
     (COUNTS, ".*[1-9].*", "be at least 1"),

@@ -42,15 +42,13 @@ def from_reference_dict(data: Mapping[str, Any], env: str = "", index: int = -1)
         raise InputError(f"not a reference tree: {error!r}") from error
     most = max(node.reward for node in nodes(tree))
     # Where the environment's name is not known, large scores tell.
-    if env == "sciworld" or (not env and most > 1):
+    if env == "sciworld" or most > 1:
         most /= PERCENT
         for node in nodes(tree):
             node.reward /= PERCENT
             node.value /= PERCENT
     if not most <= 1:
-        raise InputError(
-            f"not a reference tree of {env or 'an environment'}: an env_score is above the full score"
-        )
+        raise InputError(f"not a reference tree: an env_score is above the full score, {PERCENT}")
     return tree
 
 
@@ -68,7 +66,10 @@ def _reference_child(tree: Tree, parent: Node, row: Mapping[str, Any]) -> Node:
     child = tree.add(parent, reply, action)
     child.obs = seen
     child.disaster = bool(row["disaster"])
-    child.reward = reward_of(max(0.0, float(row["env_score"])), child.disaster)
+    score = float(row["env_score"])
+    if not abs(score) <= MOST_VISITS:
+        raise ValueError(f"env_score is {score}")
+    child.reward = reward_of(max(0.0, score), child.disaster)
     child.is_terminal = child.done = bool(row["is_terminal"]) and not row["children"]
     child.executed, child.samples = True, 1
     return child

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from mcts_utils.storage.formats.base import parsed
+from mcts_utils.terminal import named_errors
 from mcts_utils.types import InputError
 
 T = TypeVar("T")
@@ -143,7 +144,7 @@ class RowSpool(Generic[T]):
 
     def __init__(self, folder: str | Path, definition: type[T]) -> None:
         """Open an unnamed temporary file in `folder`, which is created if needed; nothing remains of it."""
-        self._definition = definition
+        self._definition, self._folder = definition, str(folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)
         self._extents: dict[int, tuple[int, int]] = {}  # index of the tree -> (offset, size) in bytes
@@ -157,9 +158,11 @@ class RowSpool(Generic[T]):
     def add(self, index: int, rows: Sequence[T]) -> None:
         """Add the rows of one tree."""
         data = json.dumps(rows, default=msgspec.to_builtins).encode()  # ASCII: a lone surrogate survives
-        self._file.seek(0, os.SEEK_END)
-        self._extents[index] = (self._file.tell(), len(data))
-        self._file.write(data)
+        with named_errors(self._folder):
+            self._file.seek(0, os.SEEK_END)
+            self._extents[index] = (self._file.tell(), len(data))
+            self._file.write(data)
+            self._file.flush()
 
     def rows(self) -> Iterator[T]:
         """Yield all rows by index of their trees, with one tree's rows in memory at a time."""
@@ -216,16 +219,14 @@ def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with named_errors(str(path)), os.fdopen(handle, "wb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it private; results are shared
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None and error.errno:
-            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

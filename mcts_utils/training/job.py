@@ -25,7 +25,7 @@ from mcts_utils.types import InputError
 
 DEFAULT_ETA = 0.2  # Section 3.2
 OVERRIDES = {  # flag -> its numbers
-    "epochs": between(1, 10_000),
+    "epochs": between(1, 1_000_000),
     "lr": between(1e-12, 10, float),
     "batch": between(1, 100_000),
     "accumulation": between(1, 100_000),

@@ -20,6 +20,7 @@ from mcts_utils.storage.files import read_json
 from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.tables import describe_reasons, percent, text_row
 from mcts_utils.terminal import Parser, run_command
+from mcts_utils.types import InputError
 
 BEFORE, AFTER = "before", "after"
 SCORES = ("success_rate", "mean_reward", "n", "steps", "invalid_action_share", "repeated_action_share")
