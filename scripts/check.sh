@@ -27,6 +27,8 @@ else # side by side: each takes one core
   wait $!
   [ "$code" = 0 ] || exit "$code"
 fi
+# Hundreds of processes read the same modules: they are compiled once.
+unset PYTHONDONTWRITEBYTECODE
 # Two test processes share the cores: one thread for each model that they or their children compute with.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec "$python" -m pytest "${arguments[@]}"
