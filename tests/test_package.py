@@ -16,7 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 LISTED = [command for _, rows in COMMANDS for command, _ in rows]
 LARGE = ("torch", "transformers", "openai", "scipy", "statsmodels", "pandas", "matplotlib", "ray", "fastapi")
 LIGHT = (
-    *("mcts_collection", "path_collection", "eval", "mcts_utils.pipeline.run_all", "mcts_utils.pipeline.experiment"),
+    *(
+        "mcts_collection",
+        "path_collection",
+        "eval",
+        "mcts_utils.pipeline.run_all",
+        "mcts_utils.pipeline.experiment",
+    ),
     *("mcts_utils.pipeline.forecast", "mcts_utils.training.train", "mcts_utils.training.export"),
     *("mcts_utils.training.tokenizer_check", "mcts_utils.training.preview", "mcts_utils.envs.check.__main__"),
     *(f"mcts_utils.report.{name}__main__" for name in ("", "budget.", "cost.", "data.")),
