@@ -47,7 +47,7 @@ def long_run(trees: int, folder: Path) -> Figures:
 def sampled(
     command: Sequence[str], variables: Mapping[str, str], folder: Path, servers: Sequence[ServerProcess]
 ) -> Iterator[list[float]]:
-    """Run a script; yield a row after each line of its progress: trees, ms a tree since the row before, and what is held.
+    """Run a script; yield a row after each line of its progress: trees, ms a tree since the last, what is held.
 
     Raises:
         InputError: it failed; the message ends with its last line.
