@@ -22,32 +22,36 @@ from mcts_utils.types import InputError
 SIZE = SearchSize(10_000, itera=1, n_rollout=2, n_gen=2, max_depth=6)
 LOAD = EndpointLoad(slots=64, latency=0.0, concurrency="16", noise=0.4)
 WORKERS = 8  # trees at once
-DONE = re.compile(r": (\d+)/\d+ tree")  # of the lines that a stage prints without a terminal
-COLUMNS = ("stage", "trees", "ms/tree", "RSS MB", "files", "threads", "chat MB", "env MB")
-SAMPLES = 20  # rows of each stage's table, at most
+DONE = re.compile(r": (\d+)/(\d+) tree")  # of the lines that a stage prints without a terminal
+COLUMNS = ("stage", "trees", "ms/tree", "CPU ms", "RSS MB", "files", "threads", "chat MB", "env MB")
+SAMPLES = 20  # rows of each stage's table, about
 
 
 def long_run(trees: int, folder: Path) -> Figures:
-    """Return the samples of both stages: at most SAMPLES rows of COLUMNS each."""
+    """Return the samples of both stages: about SAMPLES rows of COLUMNS each."""
     folder.mkdir(parents=True, exist_ok=True)
     with testbed(LOAD, folder) as servers:
         train, goals = servers.env.get("/split")["train"], servers.env.get("/about")["goals"]
         ids = [train[i % len(train)] + i // len(train) * goals for i in range(trees)]
         (folder / "ids.txt").write_text(",".join(map(str, ids)), encoding="utf-8")
         variables = servers.variables(SIZE) | {"WORKERS": str(WORKERS)}
-        held = (servers.chat, servers.env)
+        held, every = (servers.chat, servers.env), max(1, trees // SAMPLES)
         search = ["mcts_collection.py", "--task_ids", "ids.txt", "--output_dir", "mcts_result"]
-        found = {"search": list(sampled(search, variables, folder, held))}
+        found = {"search": list(sampled(search, variables, folder, held, every))}
         made = tree_folder("mcts_result", TASK, MODEL)
         revise = ["path_collection.py", "--input_dir", str(made), "--output_dir", "records"]
-        found["revision"] = list(sampled(revise, variables, folder, held))
-    return {stage: rows[:: len(rows) // SAMPLES + 1] for stage, rows in found.items()}
+        found["revision"] = list(sampled(revise, variables, folder, held, every))
+    return found
 
 
 def sampled(
-    command: Sequence[str], variables: Mapping[str, str], folder: Path, servers: Sequence[ServerProcess]
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    folder: Path,
+    servers: Sequence[ServerProcess],
+    every: int,
 ) -> Iterator[list[float]]:
-    """Run a script; yield a row after each line of its progress: trees, ms a tree since the last, what is held.
+    """Run a script; yield a row after each `every` trees or more: their number, time a tree, what is held.
 
     Raises:
         InputError: it failed; the message ends with its last line.
@@ -60,15 +64,17 @@ def sampled(
         text=True,
     )
     assert process.stderr is not None
-    before, began, line = 0, time.monotonic(), ""
+    own = ServerProcess("", process.pid)
+    before, since, used, line = 0, time.monotonic(), 0.0, ""
     try:
         for line in process.stderr:
-            if (match := DONE.search(line)) and (done := int(match[1])) > before:
-                now = time.monotonic()
-                own = [resident_mb(process.pid), len_of(process.pid, "fd"), len_of(process.pid, "task")]
-                speed = round(1000 * (now - began) / (done - before), 1)
-                yield [done, speed, *own, *(resident_mb(server.pid) for server in servers)]
-                before, began = done, now
+            match = DONE.search(line)
+            if match and (done := int(match[1])) - before >= (every if done < int(match[2]) else 1):
+                now, cpu, new = time.monotonic(), own.cpu_s() or used, done - before
+                times = [round(1000 * spent / new, 1) for spent in (now - since, cpu - used)]
+                held = [resident_mb(own.pid), len_of(own.pid, "fd"), len_of(own.pid, "task")]
+                yield [done, *times, *held, *(resident_mb(server.pid) for server in servers)]
+                before, since, used = done, now, cpu
         if process.wait():
             raise InputError(f"{command[0]} failed with {process.returncode}: {line.strip()[-300:]}")
     finally:

@@ -17,7 +17,7 @@ from mcts_utils.envs.task_ids import split_ids
 from mcts_utils.report.verify.checks import Checks
 from mcts_utils.rollouts.episode import replay
 from mcts_utils.rollouts.steps import EPSILON, earned
-from mcts_utils.types import Environment, InputError, Step, Task
+from mcts_utils.types import Environment, Step, Task
 
 AGAIN = "execution"
 BUNDLED = ("textcraft", "webshop")  # servers that run in this process
@@ -104,16 +104,3 @@ def differences(played: Played, session: Environment) -> Iterator[str]:
 def test_goals(env: str, url: str) -> frozenset[str]:
     """Return the goals of a server's test split."""
     return look_up(env, split_ids(env, url, "test"), lambda: make_environment(env, url)).task_ids
-
-
-def require_server(url: str, envs: Sequence[str]) -> None:
-    """Check that a given server plays one of the run's environments; raise InputError if not."""
-    failures = []
-    for env in envs:
-        try:
-            make_environment(env, url).close()
-            return
-        except InputError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]

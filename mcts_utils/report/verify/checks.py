@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mcts_utils.types import EnvError, InputError
+from mcts_utils.types import EnvError, InputError, one_line
 
 MOST = 20  # faults of one check that are printed
 
@@ -41,11 +41,16 @@ class Checks:
 
     @contextmanager
     def reading(self, check: str, path: Path, row: int = 0) -> Iterator[None]:
-        """Make what cannot be read or understood in the block a fault of the file or row."""
+        """Make what cannot be read or understood in the block a fault of the file or row; the others are checked."""
         try:
             yield
-        except (InputError, EnvError) as error:
-            text = str(error).removeprefix(f"{path} row {row}: " if row else f"{path}: ")
+        except Exception as error:
+            text = (
+                str(error)
+                if isinstance(error, InputError | EnvError)
+                else f"not understood, {one_line(error)}"
+            )
+            text = text.removeprefix(f"{path} row {row}: " if row else f"{path}: ")
             self.fault(check, path, text.removeprefix(f"{path} "), row)
 
     def lines(self) -> Iterator[str]:

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mcts_utils.envs import names
-from mcts_utils.report.verify.again import AGAIN, execute, require_server, server_of, test_goals
+from mcts_utils.envs import server_about
+from mcts_utils.report.verify.again import AGAIN, execute, server_of, test_goals
 from mcts_utils.report.verify.run import Audit
 from mcts_utils.terminal import Parser, run_command
 from mcts_utils.types import EnvError, InputError
@@ -47,9 +47,9 @@ def verify(args: argparse.Namespace) -> int:
     """
     if args.sample < 0:
         raise InputError(f"--sample must be at least 0: {args.sample}")
-    audit = Audit(Path(os.path.abspath(args.run_dir)), args.sample, args.seed)
     if args.env_server_base:
-        require_server(args.env_server_base, sorted(audit.envs) or names())
+        server_about(args.env_server_base)  # report a dead server first
+    audit = Audit(Path(os.path.abspath(args.run_dir)), args.sample, args.seed, args.env_server_base)
     digest = audit.run()
     for env in sorted(audit.envs) if args.sample else ():
         ask_server(audit, env, args.env_server_base)

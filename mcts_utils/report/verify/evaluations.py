@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Container, Iterator, Sequence, Set
 from pathlib import Path
 
 from msgspec import UNSET
@@ -21,6 +21,7 @@ from mcts_utils.storage.files import read_as, read_json
 from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.episode import EpisodeFile, FailedEpisode, PanelFile, parse_episode
 from mcts_utils.storage.formats.summary import Summary
+from mcts_utils.storage.layout import episode_path, existing
 
 EVALUATION = "evaluation"
 NAME = re.compile(r"(?:episode|search_results)_(\d+)(?:_s(\d+))?\.json")
@@ -29,25 +30,29 @@ THIS_RUN = ("seconds", "tokens")  # of a summary: they are of the run that wrote
 EARLIER = ("ci95", "breakdown", "protocol")  # what a summary without `replies` has in another form
 
 
-def check_evaluation(checks: Checks, folder: Path) -> list[EpisodeFile]:
-    """Check the folder of an evaluation and return its finished episodes."""
-    episodes: list[EpisodeFile | FailedEpisode] = []
-    found = {path: m for path in folder.iterdir() if (m := NAME.fullmatch(path.name))}
-    for path, match in sorted(found.items(), key=lambda item: (int(item[1][1]), int(item[1][2] or 0))):
+def check_evaluation(checks: Checks, folder: Path, listed: Container[Path]) -> list[EpisodeFile]:
+    """Check the folder of an evaluation and return its finished episodes.
+
+    Args:
+        listed: files that manifests list; other episodes are of an earlier run with more tasks.
+    """
+    found: dict[Path, EpisodeFile | FailedEpisode] = {}
+    names_of = (match for path in folder.iterdir() if (match := NAME.fullmatch(path.name)))
+    for index, sample in sorted({(int(match[1]), int(match[2] or 0)) for match in names_of}):
+        path = existing(episode_path(folder, index, sample))
         with checks.reading(EVALUATION, path):
-            episode = parse_episode(read_json(path), str(path))
+            found[path] = episode = parse_episode(read_json(path), str(path))
             checks.seen(EVALUATION, "episodes")
-            episodes.append(episode)
-            place = (int(match[1]), int(match[2] or 0))
-            for fault in episode_faults(episode, *place):
+            for fault in episode_faults(episode, index, sample):
                 checks.fault(EVALUATION, path, fault)
     file = folder / "summary.json"
     with checks.reading(EVALUATION, file):
         summary = summary_of(folder)
         checks.seen(EVALUATION, "summaries")
-        for fault in summary_faults(summary, set(read_json(file)), episodes):
+        counted = [episode for path, episode in found.items() if path in listed or file not in listed]
+        for fault in summary_faults(summary, set(read_json(file)), counted):
             checks.fault(EVALUATION, file, fault)
-    return [episode for episode in episodes if isinstance(episode, EpisodeFile)]
+    return [episode for episode in found.values() if isinstance(episode, EpisodeFile)]
 
 
 def episode_faults(episode: EpisodeFile | FailedEpisode, index: int, sample: int) -> Iterator[str]:

@@ -97,8 +97,7 @@ class TreeRows:
         """Yield what is wrong with a row."""
         line, task = row.lineage, self.tree.task
         named = (line.task.env, line.task.index, line.task.id)
-        # The id of a reference's tree is not the environment's.
-        wanted = (task.env, task.index, task_id(task.env, task.opening, task.index))
+        wanted = (task.env, task.index, task.id)
         if named != wanted:
             yield f"its task is {named}, its tree's is {wanted}"
             return

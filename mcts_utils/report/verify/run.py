@@ -6,12 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from mcts_utils.envs import names
+from mcts_utils.envs import make_environment, names, task_id
 from mcts_utils.report.verify.again import Played, Sampler
 from mcts_utils.report.verify.checks import Checks
 from mcts_utils.report.verify.evaluations import check_evaluation, check_panel
@@ -49,8 +49,11 @@ class Placed:
 class Audit:
     """The checks of one folder. Nothing in it is changed."""
 
-    def __init__(self, root: Path, sample: int, seed: int) -> None:
+    def __init__(self, root: Path, sample: int = 0, seed: int = 0, url: str = "") -> None:
         """Find what is there; `sample` of each sort are drawn with the seed, to be executed again.
+
+        Args:
+            url: of an environment server; "" for none.
 
         Raises:
             InputError: it is no folder, or holds nothing of a run.
@@ -58,13 +61,13 @@ class Audit:
         self.found = find_any(root)
         self.checks = Checks(root)
         self.sampler = Sampler(sample, seed)
-        self._rng = Random(seed)
+        self._rng, self._url = Random(seed), url
         self.manifests: dict[Path, Manifest] = {}
-        for path in self.found.manifests:
+        for path in sorted(root.rglob("*manifest.json")):
             with self.checks.reading(FILES, path):
                 self.manifests[path] = read_manifest(path)
                 self.checks.seen(FILES, "manifests")
-        if not (self.found.trees or self.found.records or self.found.evaluations or self.found.manifests):
+        if not (self.found.trees or self.found.records or self.found.evaluations or self.checks.counts):
             raise InputError(f"RUN_DIR holds no results of a run: {str(root)!r}")
         self._makers = {
             Path(os.path.normpath(path.parent / entry.path)): manifest
@@ -206,6 +209,8 @@ class Audit:
         if tree.settings:
             for fault in tree_faults(tree, index, self._settings(path)):
                 self.checks.fault(TREES, path, fault)
+        else:  # the reference names no task
+            tree.task = replace(tree.task, id=task_id(tree.task.env, tree.task.opening, index))
         if found := paths(tree):
             chosen, settings = self._rng.choice(found), tree.settings
             how = (
@@ -237,9 +242,12 @@ class Audit:
             by_file.setdefault(placed.path, []).append(placed)
         for file, members in by_file.items():
             settings = self._settings(file)
-            if tree.task.env not in names():
-                self.checks.note(LINEAGE, "rows of an environment of your own, not compared", len(members))
+            if tree.task.env not in names() and not self._url:
+                text = "rows of an environment of your own, compared only with its server (--env_server_base)"
+                self.checks.note(LINEAGE, text, len(members))
                 continue
+            if tree.task.env not in names():
+                make_environment(tree.task.env, self._url).close()  # says what its texts mean
             against = TreeRows(tree, self._verdicts(file.parent, tree.task.index), settings)
             for placed in members:
                 self.checks.seen(LINEAGE, "rows")
@@ -256,7 +264,7 @@ class Audit:
                         self.checks.fault(LINEAGE, file, fault, placed.line)
 
     def _check_evaluation(self, folder: Path) -> None:
-        for episode in check_evaluation(self.checks, folder):
+        for episode in check_evaluation(self.checks, folder, self._makers):
             task, settings = episode.task, episode.settings
             self.envs.add(task.env)
             self.tests.setdefault(task.id, self.checks.name(folder))
