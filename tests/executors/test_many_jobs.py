@@ -98,7 +98,7 @@ def test_every_tree_costs_as_much_as_the_first(touched, textcraft_url, tmp_path)
         return make_environment("textcraft", textcraft_url)
 
     search = SearchStage(settings, range(TREES), folder, weights="")
-    search._show = held.note  # type: ignore[method-assign]  # is called when a tree was written
+    search._show = held.note  # is called when a tree was written
     assert search.run(lambda: player, environments)["trees"] == TREES
     held.check(5)
     check_calls(touched)
@@ -116,7 +116,7 @@ def test_every_tree_costs_as_much_as_the_first(touched, textcraft_url, tmp_path)
         Held(),
     )
     build = revision._build
-    revision._build = lambda *job: (held.note(), build(*job))[1]  # type: ignore[method-assign]
+    revision._build = lambda *job: (held.note(), build(*job))[1]
     assert revision.run(None, environments).trees == TREES
     held.check(20)  # where its rows are in the spool
     check_calls(touched)
