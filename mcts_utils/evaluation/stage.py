@@ -49,13 +49,16 @@ class EvaluationStage:
         output_dir: str | Path,
         weights: str | None = None,
         examples: Examples | None = None,
+        inputs: Sequence[str | Path] = (),
     ) -> None:
         """Set the stage up; nothing is read but the model's weights, for their fingerprint.
 
         Args:
             weights: fingerprint of MODEL_DIR if it is known already; computed if None.
             examples: the few-shot examples of the protocol.
+            inputs: files that the starts and the examples were read from, for the manifest.
         """
+        self._inputs = list(inputs)
         self.settings, self.protocol, self.examples = settings, protocol, examples
         self.starts = list(starts)
         self.server_kind, self.stop = protocol.server_kind, Event()
@@ -286,7 +289,14 @@ class EvaluationStage:
         )
         settings = {**self.settings.public(), **plain(self._made_with)}
         write_manifest(
-            self.folder / "manifest.json", "eval", settings, [], [*files, path], counts, tokens, seconds
+            self.folder / "manifest.json",
+            "eval",
+            settings,
+            self._inputs,
+            [*files, path],
+            counts,
+            tokens,
+            seconds,
         )
         return summary
 

@@ -122,6 +122,11 @@ class RevisionStage:
             self._convert(make_actor, make_environment, spool)
             return self._conclude(spool, time.monotonic() - began)
 
+    def _verdict_files(self) -> list[Path]:
+        """Return the files of verdicts on the trees, where a judge finds the cuts."""
+        found = [existing(verdicts_path(self.output_dir, index)) for index, _ in self.jobs if self.judge]
+        return [path for path in found if path.exists()]
+
     def _find_jobs(self) -> list[tuple[int, str]]:
         return [(index, path.name) for index, path in tree_files(self.input_dir, "--input_dir").items()]
 
@@ -295,6 +300,6 @@ class RevisionStage:
         counts = run_counts(total, rows, written, len(spool), self.failures)
         inputs = self._inputs({index for index, _ in self.jobs if index in spool})
         settings = self._relevant_settings() | {"goals": self.server_kind}
-        manifest, outputs = self._manifest_path(), [self.output]
+        manifest, outputs = self._manifest_path(), [self.output, *self._verdict_files()]
         write_manifest(manifest, "revision", settings, inputs, outputs, plain(counts), self.usage, seconds)
         return counts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -68,7 +69,7 @@ class SearchStage:
         self.strategy = Strategy(settings, server_kind, weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)
         self.manifest = self.path(0).with_name("manifest.json")
-        self._finished: dict[int, TreeTotals] = {}  # by index
+        self._finished: Counter[str] = Counter()  # sums of the finished trees' totals
 
     @classmethod
     def from_folder(
@@ -118,7 +119,7 @@ class SearchStage:
             with closing(make_environment()) as env:
                 env.reset(todo[0])  # report an unusable server before a model is loaded
             bar = partial(
-                Progress, total=len(self.indices), initial=len(self._finished), desc="search", unit="tree"
+                Progress, total=len(self.indices), initial=self._finished["trees"], desc="search", unit="tree"
             )
             workers = self.settings.workers
             with run_jobs(self, todo, workers, make_actor, make_environment, bar, self._show) as (
@@ -168,7 +169,7 @@ class SearchStage:
             if tree is not None and self._is_held_out(tree.task):
                 continue
             if tree is not None and tree.status == "done":
-                self._finished[index] = tree_totals(tree)
+                self._finished.update(tree_totals(tree))
                 continue
             todo.append(index)
         return todo
@@ -193,7 +194,7 @@ class SearchStage:
             InputError: if MAX_FAILURES trees failed in a row and none has completed an iteration, or if the server or
                 the endpoint is gone.
         """
-        guard = FailureGuard(len(self._finished), min(MAX_FAILURES, len(todo)))
+        guard = FailureGuard(self._finished["trees"], min(MAX_FAILURES, len(todo)))
         for index, result in results:
             if isinstance(result, HeldOutTask):
                 self._leave_out(index, result)
@@ -204,7 +205,7 @@ class SearchStage:
                 guard.require_success(index, "trees", result, lambda: any(map(self._store.read_begun, todo)))
             else:
                 guard.add_success(index)
-                self._finished[index] = result
+                self._finished.update(result)
         return guard.failed
 
     def _search(
@@ -267,8 +268,7 @@ class SearchStage:
         """Show the run's speed, and the mean reward of the finished trees' paths, on the progress bar."""
         counts = self.counters.counts()
         steps = counts.get("env_steps", 0) / max(bar.format_dict["elapsed"], 1e-9)
-        ended = list(self._finished.values())
-        rewards, paths = (sum(tree[name] for tree in ended) for name in ("reward_sum", "leaves"))
+        rewards, paths = self._finished["reward_sum"], self._finished["leaves"]
         reward = {"reward": f"{rewards / paths:.2f}"} if paths else {}
         bar.set_postfix(
             {"steps/s": f"{steps:.1f}", "in flight": counts.get("in_flight", 0), **reward}, refresh=False
@@ -276,7 +276,7 @@ class SearchStage:
 
     def _conclude(self, ran: bool, failed: int, seconds: float) -> dict[str, Any]:
         """Return the totals; write the manifest unless there is one and nothing was left to search."""
-        counts, tokens = run_totals(self._finished.values(), failed, len(self._left_out))
+        counts, tokens = run_totals(self._finished, failed, len(self._left_out))
         if ran or not self.manifest.exists():
             files = [self.path(index) for index in self.indices if index not in self._left_out]
             usage = {**tokens, "this_run": self.usage}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcts_utils.bench.__main__ import PARTS, main
+from mcts_utils.bench.__main__ import LONG, PARTS, main
 from mcts_utils.bench.reference import reference_bytes
 from mcts_utils.bench.table import summary, table
 from mcts_utils.search.tree import new_tree
@@ -94,7 +94,7 @@ def test_the_table_shows_them(small):
 
 def test_parts_can_be_chosen_and_a_wrong_one_is_one_line(tmp_path, capsys):
     assert main(["--parts", "slots_16,chess", "--output_dir", str(tmp_path / "x")]) == 2
-    assert capsys.readouterr().err == f"bench: --parts: 'chess' is none of {', '.join(PARTS)}\n"
+    assert capsys.readouterr().err == f"bench: --parts: 'chess' is none of {', '.join((*PARTS, LONG))}\n"
     assert main(["--tasks", "0", "--output_dir", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
 
