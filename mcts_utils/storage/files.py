@@ -213,7 +213,7 @@ def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
 
 
 def remove_temporary(folder: Path, name: str = "") -> None:
-    """Remove what a killed process left of files in this folder whose names begin with `name`; nobody writes them now."""
+    """Remove what a killed process left of files whose names begin with `name`; nobody writes them now."""
     for path in folder.glob(f".{name}*.tmp"):
         path.unlink(missing_ok=True)
 
