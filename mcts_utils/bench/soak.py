@@ -244,7 +244,7 @@ def table(rows: Mapping[str, Row]) -> str:
     columns = ("rounds", "kills", "of these", "answers", "paid twice", "in flight <=", "errors", "different")
     lines = [line("arm", columns)]
     for arm, row in rows.items():
-        kinds = " ".join(f"{name[0]}{count}" for name, count in sorted(row.killed.items()))
+        kinds = " ".join(f"{name[:2]}{count}" for name, count in sorted(row.killed.items()))
         numbers = (
             row.rounds,
             sum(row.killed.values()),
@@ -254,7 +254,7 @@ def table(rows: Mapping[str, Row]) -> str:
             row.in_flight,
         )
         lines.append(line(arm, [*map(str, numbers), str(row.errors), str(len(row.different))]))
-    return "\n".join([*lines, "of these: s = stage or server"])
+    return "\n".join([*lines, "of these: stage, worker of Ray, (environment) server, endpoint"])
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
 from mcts_utils.rollouts.episode import derive_seed, run_episode
-from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool
+from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.storage.files import read_json, write_json
 from mcts_utils.storage.formats.base import StepFields, TaskFields, plain
 from mcts_utils.storage.formats.episode import EpisodeFile, EpisodeSettings, FailedEpisode, parse_episode
@@ -129,7 +129,7 @@ class EvaluationStage:
 
         def roll_out(start: EpisodeStart) -> float:
             """Roll out one episode and return its reward."""
-            reward = self._episode(start, actor, pool)
+            reward = anew_without_record(self._episode, start, actor, pool)
             saved(self._path(start))
             return reward
 

@@ -29,7 +29,7 @@ from mcts_utils.revision.options import EXPERT, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
 from mcts_utils.revision.verdict_cache import VerdictCache
-from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool
+from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.search.tree_io import BadTree, check_tree, read_tree
 from mcts_utils.storage.files import RowSpool, remove_temporary, sha256_file, write_jsonl
@@ -179,7 +179,7 @@ class RevisionStage:
             try:
                 opened = self.judge.opened(actor, self.stop.is_set, used) if self.judge else nullcontext()
                 with opened as judge:
-                    yield lambda job: self._build(*job, pool, judge, actor, saved)
+                    yield lambda job: anew_without_record(self._build, *job, pool, judge, actor, saved)
             finally:
                 self.usage = used
                 if actor is not None:

@@ -19,6 +19,18 @@ T = TypeVar("T")
 ATTEMPTS = 3  # to bring a session to where the record ends; only ScienceWorld needs more than one
 
 
+class RecordGone(EnvError):
+    """A world did not come back as it was recorded; the record is removed."""
+
+
+def anew_without_record(job: Callable[..., T], *args: Any) -> T:
+    """Do a job; do it once more if its record was of no use."""
+    try:
+        return job(*args)
+    except RecordGone:
+        return job(*args)
+
+
 class RecordedActor(Actor):
     """An actor whose answers to one job are kept."""
 
@@ -145,7 +157,7 @@ class RecordedSession(Environment):
         """Bring the real session to where the record ends.
 
         Raises:
-            EnvError: it does not get there. The record is removed: the next try of the job begins without it.
+            RecordGone: it does not get there.
         """
         assert self._task is not None
         task, expected = self._task, [(result.reward, result.done) for _, result in self._past]
@@ -164,6 +176,6 @@ class RecordedSession(Environment):
             if [(result.reward, result.done) for result in results] == expected:
                 return
         self._journal.remove()
-        raise EnvError(
+        raise RecordGone(
             f"index {task.index} does not come back as it was before the interruption; its unsaved answers are given up"
         )

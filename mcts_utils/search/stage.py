@@ -21,7 +21,7 @@ from mcts_utils.envs.contamination import HeldOut, HeldOutTask
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.executors import MAX_FAILURES, FailureGuard, WorkerLost, ignore, run_jobs
 from mcts_utils.rollouts.counters import Counters
-from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool
+from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.search.baselines import Baseline
 from mcts_utils.search.env_sessions import sessions_of_a_tree
 from mcts_utils.search.simulator import TaskSimulator, rollout_threads
@@ -145,7 +145,7 @@ class SearchStage:
             try:
                 # Closed in reverse: first the searches end, then the threads of their rollouts.
                 with ThreadPoolExecutor(rollout_threads(self.settings), "rollout") as threads:
-                    yield lambda index: self._search(index, actor, pool, threads, saved)
+                    yield lambda index: anew_without_record(self._search, index, actor, pool, threads, saved)
             finally:
                 self.usage = {**actor.stats(), **self._step_counts()}
                 actor.close()
@@ -291,4 +291,5 @@ class SearchStage:
             files = [self.path(index) for index in self.indices if index not in self._left_out]
             usage = {**tokens, "this_run": self.usage}
             write_manifest(self.manifest, "search", self.strategy.public(), [], files, counts, usage, seconds)
+        self._journals.settle(self.path(index).stem for index in (*self._finished, *self._left_out))
         return {**counts, "strategy": self.strategy.name, "tokens": tokens, "seconds": seconds}

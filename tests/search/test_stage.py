@@ -138,9 +138,7 @@ def test_a_finished_tree_is_never_searched_again(run, tmp_path, chat):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(
-    run, tmp_path, chat, textcraft_url, sent
-):
+def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(run, tmp_path, chat, textcraft_url, sent):
     """The resumed trees equal those of a run that was never stopped, and no answer is asked for again."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ids = listed(IDS[:2])
