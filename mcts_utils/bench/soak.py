@@ -34,7 +34,16 @@ from mcts_utils.types import InputError
 CONCURRENCY = 4  # requests in flight of one process
 PATIENCE = 600.0  # seconds, far more than a run takes
 # Times, the load and where it ran: they differ between two undisturbed runs, too.
-VOLATILE = {"seconds", "this_run", "ray", "max_in_flight", "busy_s", "in_flight_s", "concurrency"}
+VOLATILE = {
+    "code_revision",
+    "seconds",
+    "this_run",
+    "ray",
+    "max_in_flight",
+    "busy_s",
+    "in_flight_s",
+    "concurrency",
+}
 SETTINGS = {
     **{
         "TASK": "textcraft",

@@ -91,16 +91,10 @@ class RevisionStage:
         self._more: dict[str, Any] = {}  # further arguments of a subclass
 
     @staticmethod
-    def in_folder(
-        make: Callable[..., RevisionStage],
-        server_kind: str,
-        held_out: HeldOut,
-        journals: Journals,
-        folder: Path,
-    ) -> RevisionStage:
+    def in_folder(make: Callable[..., RevisionStage], known: tuple[Any, ...], folder: Path) -> RevisionStage:
         """Return the stage of a worker process, which does single jobs in a folder of its own."""
         made = make(input_dir=folder / "in", output_dir=folder / "out")
-        made.server_kind, made._held_out, made._journals = server_kind, held_out, journals
+        made.server_kind, made._held_out, made._journals = known
         return made
 
     def run(
@@ -158,7 +152,8 @@ class RevisionStage:
     def remote_factory(self) -> Callable[[Path], RevisionStage]:
         self._more |= {"judged": self.judged, "allow_test": self._allow_test, "weights": self._weights}
         make = partial(type(self), self.settings, self.options, **self._more)
-        return partial(RevisionStage.in_folder, make, self.server_kind, self._held_out, self._journals)
+        known = self.server_kind, self._held_out, self._journals
+        return partial(RevisionStage.in_folder, make, known)
 
     @contextmanager
     def job_runner(
