@@ -1,4 +1,4 @@
-"""`python -m mcts_utils`: print what there is to run."""
+"""`python -m mcts_utils`: print what there is to run. `python -m mcts_utils verify RUN_DIR`: check a run's folder."""
 
 from __future__ import annotations
 
@@ -67,6 +67,10 @@ COMMANDS = (
         "reports on finished runs",
         (
             (
+                "python -m mcts_utils verify",
+                "check a run's folder: hashes, lineage, loss flags, test goals, replays",
+            ),
+            (
                 "python -m mcts_utils.report",
                 "a page that shows what happened; trees, rows and goals in the terminal",
             ),
@@ -99,7 +103,11 @@ COMMANDS = (
 
 
 def main() -> int:
-    """Print every command with what it does, and return the exit code."""
+    """Print every command with what it does, or verify a run; return the exit code."""
+    if sys.argv[1:2] == ["verify"]:
+        from mcts_utils.report.verify.command import main as verify  # loads numpy and more
+
+        return verify(sys.argv[2:])
     return run_command("mcts_utils", show)
 
 

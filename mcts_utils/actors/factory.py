@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 
 from mcts_utils.actors.answer_guard import AnswerGuard
-from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.config import Settings
 from mcts_utils.types import Actor, InputError
 
@@ -47,6 +46,8 @@ def make_actor(settings: Settings) -> Actor:
         local = LocalActor(model, tokenizer, *limits, cache_gb=settings.cache_gb)
         return AnswerGuard(local, settings.model_name, settings.max_token_length)
     require_actor(settings)
+    from mcts_utils.actors.endpoint import EndpointActor  # the openai library takes half a second to import
+
     actor = EndpointActor(
         settings.openai_base_url or OPENAI, settings.openai_api_key, settings.model_name,
         settings.max_token_length, settings.concurrency, patience=settings.endpoint_patience,
