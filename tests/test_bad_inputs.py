@@ -360,7 +360,7 @@ CASES: list[tuple[str, dict[str, str], str]] = [
     (f"check textcraft --steps {HUGE}", {}, "--steps must be between 1 and 10000"),
     ("check textcraft --limit_seconds nan", {}, "--limit_seconds must be between"),
     ("check textcraft --actions nowhere", {}, "--actions is no file: 'nowhere'"),
-    ("bench --tasks 0", {}, "--tasks must be between 1 and 100000: 0"),
+    ("bench --tasks 0", {}, "--tasks must be between 1 and 1000000: 0"),
     ("bench --parts nope", {}, "--parts: 'nope' is none of"),
     ("make habits --output x", {}, "--base: no model in None"),
     (f"make base --output x --processes {HUGE}", {}, "--processes must be between"),

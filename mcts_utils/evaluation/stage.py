@@ -272,24 +272,22 @@ class EvaluationStage:
 
     def _write_results(self, ran: bool, tokens: Mapping[str, Any], seconds: float) -> Summary:
         """Write summary.json, then the manifest, and return the summary; keep both if the run had nothing to do."""
-        files = [existing(self._path(start)) for start in self.starts]
+        path, manifest = (self.folder / name for name in ("summary.json", "manifest.json"))
+        outputs = [*(existing(self._path(start)) for start in self.starts), path]
         episodes = [self._read(start) for start in self.starts]
         model = {"model_name": self.settings.model_name, "model_type": self.settings.model_type}
         samples = 1 + max((start.sample for start in self.starts), default=0)
-        summary = summarise(episodes, self.protocol, model, samples)
-        summary = replace(summary, seconds=round(seconds, 3), tokens=dict(tokens))
-        path, manifest = (self.folder / name for name in ("summary.json", "manifest.json"))
+        scored = summarise(episodes, self.protocol, model, samples)
+        s = summary = replace(scored, seconds=round(seconds, 3), tokens=dict(tokens))
         if not ran and (old := usable(path, lambda: summary_of(self.folder))):
-            summary = replace(summary, seconds=old.seconds, tokens=old.tokens)
+            s = summary = replace(scored, seconds=old.seconds, tokens=old.tokens)
             # A summary of an earlier version has no `replies`.
             same = summary == replace(old, replies=summary.replies)
             if usable(manifest, lambda: read_manifest(manifest)) is not None and same:
                 return old
         write_json(path, summary)
-        s = summary
         counts = plain(EvaluationCounts(n=s.n, n_failed=s.n_failed, ends=s.ends, replies=s.replies))
         settings = {**self.settings.public(), **plain(self._made_with)}
-        outputs = [*files, path]
         write_manifest(manifest, "eval", settings, self._inputs, outputs, counts, s.tokens, s.seconds)
         each = zip(self.starts, episodes, strict=True)
         self._journals.settle(self._path(s).stem for s, episode in each if isinstance(episode, EpisodeFile))

@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -62,7 +63,7 @@ def read_json(path: str | Path) -> Any:
         InputError: the file is missing, truncated or not JSON.
     """
     try:
-        return _loads(_read(path))
+        return loads(_read(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: truncated or not JSON ({_brief(error)})") from error
 
@@ -85,7 +86,7 @@ def usable(path: Path, read: Callable[[], T]) -> T | None:
         return None
 
 
-def _loads(text: str) -> Any:
+def loads(text: str) -> Any:
     """Return the object of a JSON text; NaN and infinity, which are not JSON, raise ValueError."""
     return json.loads(text, parse_constant=_refuse)
 
@@ -127,7 +128,7 @@ def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                row = _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))  # a mark may stand first
+                row = loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))  # a mark may stand first
                 if not isinstance(row, dict):
                     raise InputError(f"{path} row {number}: not a JSON object: {str(row)[:60]!r}")
                 yield number, row
@@ -197,7 +198,8 @@ class RowSpool(Generic[T]):
 
     def close(self) -> None:
         """Free the disk space."""
-        self._file.close()
+        with suppress(OSError):  # of rows that did not fit on the disk
+            self._file.close()
 
 
 def sha256_file(path: str | Path) -> str:

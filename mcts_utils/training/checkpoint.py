@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"--model_dir {folder}: no config.json there")
-    if "auto_map" in storage_files.read_json(folder / "config.json"):
+    if "auto_map" in _object(folder / "config.json"):
         raise InputError(
             f"--model_dir {folder}: config.json has auto_map, and code from a model folder is never run"
         )
@@ -52,15 +53,30 @@ def weight_files(folder: Path) -> list[Path]:
     # As transformers chooses: some folders hold the same weights again under other names.
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
-        files = sorted(
-            {folder / name for name in storage_files.read_json(index).get("weight_map", {}).values()}
-        )
+        files = sorted({folder / str(name) for name in _object(index).get("weight_map", {}).values()})
     else:
         files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     missing = [path.name for path in files if not path.is_file()]
     if missing or not files:
         raise InputError(f"--model_dir {folder}: no {missing[0] if missing else '*.safetensors'} there")
     return files
+
+
+def _object(path: Path) -> dict[str, Any]:
+    found = storage_files.read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"--model_dir: {path} is no JSON object")
+    return found
+
+
+@contextmanager
+def header(path: Path) -> Iterator[Any]:
+    """Open a safetensors file without loading a tensor; raise InputError naming it if it is none."""
+    try:
+        with safe_open(path, "numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise InputError(f"--model_dir: {path}: {error}") from error
 
 
 def window(folder: Path) -> int | None:
@@ -134,7 +150,7 @@ def stored_dtype(model: Path) -> str:
     Raises:
         InputError: if it is another one.
     """
-    with safe_open(weight_files(model)[0], "numpy") as file:
+    with header(weight_files(model)[0]) as file:
         found = [file.get_slice(name).get_dtype() for name in file.keys()]
     most = max(set(found), key=found.count)
     if most not in DTYPES:
@@ -226,7 +242,7 @@ def _tensor_files(paths: Iterable[Path]) -> dict[str, Path]:
     """Return tensor name -> file."""
     files = {}
     for path in paths:
-        with safe_open(path, "numpy") as file:
+        with header(path) as file:
             files.update(dict.fromkeys(file.keys(), path))
     return files
 
