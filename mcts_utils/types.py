@@ -80,6 +80,7 @@ class Sample:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     truncated: bool = False  # it ended at MAX_TOKEN_LENGTH, not at the end of the turn
+    cached_tokens: int = 0  # of the prompt's, those that the server had in its cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,10 @@ class ServiceGone(Exception):
 
 class EndpointGone(ActorError, ServiceGone):
     """The endpoint has not answered anybody for ENDPOINT_PATIENCE seconds."""
+
+
+class BudgetReached(ActorError, ServiceGone):
+    """The next request could pass MAX_TOKENS_TOTAL, MAX_COST or MAX_HOURS, so it is not sent: the stage ends."""
 
 
 class InputError(ValueError):

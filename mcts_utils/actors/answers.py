@@ -103,6 +103,8 @@ def samples(body: Any, n: int) -> list[Sample]:
     choices = _list(body["choices"]) or [None] * n
     usage = body.get("usage")
     prompt, completion = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
+    cached = min(prompt, _count(details, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"))
     share, rest = divmod(completion, len(choices))
     return [
         Sample(
@@ -110,6 +112,7 @@ def samples(body: Any, n: int) -> list[Sample]:
             0 if i else prompt,
             share + (i < rest),
             isinstance(choice, Mapping) and str(choice.get("finish_reason")).lower() in CUT,
+            cached_tokens=0 if i else cached,
         )
         for i, choice in enumerate(choices)
     ]

@@ -26,6 +26,7 @@ from mcts_utils.evaluation.protocol import EvalProtocol, differences
 from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
+from mcts_utils.executors.spending import Spending
 from mcts_utils.rollouts.episode import derive_seed, run_episode
 from mcts_utils.storage.files import read_json, write_json
 from mcts_utils.storage.formats.base import StepFields, TaskFields, plain
@@ -60,9 +61,11 @@ class EvaluationStage:
         self.starts = list(starts)
         self.server_kind, self.stop = protocol.server_kind, Event()
         self.usage: dict[str, Any] = {}  # calls and tokens of this run
+        self.models, self.spending = {"actor": settings}, Spending(settings.max_token_length)
         self._output_dir = Path(output_dir)
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
         self.folder = run_folder(output_dir, settings.task, settings.model_name, kind)
+        self.manifest = self.folder / "manifest.json"
         if weights is None:
             weights = fingerprint(settings.model_dir if settings.local else "", settings.chat_template)
         self._made_with = EpisodeSettings(**asdict(protocol), model=settings.model_name, weights=weights)
@@ -191,8 +194,8 @@ class EvaluationStage:
         )
         slots = self.settings.in_flight
         with run_jobs(self, todo, slots, make_actor, make_environment, make_bar) as (results, bar):
-            for name in ("summary.json", "manifest.json"):  # they describe files that are about to change
-                (self.folder / name).unlink(missing_ok=True)
+            for path in (self.folder / "summary.json", self.manifest):  # of files that are about to change
+                path.unlink(missing_ok=True)
             self._collect(results, kept, bar)
 
     def _collect(self, results: Iterable[tuple[EpisodeStart, Any]], kept: Sequence[float], bar: Any) -> None:
@@ -285,9 +288,7 @@ class EvaluationStage:
             )
         )
         settings = {**self.settings.public(), **plain(self._made_with)}
-        write_manifest(
-            self.folder / "manifest.json", "eval", settings, [], [*files, path], counts, tokens, seconds
-        )
+        write_manifest(self.manifest, "eval", settings, [], [*files, path], counts, tokens, seconds)
         return summary
 
 

@@ -6,7 +6,7 @@ It finds the transition point of a path; it knows nothing of pairs, replays or r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.replies import parse_verdict
@@ -118,11 +118,12 @@ class Judge:
             for n, v in enumerate(found[:known_bad])
             if v is None
         }
-        try:
-            for n, future in asked.items():
-                verdict = future.result()
-                cache.put(keys[wave[n]], hashes[n], verdict)
-                found[n] = verdict
-        finally:
-            cache.save()
+        wait(asked.values())
+        for n, future in asked.items():
+            if not future.exception():
+                found[n] = future.result()
+                cache.put(keys[wave[n]], hashes[n], future.result())
+        cache.save()
+        for future in asked.values():
+            future.result()  # the first failure
         return [verdict or UNASKED for verdict in found]

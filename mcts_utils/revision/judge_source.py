@@ -9,6 +9,7 @@ from typing import Any
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, judge_settings
+from mcts_utils.executors.spending import MeteredActor, Spending
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.verdict_cache import judge_name
 from mcts_utils.storage.manifest import fingerprint
@@ -37,7 +38,7 @@ class JudgeSource:
 
     @contextmanager
     def opened(
-        self, actor: Actor | None, stopped: Callable[[], bool], usage: dict[str, Any]
+        self, actor: Actor | None, stopped: Callable[[], bool], usage: dict[str, Any], spending: Spending
     ) -> Iterator[Judge]:
         """Yield the judge. If it is another model than `actor`, it is opened here, and its use noted as usage["judge"].
 
@@ -45,7 +46,7 @@ class JudgeSource:
             InputError: it cannot be opened.
         """
         s = self.settings
-        asked = actor if self.is_actor else make_actor(s)
+        asked = actor if self.is_actor else MeteredActor(make_actor(s), spending, "judge")
         assert asked is not None
         judge = Judge(asked, s.prompt, seed=s.seed, wave=s.judge_wave, slots=s.in_flight, stopped=stopped)
         try:

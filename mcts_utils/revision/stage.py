@@ -18,10 +18,11 @@ from typing import Any
 
 from mcts_utils.config import Settings
 from mcts_utils.envs import task_id
-from mcts_utils.envs.contamination import HeldOut, HeldOutTask
+from mcts_utils.envs.contamination import HeldOut
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.envs.task_set import TaskSet
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
+from mcts_utils.executors.spending import Spending
 from mcts_utils.revision.builder import Built, FindCut, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.judge_source import JudgeSource
@@ -30,8 +31,7 @@ from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
 from mcts_utils.revision.verdict_cache import VerdictCache
 from mcts_utils.rollouts.replayer import Replayer
-from mcts_utils.search.tree import Tree
-from mcts_utils.search.tree_io import BadTree, read_tree
+from mcts_utils.search.tree_io import BadTree, check_tree, read_tree
 from mcts_utils.storage.files import RowSpool, sha256_file, write_jsonl
 from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.manifest import RevisionCounts
@@ -79,6 +79,10 @@ class RevisionStage:
         self.input_dir, self.output_dir = Path(input_dir), Path(output_dir)
         self.jobs: list[tuple[int, str]] = []  # (index, name of the tree's file)
         self.output = records_path(output_dir, settings.task, options.data_type)
+        self.manifest = manifest_path(output_dir, settings.task, options.data_type)
+        self.models, self.spending = {"actor": settings}, Spending(settings.max_token_length)
+        if self.judge and not self.judge.is_actor:
+            self.models["judge"] = self.judge.settings
         self.stop = Event()
         self.usage: dict[str, Any] = {}  # of this run
         self.unparsed = ""  # what an answer was that gave no verdict
@@ -111,7 +115,7 @@ class RevisionStage:
         began = time.monotonic()
         self.jobs = self._find_jobs()
         files, settings = self._inputs(dict(self.jobs)), self._relevant_settings()
-        earlier = finished_counts(self._manifest_path(), self.output, settings, files)
+        earlier = finished_counts(self.manifest, self.output, settings, files)
         if earlier is not None:
             self.resumed = True
             return earlier
@@ -164,18 +168,15 @@ class RevisionStage:
                 pass  # report an unusable server before a model is loaded
             actor = make_actor() if make_actor else None
             used: dict[str, Any] = {}
+            asked = actor, self.stop.is_set, used, self.spending
             try:
-                opened = self.judge.opened(actor, self.stop.is_set, used) if self.judge else nullcontext()
-                with opened as judge:
+                with self.judge.opened(*asked) if self.judge else nullcontext() as judge:
                     yield lambda job: self._build(*job, pool, judge, actor, saved)
             finally:
                 self.usage = used
                 if actor is not None:
                     self.usage = {**actor.stats(), **used}
                     actor.close()
-
-    def _manifest_path(self) -> Path:
-        return manifest_path(self.output_dir, self.settings.task, self.options.data_type)
 
     def _relevant_settings(self) -> dict[str, Any]:
         judge = self.judge.name if self.judge else ""
@@ -235,7 +236,7 @@ class RevisionStage:
         """Read one tree, check it and build its rows; the tree is in memory only meanwhile."""
         settings, path = self.settings, self.input_dir / name
         tree = read_tree(path, settings.task, index)
-        self._check(tree)
+        check_tree(tree, settings, self.server_kind, None if self._allow_test else self._held_out)
         source = Source(name, sha256_file(path), tree.prompt, settings.seed)
         task = tree.task
         expected_id = task_id(settings.task, task.opening, task.index)
@@ -258,25 +259,6 @@ class RevisionStage:
         built.counts["partial_trees"] = int(tree.status != "done")
         return built
 
-    def _check(self, tree: Tree) -> None:
-        """Check that the tree may become records here.
-
-        Raises:
-            BadTree: if its indices are another kind of server's, its replies were read otherwise, or it is a test
-                task's.
-        """
-        form = tree.settings.get("action_format", Settings.action_format)
-        if form != self.settings.action_format:
-            raise BadTree(f"searched with ACTION_FORMAT={form}, now {self.settings.action_format}")
-        kind = tree.settings.get("goals")
-        if kind and self.server_kind and kind != self.server_kind:
-            raise BadTree(f"searched on a server of kind {kind}, this one is {self.server_kind}")
-        try:
-            if not self._allow_test:
-                self._held_out.check(tree.task)
-        except HeldOutTask as error:
-            raise BadTree(f"{error}; --allow_test overrides") from error
-
     def _conclude(self, spool: RowSpool[RecordRow], seconds: float) -> RevisionCounts:
         """Write the records, then the manifest, and return its counts.
 
@@ -295,6 +277,8 @@ class RevisionStage:
         counts = run_counts(total, rows, written, len(spool), self.failures)
         inputs = self._inputs({index for index, _ in self.jobs if index in spool})
         settings = self._relevant_settings() | {"goals": self.server_kind}
-        manifest, outputs = self._manifest_path(), [self.output]
-        write_manifest(manifest, "revision", settings, inputs, outputs, plain(counts), self.usage, seconds)
+        outputs = [self.output]
+        write_manifest(
+            self.manifest, "revision", settings, inputs, outputs, plain(counts), self.usage, seconds
+        )
         return counts

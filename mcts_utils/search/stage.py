@@ -20,6 +20,7 @@ from mcts_utils.config import Settings
 from mcts_utils.envs.contamination import HeldOut, HeldOutTask
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.executors import MAX_FAILURES, FailureGuard, WorkerLost, ignore, run_jobs
+from mcts_utils.executors.spending import Spending
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.search.baselines import Baseline
 from mcts_utils.search.env_sessions import sessions_of_a_tree
@@ -64,6 +65,7 @@ class SearchStage:
         self.stop = Event()
         self.server_kind = server_kind
         self.usage: dict[str, Any] = {}  # of this run
+        self.models, self.spending = {"actor": settings}, Spending(settings.max_token_length)
         weights = fingerprint(settings.model_dir, settings.chat_template) if weights is None else weights
         self.strategy = Strategy(settings, server_kind, weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)
@@ -279,7 +281,8 @@ class SearchStage:
         counts, tokens = run_totals(self._finished.values(), failed, len(self._left_out))
         if ran or not self.manifest.exists():
             files = [self.path(index) for index in self.indices if index not in self._left_out]
-            usage = {**tokens, "this_run": self.usage}
+            paid = {"paid": self.usage.pop("paid")} if "paid" in self.usage else {}
+            usage = {**tokens, "this_run": self.usage, **paid}
             write_manifest(self.manifest, "search", self.strategy.public(), [], files, counts, usage, seconds)
         return {**counts, "strategy": self.strategy.name, "tokens": tokens, "seconds": seconds}
 
