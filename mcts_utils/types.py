@@ -91,6 +91,7 @@ class Verdict:
     reason: str
     asked: int  # requests made until an answer parsed
     parsed: bool  # False: no answer parsed, so the label is "uncertain"
+    votes: tuple[Verdict, ...] = ()  # where several were asked for: each of them
 
 
 class Environment(Protocol):

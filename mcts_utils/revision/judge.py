@@ -12,6 +12,7 @@ from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.replies import parse_verdict
 from mcts_utils.revision.pairs import CutPoint
 from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
+from mcts_utils.revision.votes import combined
 from mcts_utils.types import Actor, ContextOverflow, Message, Step, Stopped, Task, Verdict
 
 ASKS = 4  # the first at temperature 0, then up to three more, at temperature 1 and with other seeds
@@ -34,6 +35,7 @@ class Judge:
         seed: int = 0,
         wave: int = WAVE,
         slots: int = 16,
+        votes: int = 1,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """Judge with the prompt of that name (prompts.JUDGE_PROMPTS).
@@ -41,26 +43,37 @@ class Judge:
         Args:
             wave: steps of one path asked about at once; 0 for all.
             slots: requests in flight at most.
+            votes: verdicts on each step.
             stopped: turns true when the run is being stopped.
         """
         self.actor, self.prompt, self.seed, self.wave, self.stopped = actor, prompt, seed, wave, stopped
+        self.votes = votes
         self._threads = ThreadPoolExecutor(max(slots, wave), thread_name_prefix="judge")
 
     def close(self) -> None:
         """Wait for the requests in flight and end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def ask(self, messages: Sequence[Message]) -> Verdict:
-        """Return one verdict: greedy first, asked again with other seeds, "uncertain" if no answer parses.
+    def ask(self, messages: Sequence[Message], known: Sequence[Verdict] = ()) -> Verdict:
+        """Return the verdict on a step: what most of `votes` verdicts say. `known`: those that are there already.
 
         A question longer than the actor's context is "uncertain".
 
         Raises:
             ActorError: if the actor cannot answer at all.
         """
+        rest = range(len(known), self.votes)
+        return combined([*known[: self.votes], *(self._ask(messages, number) for number in rest)])
+
+    def _ask(self, messages: Sequence[Message], number: int) -> Verdict:
+        """Return verdict `number` on a step; if no answer parses, the step is asked about again with other seeds.
+
+        The first answer of number 0 is greedy.
+        """
         try:
             for again in range(ASKS):
-                answer = self.actor.sample(messages, 1, 1.0 if again else 0.0, self.seed + again)[0]
+                temperature, seed = (1.0 if number or again else 0.0), self.seed + number * ASKS + again
+                answer = self.actor.sample(messages, 1, temperature, seed)[0]
                 parsed = parse_verdict(answer.text)
                 if parsed is not None:
                     return Verdict(parsed[0], parsed[1], again + 1, True)
@@ -91,13 +104,13 @@ class Judge:
             if self.stopped():
                 raise Stopped
             wave = range(begin, min(begin + size, len(steps)))
-            for index, verdict in zip(wave, self._verdicts(task, steps, keys, wave, cache), strict=True):
+            for index, verdict in zip(wave, self.verdicts(task, steps, keys, wave, cache), strict=True):
                 seen.append((keys[index], verdict))
                 if verdict.label == "bad":
                     return CutPoint(index, tuple(seen))
         return CutPoint(None, tuple(seen))
 
-    def _verdicts(
+    def verdicts(
         self,
         task: Task,
         steps: Sequence[Step],
@@ -105,16 +118,17 @@ class Judge:
         wave: Sequence[int],
         cache: VerdictCache,
     ) -> list[Verdict]:
+        """Return the verdicts on the steps with the places `wave`; new ones are asked for at once, and kept."""
         questions = [judge_messages(task, steps[:i], steps[i], self.prompt) for i in wave]
         hashes = [question_sha256(messages) for messages in questions]
         found = [
-            SIGNAL if is_signal_step(steps[i]) else cache.get(keys[i], question)
+            SIGNAL if is_signal_step(steps[i]) else cache.get(keys[i], question, self.votes)
             for i, question in zip(wave, hashes, strict=True)
         ]
         # Nothing is asked about steps after a kept bad verdict.
         known_bad = next((n for n, v in enumerate(found) if v is not None and v.label == "bad"), len(found))
         asked = {
-            n: self._threads.submit(self.ask, questions[n])
+            n: self._threads.submit(self.ask, questions[n], cache.begun(keys[wave[n]], hashes[n]))
             for n, v in enumerate(found[:known_bad])
             if v is None
         }

@@ -48,7 +48,8 @@ class JudgeSource:
         s = self.settings
         asked = actor if self.is_actor else MeteredActor(make_actor(s), spending, "judge")
         assert asked is not None
-        judge = Judge(asked, s.prompt, seed=s.seed, wave=s.judge_wave, slots=s.in_flight, stopped=stopped)
+        how = {"seed": s.seed, "wave": s.judge_wave, "slots": s.in_flight, "votes": s.judge_votes}
+        judge = Judge(asked, s.prompt, **how, stopped=stopped)
         try:
             yield judge
         finally:

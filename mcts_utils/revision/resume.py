@@ -22,6 +22,7 @@ IRRELEVANT = (
     *("chat_template", "cache_gb"),  # the judge's name holds the template's content
     *(
         "judge_wave",
+        "judge_votes",  # the judge's name holds it
         "server_patience",
         "endpoint_patience",
         "max_sessions",
@@ -38,12 +39,13 @@ def relevant_settings(settings: Settings, options: Options, judge: str, allow_te
     Args:
         judge: verdict_cache.judge_name; empty without a judge.
     """
+    judge += f" votes {settings.judge_votes}" * (bool(judge) and settings.judge_votes > 1)
     found = {**settings.public(), **asdict(options), "judge": judge, "allow_test": allow_test}
     return {name: value for name, value in found.items() if name not in IRRELEVANT}
 
 
 def finished_counts(
-    manifest_file: Path, output: Path, settings: dict[str, Any], trees: Sequence[Path]
+    manifest_file: Path, output: Path, settings: dict[str, Any], trees: Sequence[Path], rejudged: Path
 ) -> RevisionCounts | None:
     """Return the counts of a complete earlier run, or None.
 
@@ -51,8 +53,11 @@ def finished_counts(
         manifest_file, output: what that run wrote; `output` must still be there unchanged.
         settings: the `relevant_settings` that it must have had.
         trees: the files that it must have read, unchanged and in this order.
+        rejudged: the manifest of `--rejudge`: the verdicts are others if it is newer.
     """
     if not (manifest_file.exists() and output.exists()):
+        return None
+    if settings["judge"] and rejudged.exists() and rejudged.stat().st_mtime > manifest_file.stat().st_mtime:
         return None
     try:
         manifest = read_manifest(manifest_file)

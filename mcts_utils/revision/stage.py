@@ -26,10 +26,11 @@ from mcts_utils.executors.spending import Spending
 from mcts_utils.revision.builder import Built, FindCut, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.judge_source import JudgeSource
-from mcts_utils.revision.options import EXPERT, Options
+from mcts_utils.revision.options import EXPERT, REJUDGE, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
 from mcts_utils.revision.verdict_cache import VerdictCache
+from mcts_utils.revision.votes import patterns
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.search.tree_io import BadTree, check_tree, read_tree
 from mcts_utils.storage.files import RowSpool, sha256_file, write_jsonl
@@ -115,7 +116,8 @@ class RevisionStage:
         began = time.monotonic()
         self.jobs = self._find_jobs()
         files, settings = self._inputs(dict(self.jobs)), self._relevant_settings()
-        earlier = finished_counts(self.manifest, self.output, settings, files)
+        rejudged = manifest_path(self.output_dir, self.settings.task, REJUDGE)
+        earlier = finished_counts(self.manifest, self.output, settings, files, rejudged)
         if earlier is not None:
             self.resumed = True
             return earlier
@@ -166,17 +168,25 @@ class RevisionStage:
         with closing(SessionPool(make_environment, session_limit(self.settings, self.server_kind))) as pool:
             with pool.session():
                 pass  # report an unusable server before a model is loaded
-            actor = make_actor() if make_actor else None
-            used: dict[str, Any] = {}
-            asked = actor, self.stop.is_set, used, self.spending
-            try:
-                with self.judge.opened(*asked) if self.judge else nullcontext() as judge:
-                    yield lambda job: self._build(*job, pool, judge, actor, saved)
-            finally:
-                self.usage = used
-                if actor is not None:
-                    self.usage = {**actor.stats(), **used}
-                    actor.close()
+            with self._models_opened(make_actor) as (actor, judge):
+                yield lambda job: self._build(*job, pool, judge, actor, saved)
+
+    @contextmanager
+    def _models_opened(
+        self, make_actor: Callable[[], Actor] | None
+    ) -> Iterator[tuple[Actor | None, Judge | None]]:
+        """Open the actor and the judge; note what they were asked at the end."""
+        actor = make_actor() if make_actor else None
+        used: dict[str, Any] = {}
+        asked = actor, self.stop.is_set, used, self.spending
+        try:
+            with self.judge.opened(*asked) if self.judge else nullcontext() as judge:
+                yield actor, judge
+        finally:
+            self.usage = used
+            if actor is not None:
+                self.usage = {**actor.stats(), **used}
+                actor.close()
 
     def _relevant_settings(self) -> dict[str, Any]:
         judge = self.judge.name if self.judge else ""
@@ -254,6 +264,7 @@ class RevisionStage:
                 saved(cache.path)
         if cache:
             built.counts.update({f"verdict {label}": count for label, count in cache.counts().items()})
+            built.counts.update(patterns(cache.used.values()))
             unparsed = [verdict.reason for verdict in cache.used.values() if not verdict.parsed]
             built = replace(built, unparsed=next(iter(unparsed), ""))
         built.counts["partial_trees"] = int(tree.status != "done")
