@@ -111,10 +111,13 @@ class EvaluationStage:
             KeyboardInterrupt: after the running episodes have ended; the next run resumes from there.
         """
         began = time.monotonic()
-        todo = [start for start in self.starts if not self._finished(start, overwrite)]
-        if todo:
+        if todo := self.missing(overwrite):
             self._roll_out(todo, make_actor, make_environment)
         return self._write_results(bool(todo), self.usage, time.monotonic() - began)
+
+    def missing(self, overwrite: bool) -> list[EpisodeStart]:
+        """Return the episodes that are not finished."""
+        return [start for start in self.starts if not self._finished(start, overwrite)]
 
     @contextmanager
     def job_runner(

@@ -80,7 +80,7 @@ class Ledger:
         self._began, self._longest = patience.now(), 0.0
         found = read_as(file, Spent) if file.exists() else Spent()
         self._models = dict(found.models)
-        for model, paid in ({} if file.exists() else _of_manifest(plan.manifest)).items():
+        for model, paid in ({} if file.exists() else of_manifest(plan.manifest)).items():
             self._models[model] = self._priced(model, paid)
         self._before, self._lost = found.seconds, _sum(found.lost, found.in_flight)
         self._open: dict[str, Most] = {}  # by process: what its requests in flight may cost
@@ -168,7 +168,7 @@ def _sum(*parts: Most) -> Most:
     return Most(tokens=sum(part.tokens for part in parts), dollars=dollars + 0.0)
 
 
-def _of_manifest(manifest: Path) -> dict[str, Paid]:
+def of_manifest(manifest: Path) -> dict[str, Paid]:
     """Return what the manifest of a run without prices and limits says: name of the model -> what it was asked."""
     try:
         tokens = read_manifest(manifest).tokens

@@ -114,11 +114,7 @@ class RevisionStage:
             KeyboardInterrupt: the verdicts so far are kept, the next run asks only for the others.
         """
         began = time.monotonic()
-        self.jobs = self._find_jobs()
-        files, settings = self._inputs(dict(self.jobs)), self._relevant_settings()
-        rejudged = manifest_path(self.output_dir, self.settings.task, REJUDGE)
-        earlier = finished_counts(self.manifest, self.output, settings, files, rejudged)
-        if earlier is not None:
+        if (earlier := self.earlier_counts()) is not None:
             self.resumed = True
             return earlier
         if self._tasks is not None:
@@ -127,6 +123,13 @@ class RevisionStage:
         with closing(RowSpool(self.output_dir, RecordRow)) as spool:
             self._convert(make_actor, make_environment, spool)
             return self._conclude(spool, time.monotonic() - began)
+
+    def earlier_counts(self) -> RevisionCounts | None:
+        """Find the jobs; return the counts of an earlier run that did all of them, or None."""
+        self.jobs = self._find_jobs()
+        files, settings = self._inputs(dict(self.jobs)), self._relevant_settings()
+        rejudged = manifest_path(self.output_dir, self.settings.task, REJUDGE)
+        return finished_counts(self.manifest, self.output, settings, files, rejudged)
 
     def _find_jobs(self) -> list[tuple[int, str]]:
         return [(index, path.name) for index, path in tree_files(self.input_dir, "--input_dir").items()]

@@ -130,6 +130,10 @@ class SearchStage:
                 failed = self._collect(results, todo)
         return self._conclude(bool(todo), failed, time.monotonic() - began)
 
+    def survey(self) -> tuple[list[int], list[TreeTotals]]:
+        """Return the indices to search, and the totals of the finished trees; only files are read."""
+        return self._unfinished(), list(self._finished.values())
+
     @contextmanager
     def job_runner(
         self,
