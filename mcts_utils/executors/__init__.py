@@ -91,10 +91,10 @@ def _noted(run_job: Callable[[Job], Any], worked: list[Job], job: Job) -> Any:
 
 
 def _tell_what_was_paid(stage: Stage, plan: LedgerPlan | None) -> None:
-    """Note what was paid for in `stage.usage`, and print it where it is priced, limited, or another model's too."""
+    """Note what was paid for in `stage.spending`, and print it where it is priced, limited, or another model's too."""
     judge = stage.usage.get("judge")
     paid = Ledger(plan).paid() if plan else {"judge": judge} if judge else {}
     if plan and paid:
-        stage.usage["paid"] = paid
+        stage.spending.paid = {"paid": paid}
     if paid:
         print(f"paid so far: {paid_text(paid)}" if plan else paid_text(paid), file=sys.stderr)

@@ -57,9 +57,10 @@ class Asked(NamedTuple):
 
 def search_lines(stage: SearchStage) -> list[str]:
     """Return what a search would do."""
-    s, (todo, finished) = stage.settings, stage.survey()
+    s, todo, sums = stage.settings, stage.unfinished(), stage.finished
+    finished = int(sums["trees"])
     head = _head(
-        s, f"{stage.strategy.name} on", len(stage.indices), len(finished), "trees", stage.manifest, s, SEARCH
+        s, f"{stage.strategy.name} on", len(stage.indices), finished, "trees", stage.manifest, s, SEARCH
     )
     if stage.strategy.baseline:
         most = sum(stage.strategy.baseline.budgets.get(index, 0) for index in todo)
@@ -72,13 +73,13 @@ def search_lines(stage: SearchStage) -> list[str]:
     likely = None
     if finished:
         names = ("calls", "prompt_tokens", "completion_tokens")
-        likely = Asked(*(sum(tree[name] for tree in finished) * len(todo) / len(finished) for name in names))
-    return [*head, *_cost(stage, s, len(todo), len(finished), "trees", bound, likely)]
+        likely = Asked(*(sums[name] * len(todo) / finished for name in names))
+    return [*head, *_cost(stage, s, len(todo), finished, "trees", bound, likely)]
 
 
 def evaluation_lines(stage: EvaluationStage, overwrite: bool) -> list[str]:
     """Return what an evaluation would do."""
-    s, todo = stage.settings, stage.missing(overwrite)
+    s, todo = stage.settings, [start for start in stage.starts if not stage.finished(start, overwrite)]
     done, most = len(stage.starts) - len(todo), stage.protocol.max_steps
     head = _head(
         s, f"mode {stage.protocol.mode} on", len(stage.starts), done, "episodes", stage.manifest, s, PLAYED

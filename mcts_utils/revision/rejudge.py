@@ -18,6 +18,7 @@ from typing import Any
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
 from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.revision.judge import Judge
+from mcts_utils.revision.judge_source import models_opened
 from mcts_utils.revision.options import REJUDGE
 from mcts_utils.revision.pairs import paths
 from mcts_utils.revision.stage import RevisionStage
@@ -77,7 +78,7 @@ class RejudgeStage(RevisionStage):
         saved: Callable[[Path], None] = ignore,
     ) -> Iterator[Callable[[Job], Counter[str]]]:
         """Yield the function that asks about one tree again."""
-        with self._models_opened(make_actor) as (_, judge):
+        with models_opened(self, make_actor) as (_, judge):
             assert judge
             yield lambda job: self._ask_about(*job, judge)
 
@@ -153,8 +154,18 @@ class RejudgeStage(RevisionStage):
         counts |= {"trees": len(done), "trees_failed": len(self.failures)}
         shown = {**counts, "verdicts": verdicts, "changes": changes}
         settings, inputs = self._relevant_settings(), self._inputs(dict.fromkeys(done))
+        usage = self.usage | self.spending.paid
         written = {**shown, "agreement": plain(votes)} if votes else shown
-        write_manifest(self.manifest, REJUDGE, settings, inputs, outputs, written, self.usage, seconds)
+        write_manifest(
+            self.manifest,
+            REJUDGE,
+            settings,
+            inputs,
+            outputs,
+            written,
+            self.usage | self.spending.paid,
+            seconds,
+        )
         return {**shown, "agreement": votes}
 
 

@@ -45,19 +45,16 @@ def relevant_settings(settings: Settings, options: Options, judge: str, allow_te
 
 
 def finished_counts(
-    manifest_file: Path, output: Path, settings: dict[str, Any], trees: Sequence[Path], rejudged: Path
+    manifest_file: Path, output: Path, settings: dict[str, Any], trees: Sequence[Path]
 ) -> RevisionCounts | None:
     """Return the counts of a complete earlier run, or None.
 
     Args:
-        manifest_file, output: what that run wrote; `output` must still be there unchanged.
+        manifest_file, output: what that run wrote; `output`, and verdicts that it lists, must be there unchanged.
         settings: the `relevant_settings` that it must have had.
         trees: the files that it must have read, unchanged and in this order.
-        rejudged: the manifest of `--rejudge`: the verdicts are others if it is newer.
     """
     if not (manifest_file.exists() and output.exists()):
-        return None
-    if settings["judge"] and rejudged.exists() and rejudged.stat().st_mtime > manifest_file.stat().st_mtime:
         return None
     try:
         manifest = read_manifest(manifest_file)
@@ -65,6 +62,8 @@ def finished_counts(
         known = {**Settings().public(), **manifest.settings}
         same = {name: known.get(name) for name in settings} == json.loads(json.dumps(settings))  # no tuples
         same = same and manifest.outputs[0].sha256 == sha256_file(output)
+        others = [(manifest_file.parent / entry.path, entry.sha256) for entry in manifest.outputs[1:]]
+        same = same and all(sha256_file(path) == digest for path, digest in others)
         counts = parsed(manifest.counts, RevisionCounts)
     except (InputError, IndexError):
         return None

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import typing
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,8 +50,8 @@ def llamafactory(rows: list[Any], path: str) -> Found:
     from llamafactory.data.collator import MultiModalDataCollatorForSeq2Seq
     from llamafactory.data.loader import get_dataset
     from llamafactory.data.template import TEMPLATES
-    from transformers import PreTrainedTokenizerFast
     from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
 
     with tempfile.TemporaryDirectory() as folder:
         load_dataset("json", data_files=path).save_to_disk(folder + "/rows")
@@ -79,7 +80,7 @@ def verl(rows: list[Any], path: str) -> Found:
             "batch_num_tokens": 1,
             "pad_mode": DatasetPadMode.NO_PADDING,
         }
-        sft_loss(None, {"log_probs": SimpleNamespace(values=lambda: values)}, data)[0].backward()
+        sft_loss(None, {"log_probs": SimpleNamespace(values=partial(values.view, -1))}, data)[0].backward()
         places = [place + 1 for place in values.grad.nonzero()[:, 0].tolist()]
         found.append((batch["input_ids"].values().tolist(), places))
     return found
