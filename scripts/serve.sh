@@ -5,7 +5,8 @@
 # (mcts_utils/training/tokenizer_check.py), prints the exports to use, and keeps running; Ctrl-C or SIGTERM stops the script
 # and the server. Exit code 1: the server ended by itself, or its tokens differ from the trained ones; 2: bad input.
 # PORT (8000), HOST (127.0.0.1), MODEL_NAME (the folder's name), SERVE_TIMEOUT (1800 s), SERVE_LOG (runs/serve_PORT.log);
-# SERVER_TOKEN: what requests must carry; CHAT_TEMPLATE: file of a chat template in place of the model's own.
+# SERVER_TOKEN: what requests to llama.cpp and the local actor must carry; CHAT_TEMPLATE: file of a chat template in place
+# of the model's own.
 # SERVE (vllm if it is on PATH and there is a GPU; llamacpp for a GGUF file; else local):
 #   vllm      the one on PATH, else that of scripts/setup_vllm.sh. TENSOR_PARALLEL: GPUs for one copy of the model;
 #             VLLM_CPU_KVCACHE_SPACE: GiB for keys and values, without a GPU (2)
@@ -23,18 +24,15 @@ if [ -z "$mode" ]; then
   mode=local
   if [[ $model == *.gguf ]]; then mode=llamacpp; elif has vllm && has_gpu; then mode=vllm; fi
 fi
-weights=$model name=$(basename "$model" .gguf)
+weights=$model name=${MODEL_NAME:-$(basename "$(realpath -m "$model")" .gguf)}
 if [ "$mode" = llamacpp ]; then
   if [ -d "$model" ]; then weights=$(echo "$model"/*.gguf); else model=$(dirname "$model"); fi
   [ -f "$weights" ] || die "SERVE=llamacpp: MODEL_DIR is no GGUF file and no folder with one: '${MODEL_DIR:-}'"
 else
   [ -f "$model/config.json" ] || die "MODEL_DIR is no model folder: '$model'"
-  name=$(basename "$(cd "$model" && pwd)")
 fi
-name=${MODEL_NAME:-$name}
 host=${HOST:-127.0.0.1} port=${PORT:-8000} limit=${SERVE_TIMEOUT:-1800}
 log=${SERVE_LOG:-runs/serve_$port.log}
-if [ -n "${SERVER_TOKEN:-}" ]; then export VLLM_API_KEY=$SERVER_TOKEN LLAMA_API_KEY=$SERVER_TOKEN; fi
 # In all three the chat template is the model's own, and so is the distribution that the search samples from: no top_p of
 # generation_config.json (0.9 for Llama 3.1), no top-k and min-p of llama.cpp.
 case $mode in
@@ -62,6 +60,7 @@ case $mode in
     command+=(--model "$weights" --alias "$name" --host "$host" --port "$port" --top-k 0 --top-p 1 --min-p 0
       --parallel 8 --ctx-size 32768 --cache-ram 2048)
     [ -z "${CHAT_TEMPLATE:-}" ] || command+=(--chat-template-file "$CHAT_TEMPLATE")
+    [ -z "${SERVER_TOKEN:-}" ] || export LLAMA_API_KEY=$SERVER_TOKEN
     [ -z "${OMP_NUM_THREADS:-}" ] || command+=(--threads "$OMP_NUM_THREADS")
     ;;
   local) command=("$python" -m mcts_utils.actors.serve --model_dir "$model" --name "$name" --host "$host" --port "$port") ;;
@@ -74,22 +73,29 @@ r.build_opener(r.ProxyHandler({})).open(sys.argv[1] + "/health", timeout=5)' "$u
 ended() { # says why the server ended: the first error of its log, of which later ones are consequences
   local code=0 line
   wait "$pid" || code=$?
+  # vLLM and llama.cpp begin their lines with a process or a time, and a level.
   line=$(tail -n 500 "$log" | sed -E 's/^\([A-Za-z0-9_]+ pid=[0-9]+\) //; /^(INFO|WARNING)/d; /^[0-9.]+ [IWD] /d
-    s/^ERROR [-0-9: ]+\[[^]]*\] /ERROR: /; s/^[0-9.]+ E +/ERROR: /' | # as vLLM and llama.cpp begin their lines
+    s/^ERROR [-0-9: ]+\[[^]]*\] /ERROR: /; s/^[0-9.]+ E +/ERROR: /' |
     grep -vE '^ERROR: ( |$|Traceback|EngineCore failed)|ValidationError: [0-9]' |
-    grep -m 1 -E '(ERROR|Error|Exception): +.|Value error, |^error: ' || tail -n 1 "$log")
+    grep -E '(ERROR|Error|Exception): +.|Value error, |^error: ' | sed -nE '1s/^ *(ERROR: +)?//p') || true
+  line=${line:-$(tail -n 1 "$log")}
   if [ "$code" = 137 ]; then line="killed, as where memory runs out: $line"; fi
-  die "the server ended: $(echo "$line" | sed -E 's/^ *(ERROR: +)?//') (log: $log)" 1
+  die "the server ended: $line (log: $log)" 1
 }
 case $host in *:*) url=http://[$host]:$port ;; *) url=http://$host:$port ;; esac
 if [ "$port" != 0 ] && answers; then die "PORT=$port: something answers there already"; fi
 mkdir -p "$(dirname "$log")"
 : >"$log" # it is read before the server has opened it
+set -m # a process group of its own: vLLM's engine is a child that outlives a server which is killed
 "${command[@]}" "$@" >"$log" 2>&1 &
 pid=$!
+set +m
 stop() {
   trap - EXIT
+  local tenths=0
   kill "$pid" 2>/dev/null || true
+  while kill -0 "$pid" 2>/dev/null && [ "$((tenths += 1))" -lt 200 ]; do sleep 0.1; done
+  kill -9 -- "-$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
 }
 trap stop EXIT

@@ -19,6 +19,7 @@ from shutil import which
 
 import pytest
 
+from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json
 from mcts_utils.storage.layout import tree_folder
 from tests.helpers.ports import reserved_ports
@@ -77,6 +78,7 @@ def test_a_search_outlives_a_kill_of_its_server_and_the_other_stages_follow(
         "MODEL_NAME": "m",
         "MODEL_DIR": str(model),
     }
+    test = load_world().split()["test"]
     environ |= {"ITERA": "2", "N_GEN": "2", "N_ROLLOUT": "2", "MAX_DEPTH": "4", "MAX_TOKEN_LENGTH": "24"}
 
     def stage(script: str, *words: str, url: str, **more: str) -> subprocess.Popen[str]:
@@ -91,7 +93,9 @@ def test_a_search_outlives_a_kill_of_its_server_and_the_other_stages_follow(
 
     with reserved_ports(1) as port:
         with served(kind, model, port, tmp_path / "first.log") as (url, process):
-            search = stage("mcts_collection.py", "--task_ids", "0-5", url=url, ENDPOINT_PATIENCE="600")
+            search = stage(
+                "mcts_collection.py", "--task_ids", "train", "--max", "6", url=url, ENDPOINT_PATIENCE="600"
+            )
             while not re.search("chat/completions HTTP|launch_slot", (tmp_path / "first.log").read_text()):
                 assert search.poll() is None, search.communicate()[0]
                 time.sleep(0.1)
@@ -104,11 +108,11 @@ def test_a_search_outlives_a_kill_of_its_server_and_the_other_stages_follow(
             flags = ("--input_dir", str(trees), "--output_dir", "out", "--data_type", "centric")
             revise = stage("path_collection.py", *flags, url=url)
             assert revise.wait(600) == 0, revise.communicate()[0]
-            evaluate = stage("eval.py", "--task_ids", "6-7", "--max_steps", "3", url=url)
+            evaluate = stage("eval.py", "--task_ids", f"{test[0]},{test[1]}", "--max_steps", "3", url=url)
             assert evaluate.wait(600) == 0, evaluate.communicate()[0]
-            long = stage("eval.py", "--task_ids", "8", url=url, MAX_TOKEN_LENGTH="3000")
+            long = stage("eval.py", "--task_ids", str(test[2]), url=url, MAX_TOKEN_LENGTH="3000")
             said = long.communicate(timeout=600)[0]
             if kind == "vllm":  # llama.cpp cuts the reply where the context ends
                 assert long.returncode == 2 and "MAX_TOKEN_LENGTH=3000 is above the limit" in said
-        gone = stage("eval.py", "--task_ids", "9", url=url)
+        gone = stage("eval.py", "--task_ids", str(test[3]), url=url)
         assert "OPENAI_BASE_URL" in gone.communicate(timeout=60)[0] and gone.returncode == 2

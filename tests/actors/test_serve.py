@@ -195,7 +195,7 @@ def test_serve_prints_the_exports_and_stops_what_it_started(tiny, tmp_path):
 VLLM = """#!{python}
 import http.server, os, sys
 space = os.environ.get("VLLM_CPU_KVCACHE_SPACE")
-open({seen!r}, "w").write(" ".join([*sys.argv[1:], f"space {{space}}", "key " + os.environ.get("VLLM_API_KEY", "")]))
+open({seen!r}, "w").write(" ".join([*sys.argv[1:], f"space {{space}}"]))
 class Healthy(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -220,7 +220,7 @@ def test_vllm_is_started_with_the_flags_that_matter(tiny, tmp_path, gpu):
     program(tmp_path / "bin", "nvidia-smi", f"#!/bin/sh\nexit {int(not gpu)}\n")
     path = program(tmp_path / "bin", "vllm", VLLM.format(python=sys.executable, seen=str(seen)))
     with reserved_ports(1) as port:
-        changes = {"TENSOR_PARALLEL": "2", "SERVER_TOKEN": "abcdefgh", "http_proxy": "http://127.0.0.1:9"}
+        changes = {"TENSOR_PARALLEL": "2", "http_proxy": "http://127.0.0.1:9"}
         script = serve(tiny, tmp_path / "log", SERVE="vllm", PORT=str(port), PATH=path, **changes)
         assert script.stdout is not None
         assert script.stdout.readline() == f"export OPENAI_BASE_URL=http://127.0.0.1:{port}/v1\n"
@@ -233,7 +233,6 @@ def test_vllm_is_started_with_the_flags_that_matter(tiny, tmp_path, gpu):
         "--enable-prefix-caching",
         "--generation-config vllm",
         "--tensor-parallel-size 2",
-        "key abcdefgh",
     ):
         assert flag in flags
     for flag in ("--no-enable-chunked-prefill", "--enforce-eager", "space 2"):
