@@ -194,8 +194,8 @@ def test_a_limit_above_the_servers_ends_every_stage_with_a_line_that_names_it(
         (path_collection.main, ("--input_dir", trees, "--output_dir", "out", "--data_type", "centric")),
         (evaluation.main, ("--task_ids", index)),
     ):
-        code, _, err = run(main, *flags, MAX_TOKEN_LENGTH="64")
+        code, _, err = run(main, *flags)
         line = err.splitlines()[-1]
         assert code == 2, main
-        assert f"MAX_TOKEN_LENGTH=64 is above the limit of {chat.base_url}" in line
+        assert f"MAX_TOKEN_LENGTH=256 is above the limit of {chat.base_url}" in line
         assert "at most 32 completion tokens" in line
