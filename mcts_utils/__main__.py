@@ -42,7 +42,7 @@ COMMANDS = (
             ("python -m mcts_utils.servers.demo_tasks", "the tasks that the stand-in's players know"),
             ("bash scripts/get_model.sh", "a small language model as a folder for MODEL_DIR"),
             ("python -m mcts_utils.actors.get_model", "the same"),
-            ("bash scripts/serve.sh", "serve a model folder: vLLM, or the local actor"),
+            ("bash scripts/serve.sh", "serve a model: vLLM, llama.cpp, or the local actor"),
             ("python -m mcts_utils.actors.serve", "the local actor as a chat endpoint"),
         ),
     ),

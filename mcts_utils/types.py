@@ -170,7 +170,7 @@ class EnvError(RuntimeError):
 
 
 class ServiceGone(Exception):
-    """A server or an endpoint has not answered anybody for as long as it is waited for: the stage ends."""
+    """A server or an endpoint answers nobody, or refuses everything: the stage ends."""
 
 
 class EndpointGone(ActorError, ServiceGone):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mcts_utils.types import Sample
+from mcts_utils.types import ActorError, Sample, ServiceGone
 
 OVERFLOW = re.compile(  # texts of refusals for conversations that are too long
     r"context[ _](?:length|window|size|limit|overflow)|maximum (?:context|prompt|input|sequence)|max_seq_len"
@@ -57,6 +57,10 @@ class NoAnswer(ValueError):
         )  # proxies send errors with 200
         broken_off = isinstance(body, str) and body.startswith("{")
         self.passing = self.status == 400 or broken_off  # another try may get an answer
+
+
+class ReplyLimit(ActorError, ServiceGone):
+    """MAX_TOKEN_LENGTH is above the limit of the endpoint, which therefore refuses every request."""
 
 
 def parse_body(content: bytes) -> Any:
