@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from mcts_utils.bench import scenarios
+from mcts_utils.bench.local_model import local_model
 from mcts_utils.bench.long_run import long_run, long_table
 from mcts_utils.bench.own_world import step_cost
 from mcts_utils.bench.scenarios import EndpointLoad, SearchSize
@@ -33,6 +34,7 @@ PARTS = (
     "serial",
     "serial_reference",
     "own_world",
+    "local_model",
 )
 LONG = "long"  # measured only where it is asked for
 SERIAL_ITERA = 4  # iterations of the reference's setting
@@ -52,6 +54,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--latency_64", type=float, default=0.5, help="seconds of a request at the endpoint with 64 slots")
     add("--concurrency_16", default="24", help="requests in flight at 16 slots, or auto")
     add("--concurrency_64", default="80", help="requests in flight at 64 slots, or auto")
+    add("--model_dir", default="models/tiny_actor", help="folder of the local model")
+    add("--rollouts", type=int, default=128, help="rollouts that it plays")
     add("--parts", default=",".join(PARTS), help="parts to measure, separated by commas")
     add("--output_dir", default="runs/bench")
     args = parser.parse_args(argv)
@@ -59,7 +63,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in args.parts:
         if name not in (*PARTS, LONG):
             raise InputError(f"--parts: {name!r} is none of {', '.join((*PARTS, LONG))}")
-    for name in ("tasks", "serial_tasks", "itera", "trees"):
+    for name in ("tasks", "serial_tasks", "itera", "rollouts", "trees"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} must be at least 1: {getattr(args, name)}")
     return args
@@ -86,6 +90,7 @@ def plan(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], Figures
         "serial": partial(scenarios.serial, alone, serial, root / "serial", False),
         "serial_reference": partial(scenarios.serial, alone, serial, root / "serial_reference", True),
         "own_world": step_cost,
+        "local_model": partial(local_model, args.model_dir, args.rollouts),
         LONG: partial(long_run, args.trees, root / LONG),
     }
 
