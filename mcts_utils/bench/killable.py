@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcts_utils.bench.processes import ROOT
+from mcts_utils.bench.processes import ROOT, with_variables
 from mcts_utils.types import InputError
 
 START = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
@@ -75,14 +75,14 @@ def ray_node(rng: random.Random) -> Iterator[tuple[subprocess.Popen[str], str, d
     ports += [f"--min-worker-port={base + 10}", f"--max-worker-port={base + LAST_WORKER}", f"--port={base}"]
     size = ["--num-cpus=2", "--num-gpus=0", "--object-store-memory=80000000"]
     flags = ["start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"]
+    command = [sys.executable, "-u", "-c", START, *flags, *size, *ports]
     # A folder of its own, near the root: the names of Ray's sockets may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-c", START, *flags, *size, *ports, f"--temp-dir={folder}"],
+            with_variables([*command, f"--temp-dir={folder}"], access),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **access},
         )
         assert process.stdout is not None
         try:

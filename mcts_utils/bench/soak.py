@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.bench.killable import Service, free_port, ray_node, worker_processes
-from mcts_utils.bench.processes import ROOT, VARIABLES
+from mcts_utils.bench.processes import ROOT, with_variables
 from mcts_utils.storage.files import read_json
 from mcts_utils.tables import text_row
 from mcts_utils.terminal import run_command
@@ -171,17 +171,15 @@ class Soak:
         return "stage"
 
     def _start(self, arm: str, out: Path) -> subprocess.Popen[bytes]:
-        environ = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        environ |= {
-            **self.variables,
-            "EXECUTOR": "ray" if arm == "ray" else "threads",
-            "END_WITH": str(os.getpid()),
-        }
+        executor = "ray" if arm == "ray" else "threads"
+        environ = {**self.variables, "EXECUTOR": executor, "END_WITH": str(os.getpid())}
         trees = self.folder / "search" / "textcraft" / SETTINGS["MODEL_NAME"]
         words = [word.format(trees=trees) for word in ARMS[arm]]
         command = [sys.executable, str(ROOT / words[0]), *words[1:], str(out)]
         with self._log(arm).open("wb") as log:
-            self.stage = subprocess.Popen(command, cwd=self.folder, env=environ, stdout=log, stderr=log)
+            self.stage = subprocess.Popen(
+                with_variables(command, environ), cwd=self.folder, stdout=log, stderr=log
+            )
         return self.stage
 
     def _end_stage(self) -> None:
