@@ -77,6 +77,9 @@ class EndpointActor:
         self._rng, self._sleep = rng or random.Random(), sleep or self._closed.wait
         self._profile = ServerProfile(f"{base_url} model {model}")
         self._patience = patience
+        self._works = (
+            False  # it has answered as a chat endpoint does, so another body is a gateway's, and may pass
+        )
         self._watch = ServiceWatch(f"the endpoint {base_url}", "ENDPOINT_PATIENCE", EndpointGone)
 
     def sample(
@@ -161,13 +164,14 @@ class EndpointActor:
                 # An unexplained 500 may pass, so it is tried once more.
                 found = self._try(request, guess=attempt > 0)
                 self._watch.answered()
+                self._works = True
                 return found
             except openai.APIStatusError as error:
                 failure, status, pause = error, str(error.status_code), retry_after(error.response.headers)
                 lasting = error.status_code < 500 and error.status_code not in RETRIED
                 lasting = lasting or b"insufficient_quota" in error.response.content
             except NoAnswer as error:
-                failure, status, lasting = error, NO_ENDPOINT, not error.passing
+                failure, status, lasting = error, NO_ENDPOINT, not (error.passing or self._works)
             except openai.APIConnectionError as error:
                 failure, status, lasting = error, "no answer", False
             line = self._failure(status, self._text(failure))
