@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec import UNSET
@@ -11,9 +12,10 @@ from msgspec.structs import replace
 
 from mcts_utils.config import Settings
 from mcts_utils.prompts import JUDGE_PROMPTS
+from mcts_utils.revision.votes import combined, votes_of
 from mcts_utils.storage.files import read_as, usable, write_json
 from mcts_utils.storage.formats.verdicts import KeptVerdict, VerdictFile
-from mcts_utils.storage.layout import existing
+from mcts_utils.storage.layout import existing, safe_name
 from mcts_utils.types import Message, Verdict
 
 LABELS = ("good", "bad", "uncertain")
@@ -30,6 +32,11 @@ def question_sha256(messages: Sequence[Message]) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+def set_aside_path(path: Path, file: VerdictFile) -> Path:
+    """Return where a file of verdicts goes when others take its place."""
+    return path.parent / safe_name(f"{file.model} {file.prompt_sha256[:8]}") / path.name
+
+
 class VerdictCache:
     """The verdicts on one tree, by node id. For one thread; `save` replaces the file atomically."""
 
@@ -39,7 +46,8 @@ class VerdictCache:
         Args:
             max_tokens: MAX_TOKEN_LENGTH of the judge. Only verdicts that parsed, from answers of at most so many
                 tokens, are taken, so that the others are asked for again; 0: all are.
-            path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there.
+            path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there, and one
+                that was set aside where this judge's verdicts are in no other.
         """
         digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
         self.path = path
@@ -51,25 +59,31 @@ class VerdictCache:
         self._changed = False
         self.used: dict[int, Verdict] = {}  # by node, what this run has read or put
         self.asked = 0  # requests of this run
-        file = existing(path)
-        found = usable(file, lambda: read_as(file, VerdictFile))
-        length = self._empty.max_token_length if max_tokens or not found else found.max_token_length
-        if found and replace(found, verdicts={}) == replace(self._empty, max_token_length=length):
-            self._kept = {n: kept for n, kept in found.verdicts.items() if kept.parsed or not max_tokens}
+        for file in (existing(path), set_aside_path(path, self._empty)):
+            found = usable(file, partial(read_as, file, VerdictFile))
+            length = self._empty.max_token_length if max_tokens or not found else found.max_token_length
+            if found and replace(found, verdicts={}) == replace(self._empty, max_token_length=length):
+                self._kept = {n: kept for n, kept in found.verdicts.items() if kept.parsed or not max_tokens}
+                return
 
-    def get(self, node: int, question: str) -> Verdict | None:
-        """Return the kept verdict on the node, or None unless it answered the same question."""
+    def begun(self, node: int, question: str) -> tuple[Verdict, ...]:
+        """Return the kept verdicts on the node, if they answered the same question."""
         kept = self._kept.get(str(node))
-        if kept is None or kept.question != question:
+        return votes_of(kept.verdict()) if kept is not None and kept.question == question else ()
+
+    def get(self, node: int, question: str, votes: int = 0) -> Verdict | None:
+        """Return the kept verdict on the node, or None unless so many (0: any) answered the same question."""
+        found = self.begun(node, question)
+        if not found or len(found) < votes:
             return None
-        self.used[node] = kept.verdict()
+        self.used[node] = combined(found[: votes or None])
         return self.used[node]
 
     def put(self, node: int, question: str, verdict: Verdict) -> None:
         """Keep a new verdict."""
+        self.asked += verdict.asked - sum(vote.asked for vote in self.begun(node, question))
         self._kept[str(node)] = KeptVerdict.of(question, verdict)
         self._changed = True
-        self.asked += verdict.asked
         self.used[node] = verdict
 
     def save(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterator, Sequence, Set
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
 from mcts_utils.report.verify.checks import Checks
 from mcts_utils.report.verify.rows import difference
+from mcts_utils.report.view.find import EPISODE_FILE
 from mcts_utils.rollouts.steps import EPSILON, earned
 from mcts_utils.storage.files import read_as, read_json
 from mcts_utils.storage.formats.base import plain
@@ -24,7 +24,6 @@ from mcts_utils.storage.formats.summary import Summary
 from mcts_utils.storage.layout import episode_path, existing
 
 EVALUATION = "evaluation"
-NAME = re.compile(r"(?:episode|search_results)_(\d+)(?:_s(\d+))?\.json")
 OWN = ("model ", "weights ", "prefix ")  # settings of an episode that are no part of the protocol
 THIS_RUN = ("seconds", "tokens")  # of a summary: they are of the run that wrote it
 EARLIER = ("ci95", "breakdown", "protocol")  # what a summary without `replies` has in another form
@@ -37,7 +36,7 @@ def check_evaluation(checks: Checks, folder: Path, listed: Container[Path]) -> l
         listed: files that manifests list; other episodes are of an earlier run with more tasks.
     """
     found: dict[Path, EpisodeFile | FailedEpisode] = {}
-    names_of = (match for path in folder.iterdir() if (match := NAME.fullmatch(path.name)))
+    names_of = (match for path in folder.iterdir() if (match := EPISODE_FILE.fullmatch(path.name)))
     for index, sample in sorted({(int(match[1]), int(match[2] or 0)) for match in names_of}):
         path = existing(episode_path(folder, index, sample))
         with checks.reading(EVALUATION, path):

@@ -52,6 +52,12 @@ def form_faults(row: Row) -> Iterator[str]:
         yield "a turn that is not the assistant's carries loss"
     if not any(turn.loss for turn in turns):
         yield "no turn carries loss"
+    if isinstance(row, RecordRow) and isinstance(row.lineage.cut_step, int):
+        first, own = row.lineage.cut_step + 1, [turn for turn in turns if turn.role == "assistant"]
+        if any(turn.loss for turn in own[:first]):
+            yield "a turn up to its cut carries loss"
+        if not [turn for turn in own[first : first + 1] if turn.loss and turn.content == row.revise]:
+            yield "the turn after its cut is not the revision signal, with loss"
     task = row.lineage.task
     if row.task_num != task.index:
         yield f"task_num is {row.task_num}, its lineage says {task.index}"

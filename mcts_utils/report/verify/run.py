@@ -17,7 +17,13 @@ from mcts_utils.report.verify.checks import Checks
 from mcts_utils.report.verify.evaluations import check_evaluation, check_panel
 from mcts_utils.report.verify.hashes import check_hashes
 from mcts_utils.report.verify.rows import Row, TreeRows, form_faults, key_of, verdict_row_faults
-from mcts_utils.report.verify.training import check_held_out, check_trained_rows, check_weights
+from mcts_utils.report.verify.training import (
+    LOSS,
+    check_encoding,
+    check_held_out,
+    check_trained_rows,
+    check_weights,
+)
 from mcts_utils.report.verify.trees import total_faults, tree_faults, verdict_faults
 from mcts_utils.report.view.find import NUMBERED, find_any
 from mcts_utils.report.view.records import rows_of
@@ -96,7 +102,10 @@ class Audit:
         check_weights(self.checks, self.manifests)
         for path, manifest in self.manifests.items():
             if manifest.stage == "training data":
-                check_trained_rows(self.checks, path.with_name("train.jsonl"), manifest)
+                rows = path.with_name("train.jsonl")
+                check_trained_rows(self.checks, rows, manifest)
+                with self.checks.reading(LOSS, path):
+                    check_encoding(self.checks, rows, manifest)
         return digest
 
     def check_held_out(self) -> None:
