@@ -93,9 +93,9 @@ def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int], def
 def collect(args: argparse.Namespace, settings: Settings, number: int | None) -> int:
     """Search, print the summary line and return the exit code; `number` is the value of --budget."""
     tasks = open_task_set(settings)
-    tasks.require_replay()
     test = set() if args.allow_test else tasks.test_ids()
     kind = tasks.kind()
+    tasks.require_replay()
     spent = spent_by(args.budget_from, settings.task, kind) if args.budget_from is not None else {}
     ids = chosen_ids(args, settings, test, ",".join(map(str, spent)) or "train")
     held_out = tasks.held_out(test)

@@ -46,6 +46,8 @@ MODULES = {  # the first word of a case -> the module whose `main` it is
     "check": "mcts_utils.envs.check.__main__",
     "schema": "mcts_utils.storage.schema",
     "bench": "mcts_utils.bench.__main__",
+    "verify": "mcts_utils.report.verify.command",
+    "soak": "mcts_utils.bench.soak",
     "make": "mcts_utils.tiny_actor.make",
     "card": "mcts_utils.tiny_actor.card",
 }
@@ -56,8 +58,12 @@ EXPORT = "export --data records/textcraft_good.jsonl --output x.jsonl --format"
 
 def settings_cases() -> Iterator[tuple[str, dict[str, str], str]]:
     """Yield values that no stage takes: of another type, out of bounds, NaN, too large for a machine."""
-    whole = "MAX_DEPTH ITERA N_GEN N_ROLLOUT WORKERS SEED JUDGE_WAVE RAY_WORKERS MAX_TOKEN_LENGTH MAX_SESSIONS".split()
+    whole = (
+        "MAX_DEPTH ITERA N_GEN N_ROLLOUT WORKERS SEED JUDGE_WAVE JUDGE_VOTES RAY_WORKERS MAX_SESSIONS".split()
+    )
+    whole += "MAX_TOKEN_LENGTH MAX_TOKENS_TOTAL".split()
     real = "TEMP UCT_C ALPHA BETA CACHE_GB ENDPOINT_PATIENCE SERVER_PATIENCE RAY_CPUS_PER_WORKER".split()
+    real += "RAY_GPUS_PER_WORKER MAX_COST MAX_HOURS".split()
     for name in whole:
         yield STAGE_1, {name: "1.5"}, f"{name} must be a whole number: '1.5'"
         yield STAGE_4, {name: HUGE}, f"{name} must be between "
@@ -65,8 +71,8 @@ def settings_cases() -> Iterator[tuple[str, dict[str, str], str]]:
         yield STAGE_1, {name: "nan"}, f"{name} must be between "
         yield STAGE_4, {name: "inf"}, f"{name} must be between "
         yield STAGE_2, {name: "-1"}, f"{name} must be between "
-    for name in ("CONCURRENCY", "CONCURRENCY"):
-        yield STAGE_2, {name: HUGE}, f"{name} must be a whole number between 1 and 10000, or auto: '{HUGE}'"
+    for value in (HUGE, "0", "nan"):
+        yield STAGE_2, {"CONCURRENCY": value}, f"between 1 and 10000, or auto: '{value}'"
     for name in ("PROMPT", "EXECUTOR", "ACTION_FORMAT", "NUMBER_FORMAT", "ACTION_GROUNDING"):
         yield STAGE_4, {name: "nope"}, f"{name} must be one of "
     for name in ("OPENAI_BASE_URL", "JUDGE_BASE_URL"):
@@ -105,7 +111,7 @@ CASES: list[tuple[str, dict[str, str], str]] = [
         "env_server_base http://127.0.0.1:9: no server answers",
     ),
     (STAGE_4, {"ENV_SERVER_BASE": "ftp://me:secret@there"}, "ENV_SERVER_BASE must begin with http"),
-    (STAGE_4, {"TASK": "sciworld"}, "is no ScienceWorld server"),
+    (STAGE_4, {"TASK": "sciworld"}, "serves no ScienceWorld"),
     (STAGE_1, {"MODEL_DIR": "nowhere"}, "MODEL_DIR is not a folder: 'nowhere'"),
     (STAGE_1, {"CHAT_TEMPLATE": "nowhere"}, "CHAT_TEMPLATE is not a file: 'nowhere'"),
     (STAGE_1, {"OPENAI_API_KEY": "sk a"}, "OPENAI_API_KEY must be printable ASCII"),
@@ -360,6 +366,16 @@ CASES: list[tuple[str, dict[str, str], str]] = [
     (f"check textcraft --steps {HUGE}", {}, "--steps must be between 1 and 10000"),
     ("check textcraft --limit_seconds nan", {}, "--limit_seconds must be between"),
     ("check textcraft --actions nowhere", {}, "--actions is no file: 'nowhere'"),
+    ("verify nowhere", {}, "nowhere"),
+    ("verify run --sample -1", {}, "--sample must be between 0 and 1000000: -1"),
+    ("verify run --env_server_base http://127.0.0.1:9", {}, "env_server_base http://127.0.0.1:9"),
+    ("soak --kills 0", {}, "--kills must be between 1 and 1000000: 0"),
+    ("soak --arms nope", {}, "--arms: 'nope' is none of"),
+    (f"{EXPORT} openai --for trl", {}, "--for trl goes with --format tokens"),
+    (f"{STAGE_2} --dry-run --verify x", {}, "--dry-run goes with"),
+    (f"{STAGE_2} --rejudge --data_type good", {}, "--rejudge goes with"),
+    (STAGE_1, {"PRICES": "nowhere"}, "PRICES is not a file: 'nowhere'"),
+    (STAGE_1, {"MAX_COST": "1"}, "MAX_COST"),
     ("bench --tasks 0", {}, "--tasks must be between 1 and 1000000: 0"),
     ("bench --parts nope", {}, "--parts: 'nope' is none of"),
     ("make habits --output x", {}, "--base: no model in None"),
@@ -451,7 +467,7 @@ def chat() -> Iterator[ChatServer]:
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder in which the cases run: good files of every kind, and broken ones. No case changes anything here."""
     home = tmp_path_factory.mktemp("given")
     for name in ("trees", "records"):
@@ -486,7 +502,13 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (target / file).write_bytes(content)
             if kind_of == "tree":
                 (target / "search_results_140.json").unlink()
-    return home
+    before = listing(home)
+    yield home
+    assert listing(home) == before
+
+
+def names_in(folder: Path) -> set[str]:
+    return {f"{place}/{name}" for place, _, files in os.walk(folder) for name in files}
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
@@ -502,7 +524,7 @@ PROGRESS = re.compile(r"[\w ]+: \d+/\d+ .*")  # a bar's line in a log
 
 @pytest.mark.parametrize(
     ("command", "changes", "said"),
-    [*CASES, *file_cases()],
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in file_cases())],
     ids=lambda value: value[:90] if isinstance(value, str) else ",".join(value),
 )
 def test_a_bad_input_is_one_line(command, changes, said, given, chat, textcraft_url, monkeypatch, capsys):
@@ -514,12 +536,12 @@ def test_a_bad_input_is_one_line(command, changes, said, given, chat, textcraft_
         monkeypatch.setenv(name, MODEL if value == "MODEL" else value)
     monkeypatch.chdir(given)
     name, *words = shlex.split(command)
-    before, asked = listing(given), len(chat.requests)
+    before, asked = names_in(given), len(chat.requests)
     assert import_module(MODULES[name]).main([MODEL if word == "MODEL" else word for word in words]) == 2
     printed = capsys.readouterr()
     (line,) = [line for line in printed.err.splitlines() if not PROGRESS.fullmatch(line)]
     assert said in line and printed.out == "" and "secret" not in line
-    assert (listing(given), len(chat.requests)) == (before, asked)
+    assert (names_in(given), len(chat.requests)) == (before, asked)
 
 
 def environ(given: Path, chat: ChatServer, textcraft_url: str, **changes: str) -> dict[str, str]:
@@ -601,8 +623,9 @@ def test_a_password_in_a_url_is_in_no_file(here, given, capsys):
     for command in STAGES:
         assert run(command, given) == 0
     assert run("path_collection --input_dir {given}/trees", given) == 0
-    assert run("eval loops --judge model {given}/run", given) == 0
-    for path in [*here.rglob("*"), *(given / "run").rglob("*")]:
+    shutil.copytree(given / "run", here / "run")
+    assert run("eval loops --judge model run", given) == 0
+    for path in here.rglob("*"):
         assert not path.is_file() or b"secret" not in path.read_bytes(), path
     assert "secret" not in "".join(capsys.readouterr())
 
