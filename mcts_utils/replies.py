@@ -8,11 +8,12 @@ verdict, and offsets stay those of the whole text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from mcts_utils.types import Label
+from mcts_utils.types import Label, Message
 
 Cut = Literal[
     "", "length", "played_on"
@@ -74,9 +75,9 @@ _FORMATS = {name: [re.compile(pattern) for pattern in found] for name, found in 
 
 
 class Reply(NamedTuple):
-    """One turn as it is stored and sent."""
+    """One turn as it is stored."""
 
-    text: str  # the turn, without what was played on after its first action
+    text: str  # reasoning and turn, without what was played on after its first action
     action: str  # what the environment gets
     cut: Cut = ""
 
@@ -91,12 +92,13 @@ class Parsed(NamedTuple):
     played_on: bool  # the turn goes on with an observation, another action or another speaker
 
 
-def read_reply(text: str, form: str = "any", truncated: bool = False) -> Reply:
+def read_reply(text: str, form: str = "any", truncated: bool = False, reasoning: str = "") -> Reply:
     """Return a sampled turn as it is stored: up to the end of its first action, if it plays on after that.
 
     Args:
         form: key of FORMATS.
         truncated: it ended at MAX_TOKEN_LENGTH.
+        reasoning: what the server gave apart; it is stored before the turn, as most models write it.
     """
     text = text.strip()
     if (lead := LEADING.match(_spoken(text))) is not None and lead.group() == text[: lead.end()] != text:
@@ -111,7 +113,51 @@ def read_reply(text: str, form: str = "any", truncated: bool = False) -> Reply:
     parsed = parse_reply(text, form)
     if parsed.played_on:
         text, played_on = text[: parsed.end].rstrip(), True
+    text = with_reasoning(reasoning, text)
     return Reply(text, parsed.action, "played_on" if played_on else "length" if truncated else "")
+
+
+def with_reasoning(reasoning: str, text: str) -> str:
+    """Return a turn with the reasoning before it that its server gave apart, as most models write both."""
+    if not reasoning.strip():
+        return text
+    # A mark inside would end the reasoning too early.
+    inner = REASONING.sub(lambda mark: mark.group()[0] + " " + mark.group()[1:], reasoning.strip())
+    return f"<think>\n{inner}\n</think>\n\n{text}".rstrip()
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """Return the reasoning at the beginning of a turn, without its marks, and the rest; ("", text) without any."""
+    begin, end = next(iter(_spans(text)), (0, 0))
+    if not end or text[:begin].strip():
+        return "", text
+    inner = text[begin:end]
+    for mark in list(REASONING.finditer(inner))[::-1]:
+        if mark.start() == 0 or mark.end() == len(inner):
+            inner = inner[: mark.start()] + inner[mark.end() :]
+    return inner.strip(), text[end:].lstrip()
+
+
+def without_reasoning(text: str) -> str:
+    """Return a turn without its reasoning; a turn without any as it is."""
+    spans = _spans(text)
+    for begin, end in reversed(spans):
+        text = text[:begin] + text[end:]
+    return text.strip() if spans else text
+
+
+def shown_history(messages: Sequence[Message], shown: str) -> list[Message]:
+    """Return a conversation as its next turn sees it.
+
+    Args:
+        shown: HISTORY_REASONING: `keep`, `drop` (no turn has its reasoning) or `last` (only the last turn has it).
+    """
+    found = list(messages)
+    turns = [index for index, message in enumerate(found) if message.role == "assistant"]
+    for index in {"keep": [], "last": turns[:-1]}.get(shown, turns):
+        if (text := without_reasoning(found[index].content)) != found[index].content:
+            found[index] = replace(found[index], content=text)
+    return found
 
 
 def count_replies(replies: Iterable[Reply], form: str = "any") -> dict[str, int]:
@@ -119,7 +165,7 @@ def count_replies(replies: Iterable[Reply], form: str = "any") -> dict[str, int]
     found = list(replies)
     return {
         "no_action": sum(not parse_reply(reply.text, form).found for reply in found),
-        "empty": sum(not reply.text.strip() for reply in found),
+        "empty": sum(not without_reasoning(reply.text).strip() for reply in found),
         "truncated": sum(reply.cut == "length" for reply in found),
         "played_on": sum(reply.cut == "played_on" for reply in found),
     }
@@ -136,7 +182,8 @@ def reply_warnings(counts: Mapping[str, int], limit: int) -> list[str]:
     told = {
         "no_action": f"had no action ({counts['empty']} were empty) and were sent as they are: look at some; PROMPT "
         "and ACTION_FORMAT say how a reply is asked for and read",
-        "truncated": f"were cut by MAX_TOKEN_LENGTH={limit} and are never trained: set it higher",
+        "truncated": f"were cut by MAX_TOKEN_LENGTH={limit} and are never trained: set it higher, or "
+        "THINK_TOKENS where the model reasons first",
         "played_on": "went on after their action, with an observation or another action: that was cut off",
     }
     shown = {what: counts[name] for name, what in told.items() if counts[name]}
@@ -203,8 +250,8 @@ def _visible(text: str) -> str:
     return SPECIAL.sub(lambda token: " " * len(token.group()), _spoken(text))
 
 
-def _spoken(text: str) -> str:
-    """Return the text with its reasoning as blanks."""
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Return where the reasoning in a text begins and ends, its marks included."""
     spans: list[tuple[int, int]] = []
     begin, last = None, len(text.rstrip())
     for mark in REASONING.finditer(text):
@@ -215,7 +262,12 @@ def _spoken(text: str) -> str:
         else:
             spans.append((mark.start() if begin is None else begin, mark.end()))
             begin = None
-    spans += [] if begin is None else [(begin, len(text))]
+    return spans + ([] if begin is None else [(begin, len(text))])
+
+
+def _spoken(text: str) -> str:
+    """Return the text with its reasoning as blanks."""
+    spans = _spans(text)
     ends = [0, *(end for _, end in spans)]
     starts = [*(start for start, _ in spans), len(text)]
     pieces = [text[end:start] for end, start in zip(ends, starts, strict=True)]

@@ -79,7 +79,8 @@ class Sample:
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    truncated: bool = False  # it ended at MAX_TOKEN_LENGTH, not at the end of the turn
+    truncated: bool = False  # it ended at its limit of tokens, not at the end of the turn
+    reasoning: str = ""  # what the server gave apart from the text; not what stands in the text
 
 
 @dataclass(frozen=True, slots=True)

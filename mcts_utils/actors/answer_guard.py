@@ -40,7 +40,7 @@ class AnswerGuard(Actor):
             if not self._answered and self._empty >= FIRST:
                 raise NothingAnswered(
                     f"the first {self._empty} answers of MODEL_NAME={self._model} are all empty: look at its server "
-                    "and its chat template; a model that reasons first may need more than "
+                    "and its chat template; a model that reasons first may need THINK_TOKENS beside "
                     f"MAX_TOKEN_LENGTH={self._limit}"
                 )
         return found

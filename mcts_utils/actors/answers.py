@@ -39,6 +39,9 @@ TEXTS = (
     "raw",
     "metadata",
 )  # of a refusal's body
+# Fields of a message in which servers give the reasoning apart from the content.
+REASONING = ("reasoning_content", "reasoning", "thinking")
+PART = ("text", "value", "thinking", "reasoning", "summary")  # of a part of a content
 CUT = (
     "length",
     "max_tokens",
@@ -73,7 +76,9 @@ def parse_body(content: bytes) -> Any:
 def _whole(events: Any) -> dict[str, Any]:
     """Return the answer that the events of a stream add up to."""
     texts: dict[int, str] = {}
+    thoughts: dict[int, str] = {}
     reasons: dict[int, Any] = {}
+    name = REASONING[0]
     whole: dict[str, Any] = {}
     for event in events:
         try:
@@ -87,8 +92,13 @@ def _whole(events: Any) -> dict[str, Any]:
             known = isinstance(choice, Mapping)
             index = choice["index"] if known and isinstance(choice.get("index"), int) else place
             texts[index] = texts.get(index, "") + _choice_text(choice)
+            thoughts[index] = thoughts.get(index, "") + _choice_reasoning(choice)
+            name = reasoning_field(choice) or name
             reasons[index] = (choice.get("finish_reason") if known else None) or reasons.get(index)
-    choices = [{"text": texts[index], "finish_reason": reasons[index]} for index in sorted(texts)]
+    choices = [
+        {"text": texts[index], name: thoughts[index], "finish_reason": reasons[index]}
+        for index in sorted(texts)
+    ]
     return whole | ({"choices": choices} if choices or "error" not in whole else {})
 
 
@@ -110,6 +120,7 @@ def samples(body: Any, n: int) -> list[Sample]:
             0 if i else prompt,
             share + (i < rest),
             isinstance(choice, Mapping) and str(choice.get("finish_reason")).lower() in CUT,
+            well_formed(_choice_reasoning(choice)),
         )
         for i, choice in enumerate(choices)
     ]
@@ -142,24 +153,44 @@ def well_formed(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def reasoning_field(choice: Any) -> str:
+    """Return the name of the field in which a choice has its reasoning, or ""."""
+    message = _message(choice)
+    return next((name for name in REASONING if _content_text(message.get(name))), "")
+
+
+def _message(choice: Any) -> Mapping[str, Any]:
+    """Return a choice's message or delta; itself if it has none."""
+    if not isinstance(choice, Mapping):
+        return {"content": choice}
+    message = choice.get("message") or choice.get("delta") or choice
+    return message if isinstance(message, Mapping) else {"content": message}
+
+
 def _choice_text(choice: Any) -> str:
     """Return a choice's text: of its message or delta, or its own; "" if there is none."""
-    if not isinstance(choice, Mapping):
-        return choice if isinstance(choice, str) else ""
-    message = choice.get("message") or choice.get("delta")
-    content = message.get("content") if isinstance(message, Mapping) else message
-    return _content_text(choice.get("text") if content is None else content)
+    content = _message(choice).get("content")
+    text = choice.get("text") if content is None and isinstance(choice, Mapping) else content
+    return _content_text(text)
 
 
-def _content_text(content: Any) -> str:
-    """Return a content's text: itself, or that of its parts but for reasoning."""
+def _choice_reasoning(choice: Any) -> str:
+    """Return a choice's reasoning: of a field of its own, or of the parts of its content."""
+    message = _message(choice)
+    name = reasoning_field(choice)
+    return _content_text(message.get(name)) if name else _content_text(message.get("content"), hidden=True)
+
+
+def _content_text(content: Any, hidden: bool = False) -> str:
+    """Return a content's text: itself, or that of its parts: those with reasoning if `hidden`, else the others."""
     if isinstance(content, list):
-        return "".join(_content_text(part) for part in content)
+        return "".join(_content_text(part, hidden) for part in content)
     if isinstance(content, Mapping):
         kind = str(content.get("type", ""))
-        hidden = "reason" in kind or "think" in kind
-        return "" if hidden else _content_text(content.get("text", content.get("value")))
-    return content if isinstance(content, str) else ""
+        if ("reason" in kind or "think" in kind) != hidden:
+            return ""
+        return _content_text(next((content[name] for name in PART if content.get(name)), None))
+    return content if isinstance(content, str) and not hidden else ""
 
 
 def _list(value: Any) -> list[Any]:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from mcts_utils.actors.answers import REASONING
+from mcts_utils.replies import split_reasoning
 from mcts_utils.types import InputError, Message
 
 CACHED_TEXTS = 65536  # texts whose token ids are cached
@@ -98,6 +100,7 @@ class ChatTokens:
         self._separator = re.compile(f"({pattern})") if self._special else None  # None: texts are not cut
         self._cached_ids = lru_cache(maxsize=CACHED_TEXTS)(self._tokenize)
         self._takes_system = True  # the template does
+        self._reasoning_field = ""  # of a turn, which the template writes as the turn's reasoning
         self._probe()
 
     def ids(self, messages: Sequence[Message]) -> np.ndarray:
@@ -118,16 +121,19 @@ class ChatTokens:
 
     def render(self, messages: Sequence[Message], generation_prompt: bool = True) -> str:
         """Return the template's text."""
+        return self._render(self.turns(messages), generation_prompt)
+
+    def _render(self, turns: Sequence[dict[str, str]], generation_prompt: bool = False) -> str:
         return self.tokenizer.apply_chat_template(
-            self.turns(messages),
-            chat_template=self.template,
-            tokenize=False,
-            add_generation_prompt=generation_prompt,
+            turns, chat_template=self.template, tokenize=False, add_generation_prompt=generation_prompt
         )
 
     def turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         """Return the turns for the template; the system text begins the first user turn if it takes no system turn."""
         turns = [{"role": m.role, "content": m.content} for m in messages]
+        for turn in turns if self._reasoning_field else ():
+            reasoning, rest = split_reasoning(turn["content"]) if turn["role"] == "assistant" else ("", "")
+            turn |= {"content": rest, self._reasoning_field: reasoning} if reasoning else {}
         if not self._takes_system and len(turns) > 1 and turns[0]["role"] == "system":
             first = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
             return [first, *turns[2:]]
@@ -141,11 +147,12 @@ class ChatTokens:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _probe(self) -> None:
-        """Find out whether the template takes a system turn, and whether pieces tokenize like the whole."""
+        """Find out what the template takes, and whether pieces tokenize like the whole."""
         try:
             self._takes_system = "@s@" in self.render([Message("system", "@s@"), Message("user", "u")])
         except Exception:  # templates raise jinja2.TemplateError and others
             self._takes_system = False
+        self._reasoning_field = next(filter(self._writes_reasoning, REASONING), "")
         for text in PROBES:
             turns = [
                 Message("system", text),
@@ -159,3 +166,11 @@ class ChatTokens:
                 continue
             if self._separator is not None and self.tokenize(rendered) != self._tokenize(rendered):
                 self._separator = None
+
+    def _writes_reasoning(self, name: str) -> bool:
+        """Return True if the template writes this field of a turn."""
+        try:
+            asked, answered = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
+            return "@r@" in self._render([asked, answered | {name: "@r@"}])
+        except Exception:
+            return False

@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -95,7 +96,7 @@ class EndpointActor:
         if temperature == 0 and n > 1 and not self._profile.refused & {"temperature 0", "temperature"}:
             # All are equal, and vLLM refuses n > 1.
             first = request(1, seed)[0]
-            return [first] + [Sample(first.text, truncated=first.truncated)] * (n - 1)
+            return [first] + [replace(first, prompt_tokens=0, completion_tokens=0)] * (n - 1)
         single = n > 1 and "n" in self._profile.refused
         found = [] if single else request(n, seed)
         if len(found) < n and n > 1:
@@ -202,10 +203,11 @@ class EndpointActor:
         left_out: frozenset[str] = frozenset()
         while True:
             without = self._profile.refused | left_out
-            body, used = chat_body(self.model, request, without)
+            body, used = chat_body(self.model, request, without, self._profile.reasoning_field)
             try:
                 answer = parse_body(self._post(body))
                 found = samples(answer, 1 if "n" in without else request.n)
+                self._profile.note_reasoning(answer, found)
             except (openai.APIStatusError, NoAnswer) as error:
                 suspect = self._suspect(error, used, guess)
                 if not suspect:
@@ -230,7 +232,8 @@ class EndpointActor:
             return ""
         if REPLY_LIMIT.search(text):
             where = (
-                f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of {self.base_url} model {self.model}"
+                f"MAX_TOKEN_LENGTH={self.max_tokens} (with THINK_TOKENS) is above the limit of {self.base_url} "
+                f"model {self.model}"
             )
             raise ActorError(f"{where}: {self._masked(text)}") from error
         if OVERFLOW.search(text):

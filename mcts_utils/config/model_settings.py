@@ -70,6 +70,15 @@ class ModelSettings:
         le=86400,
     )
     max_token_length: int = var(256, ANSWERS, "New tokens per reply, at most.", ge=1)
+    think_tokens: int = var(
+        0, ANSWERS, "More new tokens per reply, for a model that reasons before it answers.", ge=0
+    )
+    history_reasoning: Literal["drop", "keep", "last"] = var(
+        "drop",
+        ANSWERS,
+        "Reasoning of earlier turns that the model sees: drop (none, as most chat templates do), keep (all of it) or "
+        "last (that of its last turn).",
+    )
     prompt: Literal["full", "brief"] = var(
         "full",
         ANSWERS,

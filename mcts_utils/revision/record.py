@@ -17,6 +17,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from mcts_utils.prompts import JUDGE_PROMPTS, action_of, opening_messages, system_prompt
+from mcts_utils.replies import split_reasoning
 from mcts_utils.revision.pairs import Pair, Trajectory, conversation, trained_from
 from mcts_utils.rollouts.steps import earned
 from mcts_utils.storage.formats.record import Lineage, LogStep, RecordRow, Replay, Rewards, RowTask, Turn
@@ -31,6 +32,7 @@ class Source:
     sha256: str
     prompt: str  # key of prompts.JUDGE_PROMPTS
     seed: int
+    history: str = "drop"  # HISTORY_REASONING of the tree
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ def to_row(
         split = len(opening_messages(task, source.prompt)) + 2 * record.first_trained
         sides = {"prompt": messages[:split], "chosen": messages[split:], "rejected": other[split:]}
         row = replace(row, messages=UNSET, **sides)
+    turns = [turn for turns in row.conversations for turn in turns if turn.role == "assistant"]
+    if any(split_reasoning(turn.content)[0] for turn in turns):
+        row = replace(row, history_reasoning=source.history)
     return replace(row, revise_log=row.messages or []) if reference_fields else row
 
 

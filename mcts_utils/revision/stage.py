@@ -236,7 +236,8 @@ class RevisionStage:
         settings, path = self.settings, self.input_dir / name
         tree = read_tree(path, settings.task, index)
         self._check(tree)
-        source = Source(name, sha256_file(path), tree.prompt, settings.seed)
+        history = tree.settings.get("history_reasoning", Settings.history_reasoning)
+        source = Source(name, sha256_file(path), tree.prompt, settings.seed, history)
         task = tree.task
         expected_id = task_id(settings.task, task.opening, task.index)
         replayer = Replayer(pool, task.index, expected_id, self.stop.is_set, settings.action_format)

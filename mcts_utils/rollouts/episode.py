@@ -124,7 +124,7 @@ def run_episode(
         except ContextOverflow:
             end = "context"
             break
-        reply = read_reply(sample.text, env.action_format, sample.truncated)
+        reply = read_reply(sample.text, env.action_format, sample.truncated, sample.reasoning)
         steps.append(replace(take_step(env, reply.text, earned(steps)), cut=reply.cut))
         end = ending(steps)
     return Episode(task, tuple(steps), earned(steps), end or "max_steps")

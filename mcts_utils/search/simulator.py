@@ -60,7 +60,7 @@ class IterationSimulator:
         finally:
             self._counters.add(in_flight=-1)
         form = owner.settings.action_format
-        replies = [read_reply(sample.text, form, sample.truncated) for sample in samples]
+        replies = [read_reply(s.text, form, s.truncated, s.reasoning) for s in samples]
         found = count_replies(replies, form)
         self._counters.add(
             completions=len(samples),

@@ -47,6 +47,7 @@ class Conversation:
     env: str = ""  # "textcraft", ...; empty if the row names none
     task: str = ""  # the same for all rows of one task
     signal: int | None = None  # index of the revision signal's message
+    history: str = "keep"  # the reasoning of earlier turns that a turn sees (replies.shown_history)
 
     @property
     def trained_turns(self) -> int:
@@ -75,7 +76,9 @@ def record_conversation(row: Mapping[str, Any], source: str) -> Conversation:
     kind = str(row.get("kind") or ("revision" if row.get("revise") else "good"))
     checked = _checked(messages, source)
     env, task = _task_of(row, checked)
-    return Conversation(kind, source, checked, env, task, _signal_of(row, kind, checked))
+    return Conversation(
+        kind, source, checked, env, task, _signal_of(row, kind, checked), _history_of(row, source)
+    )
 
 
 def preference_pair(row: Mapping[str, Any], source: str) -> PreferencePair:
@@ -97,7 +100,7 @@ def preference_pair(row: Mapping[str, Any], source: str) -> PreferencePair:
             turns = [replace(turn, loss=turn.role == "assistant") for turn in turns]
         messages = _checked([*before, *turns], f"{source} {name}")
         env, task = _task_of(row, messages)
-        sides.append(Conversation(PREFERENCE, source, messages, env, task))
+        sides.append(Conversation(PREFERENCE, source, messages, env, task, history=_history_of(row, source)))
         if not sides[-1].trained_turns:
             raise RowError(source, f"no turn of {name} carries loss")
     return PreferencePair(*sides)
@@ -224,6 +227,14 @@ def _task_of(row: Mapping[str, Any], messages: Sequence[Message]) -> tuple[str, 
     if isinstance(named, Mapping) and named.get("id"):
         return str(named.get("env") or ""), str(named["id"])
     return "", next(message.content for message in messages if message.role == "user")
+
+
+def _history_of(row: Mapping[str, Any], source: str) -> str:
+    """Return the reasoning of earlier turns that a turn sees; older rows, which do not say it, show all of it."""
+    found = row.get("history_reasoning", "keep")
+    if found not in ("drop", "keep", "last"):
+        raise RowError(source, "history_reasoning must be drop, keep or last", repr(found)[:60])
+    return str(found)
 
 
 def _signal_of(row: Mapping[str, Any], kind: str, messages: Sequence[Message]) -> int | None:

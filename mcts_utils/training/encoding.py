@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcts_utils.actors.chat_tokens import ChatTokens
+from mcts_utils.replies import shown_history
 from mcts_utils.training.dataset import Conversation, RowError
 from mcts_utils.types import Message
 
@@ -82,11 +83,13 @@ class Encoder:
 
     def _turn(self, conversation: Conversation, index: int) -> tuple[list[int], list[int]]:
         """Return the ids of the prompt, and those of the reply that message `index` is."""
-        messages, source = conversation.messages, conversation.source
+        source = conversation.source
+        shown = shown_history(conversation.messages[:index], conversation.history)
+        messages = [*shown, conversation.messages[index]]
         try:
-            prompt = self.chat.render(messages[:index])
-            whole = self.chat.render(messages[: index + 1], generation_prompt=False)
-            reply = self._reply(messages[: index + 1], prompt, whole)
+            prompt = self.chat.render(shown)
+            whole = self.chat.render(messages, generation_prompt=False)
+            reply = self._reply(messages, prompt, whole)
         except RowError as error:
             raise RowError(source, error.reason, f"message {index + 1}") from error
         except Exception as error:  # jinja2.TemplateError, and whatever a template's expressions raise
@@ -100,17 +103,25 @@ class Encoder:
     def _reply(self, messages: Sequence[Message], prompt: str, whole: str) -> str:
         """Return the text of the last message as the model writes it after the prompt, with the token that ends it."""
         text = messages[-1].content
+        opened = OPENED.search(prompt)
+        if opened and (tag := OPENS.match(text)):  # the prompt has it already
+            text = text[tag.end() :].lstrip("\n" if prompt.endswith("\n") else "")
         if whole.startswith(prompt):
             at = self._end_of(text, whole[len(prompt) :])
             if at is not None:
                 at += len(prompt)
                 return whole[len(prompt) : at] + self._end_token(messages, whole, at, last=not text.strip())
-        # A thought that the template drops or rewrites is trained as it was written.
         thought, closed, answer = _split_thought(text)
+        rest = whole[len(prompt) :] if whole.startswith(prompt) else ""
+        at = self._end_of(answer, rest)
+        if closed and at is not None and closed not in rest and OPENS.sub("", thought).strip() in rest[:at]:
+            # The template has marks of its own for a thought.
+            return rest[:at] + self._end_token(messages, whole, len(prompt) + at)
+        # A thought that the template drops or rewrites is trained as it was written.
         at = self._end_of(answer, whole)
-        if answer.strip() and closed and at is not None and (OPENED.search(prompt) or OPENS.search(thought)):
+        if answer.strip() and closed and at is not None and (opened or OPENS.search(thought)):
             return text + self._end_token(messages, whole, at)
-        if OPENED.search(prompt):
+        if opened:
             raise RowError("", "the generation prompt opens a thought, which the turn does not close")
         raise RowError(
             "", "the chat template writes the turn otherwise than a reply to its generation prompt"

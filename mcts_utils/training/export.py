@@ -12,6 +12,9 @@ trl           prompt and completion, one row for each trained turn: TRL trains t
 llamafactory  ShareGPT. If every assistant turn is trained, the rows stay whole; otherwise one row for each trained
               turn, to be trained with `mask_history: true` (the last turn only)
 
+openai and llamafactory rows whose turns were sampled without the reasoning of earlier ones are split likewise: a row
+for each trained turn, which follows the turns as it saw them.
+
 Split rows train the same turns after the same text, but weigh them differently: the mean loss is over the tokens of one
 turn, not over those of the whole row. A row whose flags cannot be expressed is refused and named. Exit code 2: bad
 input.
@@ -24,9 +27,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mcts_utils.replies import shown_history
 from mcts_utils.storage import files
 from mcts_utils.terminal import Parser, run_command
 from mcts_utils.training import checkpoint, corpus, dataset
@@ -58,11 +63,16 @@ def conversations(paths: Sequence[str]) -> Iterator[Conversation]:
         yield conversation
 
 
-def split(messages: Sequence[Message]) -> Iterator[tuple[Sequence[Message], Message]]:
+def split(conversation: Conversation) -> Iterator[tuple[Sequence[Message], Message]]:
     """Yield (messages before it, the turn) for each trained turn."""
-    for index, message in enumerate(messages):
+    for index, message in enumerate(conversation.messages):
         if message.loss:
-            yield messages[:index], message
+            yield shown_history(conversation.messages[:index], conversation.history), message
+
+
+def is_whole(conversation: Conversation) -> bool:
+    """Return True if every turn saw the earlier ones as the conversation has them."""
+    return shown_history(conversation.messages, conversation.history) == list(conversation.messages)
 
 
 def openai_row(messages: Sequence[Message]) -> dict[str, Any]:
@@ -88,14 +98,17 @@ def llamafactory_row(messages: Sequence[Message]) -> dict[str, Any]:
 
 def export(rows: Iterable[Conversation], form: str) -> tuple[list[dict[str, Any]], str]:
     """Return the rows in the format `form`, and the settings that the other trainer needs."""
-    every = [conversation.messages for conversation in rows]
+    every = list(rows)
+    pieces = [piece for conversation in every for piece in split(conversation)]
+    whole = all(map(is_whole, every))
     if form == "openai":
-        return [openai_row(messages) for messages in every], "weight 1 on the trained turns"
-    pieces = [piece for messages in every for piece in split(messages)]
+        untrained = [([replace(m, loss=False) for m in before], turn) for before, turn in pieces]
+        parts = [c.messages for c in every] if whole else [(*before, turn) for before, turn in untrained]
+        return [openai_row(messages) for messages in parts], "weight 1 on the trained turns"
     if form == "trl":
         return [trl_row(*piece) for piece in pieces], "SFTConfig(completion_only_loss=True), its default here"
-    if all(message.loss for messages in every for message in messages if message.role == "assistant"):
-        return [llamafactory_row(messages) for messages in every], "mask_history: false"
+    if whole and all(message.loss for c in every for message in c.messages if message.role == "assistant"):
+        return [llamafactory_row(c.messages) for c in every], "mask_history: false"
     return [llamafactory_row([*before, turn]) for before, turn in pieces], "mask_history: true, no packing"
 
 

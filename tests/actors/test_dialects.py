@@ -13,6 +13,7 @@ from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, parse_body, said, s
 from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.actors.server_profile import FEATURES, ServerProfile
 from mcts_utils.actors.transport import better_address, is_loopback, light_client
+from mcts_utils.replies import read_reply, split_reasoning, with_reasoning
 from mcts_utils.servers.mock_llm.dialects import REFUSALS, SHAPES
 from mcts_utils.servers.mock_llm.endpoint import Behaviour, ChatServer, running_chat
 from mcts_utils.types import ActorError, ContextOverflow, Message, ServiceGone
@@ -141,7 +142,15 @@ ANSWERED = (
     "stream",
     "not_utf8",
 )
-EMPTY = ("content_null", "content_empty", "message_null", "choice_null", "choices_null", "choices_empty")
+EMPTY = (
+    "content_null",
+    "content_empty",
+    "message_null",
+    "choice_null",
+    "choices_null",
+    "choices_empty",
+    "thinks_only",
+)
 
 
 @pytest.mark.parametrize("like", ANSWERED)
@@ -175,13 +184,39 @@ def test_a_lone_surrogate_is_answered_and_sent():
         assert server.requests[-1]["messages"][0]["content"] == "broken \ufffd"
 
 
+@pytest.mark.parametrize("like", ["thinks", "thinks_too", "content_parts"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_reasoning_that_comes_apart_goes_back_where_it_came_from(like, streamed):
+    with played(like, *["stream"] * (streamed and like != "content_parts")) as (actor, server):
+        (sample,) = actor.sample(ASK)
+        assert sample.text.startswith("system|task|") and sample.reasoning.strip()
+        reply = read_reply(sample.text, reasoning=sample.reasoning).text
+        assert split_reasoning(reply) == (sample.reasoning.strip(), sample.text)
+        actor.sample([*ASK, Message("assistant", reply), Message("user", "on")])
+        sent = server.requests[-1]["messages"][2]
+        field = {"thinks": "reasoning_content", "thinks_too": "reasoning"}.get(like)
+        assert sent == {"role": "assistant", "content": sample.text if field else reply} | (
+            {field: sample.reasoning.strip()} if field else {}
+        )
+
+
+def test_reasoning_that_is_refused_is_left_out():
+    with played("thinks", "no_reasoning") as (actor, server):
+        reply = with_reasoning(actor.sample(ASK)[0].reasoning, "Action: x")
+        turns = [*ASK, Message("assistant", reply), Message("user", "on")]
+        assert actor.sample(turns)[0].text and "reasoning_content" not in server.requests[-1]["messages"][2]
+        assert actor.stats()["refused_by_server"] == ["reasoning"]
+
+
 def test_all_shapes_and_refusals_are_tested():
     tried = {*ANSWERED, *EMPTY, "no_choices", "a_list", "page", "surrogate", "stream_if_asked", "cut_prompts"}
+    tried |= {"thinks", "thinks_too", "thinks_inline"}
     assert tried == set(SHAPES)
     assert {
         *LEARNED,
         "short_replies",
         "no_empty_turns",
+        "no_reasoning",
         "one_choice",
         "n_422",
         "one_choice_unexplained",

@@ -75,6 +75,13 @@ TEMPLATES: dict[str, tuple[str, list[str], str]] = {
         IM,
         "<|im_end|>",
     ),
+    "field": (  # reasoning of a field, with marks of the template's own
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+        "{% if m.reasoning_content is defined %}{{ '[' + m.reasoning_content + ']' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\\n' }}{% endfor %}" + PROMPT,
+        IM,
+        "<|im_end|>",
+    ),
     # One row a trained turn.
     "qwen3": (QWEN3 + PROMPT, IM, "<|im_end|>"),
     "qwen3 thinking": (QWEN3 + PROMPT.replace("assistant\\n", "assistant\\n<think>\\n"), IM, "<|im_end|>"),
@@ -105,4 +112,4 @@ TEMPLATES: dict[str, tuple[str, list[str], str]] = {
         "</s>",
     ),
 }
-WHOLE = ("chatml", "qwen2.5", "llama3", "mistral", "gemma2", "gemma3", "glm", "no system text")
+WHOLE = ("chatml", "qwen2.5", "llama3", "mistral", "gemma2", "gemma3", "glm", "no system text", "field")

@@ -120,6 +120,11 @@ REFUSALS: dict[str, Refusal] = {
         422,
         {"detail": [{"loc": ["body", "messages", 2, "content"], "msg": "must be non-empty", "input": ""}]},
     ),
+    "no_reasoning": _when(
+        lambda body: any("reasoning_content" in message for message in body["messages"]),
+        400,
+        _openai("The reasoning_content is an intermediate result and cannot be an input."),
+    ),
     "blocked": _when(
         lambda body: "pumpkin" in json.dumps(body["messages"]), 400, _openai("Blocked: 'plant pumpkin seeds'")
     ),
@@ -138,14 +143,28 @@ def _with_content(make: Callable[[str], Any]) -> Shape:
     return _messages(change)
 
 
+def _thinking(field: str) -> Shape:
+    """Return the shape of a model that drafts an action in its reasoning: in a field, or ("") before the content."""
+
+    def change(choice: dict) -> dict:
+        text, reasoning = choice["message"]["content"], "\nI could try Action: get 9 dirt\n"
+        shown = {field: reasoning, "content": text}
+        if not field:
+            shown = {"content": f"<think>{reasoning}</think>\n\n{text}"}
+        return {**choice, "message": {"role": "assistant", **shown}}
+
+    return _messages(change)
+
+
 def _stream(body: dict, answer: dict) -> bytes:
     """Return the answer as events, a few characters each, the usage in the last one."""
     events: list[dict] = []
     for choice in answer["choices"]:
-        text, index = choice["message"]["content"], choice["index"]
-        for at in range(0, len(text), 7):
-            delta = {"role": "assistant", "content": text[at : at + 7]}
-            events.append({"choices": [{"index": index, "delta": delta, "finish_reason": None}]})
+        index = choice["index"]
+        for name, text in choice["message"].items():
+            for at in range(0, len(text) if name != "role" else 0, 7):
+                delta = {"role": "assistant", name: text[at : at + 7]}
+                events.append({"choices": [{"index": index, "delta": delta, "finish_reason": None}]})
         end = {"index": index, "delta": {}, "finish_reason": choice["finish_reason"]}
         events.append({"choices": [end]})
     events.append({"choices": [], "usage": answer["usage"]})
@@ -164,6 +183,15 @@ SHAPES: dict[str, Shape] = {
     "content_empty": _with_content(lambda text: ""),
     "content_parts": _with_content(
         lambda text: [{"type": "thinking", "text": "hm"}, {"type": "text", "text": text}]
+    ),
+    "thinks": _thinking("reasoning_content"),
+    "thinks_too": _thinking("reasoning"),
+    "thinks_inline": _thinking(""),
+    "thinks_only": _messages(
+        lambda choice: {
+            **choice,
+            "message": {"role": "assistant", "content": None, "reasoning_content": "hm"},
+        }
     ),
     "message_null": _messages(lambda choice: {**choice, "message": None}),
     "text_alone": _messages(lambda choice: {"index": choice["index"], "text": choice["message"]["content"]}),

@@ -127,6 +127,13 @@ class RecordRow(Fields, frozen=True, kw_only=True):
         about("`{role, content, loss}`, from the system turn to the last assistant turn"),
     ] = UNSET
     revise: Annotated[str, about("the revision signal's turn (`revision`, `direct`); empty otherwise")] = ""
+    history_reasoning: Annotated[
+        Literal["drop", "keep", "last"] | UnsetType,
+        about(
+            "the reasoning of earlier turns that a turn was sampled with (`HISTORY_REASONING`); only where turns have "
+            "reasoning"
+        ),
+    ] = UNSET
     revise_feedback: Annotated[str, about("the reason of the verdict at the cut")] = ""
     high_log: Annotated[
         list[LogStep], about("the good path as the tree has it: `{action, observation, reward}`")
