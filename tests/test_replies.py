@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcts_utils.prompts import action_of, is_signal
+from mcts_utils.reasoning import shown_history, split_reasoning, with_reasoning, without_reasoning
 from mcts_utils.replies import (
     FORMATS,
     bare,
@@ -15,10 +16,6 @@ from mcts_utils.replies import (
     parse_verdict,
     read_reply,
     reply_warnings,
-    shown_history,
-    split_reasoning,
-    with_reasoning,
-    without_reasoning,
 )
 from mcts_utils.types import Message
 

@@ -35,7 +35,9 @@ class AnswerGuard(Actor):
         """
         found = self._actor.sample(messages, n, temperature, seed)
         with self._lock:
-            self._answered = self._answered or any(sample.text.strip() for sample in found)
+            self._answered = self._answered or any(
+                sample.text.strip() or sample.tool_calls for sample in found
+            )
             self._empty += len(found)
             if not self._answered and self._empty >= FIRST:
                 raise NothingAnswered(

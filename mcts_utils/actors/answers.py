@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mcts_utils.types import Sample
+from mcts_utils.tool_calls import as_call
+from mcts_utils.types import Sample, ToolCall
 
 OVERFLOW = re.compile(  # texts of refusals for conversations that are too long
     r"context[ _](?:length|window|size|limit|overflow)|maximum (?:context|prompt|input|sequence)|max_seq_len"
@@ -77,6 +78,7 @@ def _whole(events: Any) -> dict[str, Any]:
     """Return the answer that the events of a stream add up to."""
     texts: dict[int, str] = {}
     thoughts: dict[int, str] = {}
+    calls: dict[int, dict[int, dict[str, str]]] = {}
     reasons: dict[int, Any] = {}
     name = REASONING[0]
     whole: dict[str, Any] = {}
@@ -94,12 +96,27 @@ def _whole(events: Any) -> dict[str, Any]:
             texts[index] = texts.get(index, "") + _choice_text(choice)
             thoughts[index] = thoughts.get(index, "") + _choice_reasoning(choice)
             name = reasoning_field(choice) or name
+            _add_calls(calls.setdefault(index, {}), choice)
             reasons[index] = (choice.get("finish_reason") if known else None) or reasons.get(index)
     choices = [
-        {"text": texts[index], name: thoughts[index], "finish_reason": reasons[index]}
+        {
+            **{"content": texts[index], name: thoughts[index], "tool_calls": list(calls[index].values())},
+            "finish_reason": reasons[index],
+        }
         for index in sorted(texts)
     ]
     return whole | ({"choices": choices} if choices or "error" not in whole else {})
+
+
+def _add_calls(known: dict[int, dict[str, str]], choice: Any) -> None:
+    """Add the pieces of calls in a chunk to those before; the index says to which, else the last one."""
+    for item in _list(_message(choice).get("tool_calls")):
+        if isinstance(item, Mapping):
+            piece, at = as_call(item), item.get("index")
+            if not isinstance(at, int):
+                at = len(known) - (not piece.name)  # a piece with a name begins a call
+            call = known.setdefault(at, {"id": piece.id, "name": piece.name, "arguments": ""})
+            call["arguments"] += piece.arguments
 
 
 def samples(body: Any, n: int) -> list[Sample]:
@@ -121,6 +138,7 @@ def samples(body: Any, n: int) -> list[Sample]:
             share + (i < rest),
             isinstance(choice, Mapping) and str(choice.get("finish_reason")).lower() in CUT,
             well_formed(_choice_reasoning(choice)),
+            _choice_calls(choice),
         )
         for i, choice in enumerate(choices)
     ]
@@ -179,6 +197,14 @@ def _choice_reasoning(choice: Any) -> str:
     message = _message(choice)
     name = reasoning_field(choice)
     return _content_text(message.get(name)) if name else _content_text(message.get("content"), hidden=True)
+
+
+def _choice_calls(choice: Any) -> tuple[ToolCall, ...]:
+    """Return a choice's tool calls, in any shape; the older `function_call` is one without an id."""
+    message = _message(choice)
+    listed = _list(message.get("tool_calls")) or [message.get("function_call")]
+    calls = [as_call(item) for item in listed if isinstance(item, Mapping)]
+    return tuple(ToolCall(*map(well_formed, (call.id, call.name, call.arguments))) for call in calls)
 
 
 def _content_text(content: Any, hidden: bool = False) -> str:

@@ -6,6 +6,7 @@ on every day, in prompts and in training rows alike.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from mcts_utils.actors.answers import REASONING
-from mcts_utils.replies import split_reasoning
-from mcts_utils.types import InputError, Message
+from mcts_utils.reasoning import split_reasoning
+from mcts_utils.tool_calls import arguments_object, definitions
+from mcts_utils.types import InputError, Message, ToolCall
 
 CACHED_TEXTS = 65536  # texts whose token ids are cached
 PROBES = ("a b", " a\n", "\nThought: x\nAction: get 2 oak log", "", "  ", "é 1,")
@@ -121,23 +123,58 @@ class ChatTokens:
 
     def render(self, messages: Sequence[Message], generation_prompt: bool = True) -> str:
         """Return the template's text."""
-        return self._render(self.turns(messages), generation_prompt)
+        tools = next((message.tools for message in messages if message.tools), "")
+        return self._render(self.turns(messages), generation_prompt, tools)
 
-    def _render(self, turns: Sequence[dict[str, str]], generation_prompt: bool = False) -> str:
+    def _render(
+        self, turns: Sequence[dict[str, Any]], generation_prompt: bool = False, tools: str = ""
+    ) -> str:
         return self.tokenizer.apply_chat_template(
-            turns, chat_template=self.template, tokenize=False, add_generation_prompt=generation_prompt
+            turns,
+            tools=json.loads(tools) if tools else None,
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=generation_prompt,
         )
 
-    def turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+    def turns(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Return the turns for the template; the system text begins the first user turn if it takes no system turn."""
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        for turn in turns if self._reasoning_field else ():
-            reasoning, rest = split_reasoning(turn["content"]) if turn["role"] == "assistant" else ("", "")
-            turn |= {"content": rest, self._reasoning_field: reasoning} if reasoning else {}
+        turns = [self._turn(message) for message in messages]
         if not self._takes_system and len(turns) > 1 and turns[0]["role"] == "system":
             first = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
             return [first, *turns[2:]]
         return turns
+
+    def _turn(self, message: Message) -> dict[str, Any]:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.role == "assistant" and self._reasoning_field:
+            reasoning, rest = split_reasoning(message.content)
+            turn |= {"content": rest, self._reasoning_field: reasoning} if reasoning else {}
+        if message.tool_calls:
+            calls = [
+                {
+                    "type": "function",
+                    "id": c.id,
+                    "function": {"name": c.name, "arguments": arguments_object(c)},
+                }
+                for c in message.tool_calls
+            ]
+            turn |= {"content": turn["content"].strip(), "tool_calls": calls}
+        return turn | ({"tool_call_id": message.tool_call_id} if message.role == "tool" else {})
+
+    def takes_tools(self) -> bool:
+        """Return True if the template writes what may be called, calls and their answers."""
+        call = ToolCall("call00000", "@name@", '{"command": "@command@"}')
+        turns = [
+            Message("user", "u", tools=definitions({"@tool@": "{command}"})),
+            Message("assistant", "", tool_calls=(call,)),
+            Message("tool", "@answer@", tool_call_id=call.id),
+        ]
+        try:
+            text = self.render(turns)
+        except Exception:
+            return False
+        return all(part in text for part in ("@tool@", "@name@", "@command@", "@answer@"))
 
     def text(self, ids: Sequence[int]) -> str:
         """Return a reply's text without special tokens."""

@@ -107,23 +107,25 @@ class EndpointActor:
                 found += samples[:1]
         return found[:n]
 
-    def check(self) -> None:
-        """Check within seconds that the endpoint answers for the model.
+    def check(self, tools: str = "") -> None:
+        """Check within seconds that the endpoint answers for the model, and takes the tools that are to be called.
 
         Raises:
-            InputError: it does not; naming OPENAI_BASE_URL, OPENAI_API_KEY or MODEL_NAME.
+            InputError: it does not; naming OPENAI_BASE_URL, OPENAI_API_KEY, MODEL_NAME or ACTIONS.
         """
+        asked = [Message("user", "Hi", tools=tools)]
         try:
-            if not self._is_listed():
-                self._request(
-                    ChatRequest([Message("user", "Hi")], 1, 0.0, None, 16), attempts=2, patience=0.0
-                )
+            if not self._is_listed() or tools:
+                self._request(ChatRequest(asked, 1, 0.0, None, 16), attempts=2, patience=0.0)
         except openai.APIStatusError as error:
             raise InputError(self._check_failure(error.status_code, self._text(error))) from None
         except openai.APIConnectionError as error:
             line = f"OPENAI_BASE_URL={self.base_url} cannot be reached: {self._text(error)}"
             raise InputError(line) from None
         except ActorError as error:
+            if tools and re.search("tool", str(error), re.IGNORECASE):
+                line = f"ACTIONS=tools: {self.base_url} model {self.model} takes no tools: {error}"
+                raise InputError(line) from None
             status = error.__cause__.status_code if isinstance(error.__cause__, openai.APIStatusError) else 0
             raise InputError(self._check_failure(status, str(error))) from None
 

@@ -9,6 +9,8 @@ from mcts_utils.actors.answer_guard import AnswerGuard
 from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.actors.history import HistoryActor
 from mcts_utils.config import Settings
+from mcts_utils.envs.specs import env_spec
+from mcts_utils.tool_calls import TOOLS, definitions
 from mcts_utils.types import Actor, InputError
 
 
@@ -25,6 +27,12 @@ def make_actor(settings: Settings) -> Actor:
         model, tokenizer = load_model(settings.model_dir, settings.chat_template, settings.number_format)
         limits = settings.reply_tokens, settings.concurrency
         local = LocalActor(model, tokenizer, *limits, cache_gb=settings.cache_gb)
+        if settings.actions == TOOLS and not local.tokens.takes_tools():
+            local.close()
+            raise InputError(
+                f"ACTIONS=tools: the chat template of MODEL_DIR={settings.model_dir} writes no tools: set "
+                "ACTIONS=text, or CHAT_TEMPLATE to one that does"
+            )
         return _guarded(local, settings)
     if not settings.model_name:
         raise InputError(
@@ -39,7 +47,7 @@ def make_actor(settings: Settings) -> Actor:
         settings.reply_tokens, settings.concurrency, patience=settings.endpoint_patience,
     )  # fmt: skip
     try:
-        actor.check()
+        actor.check(definitions(env_spec(settings.task).tools) if settings.actions == TOOLS else "")
     except InputError:
         actor.close()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mcts_utils.replies import shown_history
+from mcts_utils.reasoning import shown_history
 from mcts_utils.types import Actor, Message, Sample
 
 
@@ -13,7 +13,7 @@ class HistoryActor(Actor):
     """An actor that is asked with the reasoning of earlier turns dropped, or not."""
 
     def __init__(self, actor: Actor, shown: str) -> None:
-        """`shown`: as for replies.shown_history."""
+        """`shown`: as for reasoning.shown_history."""
         self._actor, self._shown = actor, shown
 
     def sample(

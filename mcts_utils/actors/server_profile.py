@@ -6,6 +6,7 @@ a refusal that merely quotes a word of a prompt switches nothing off.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
@@ -14,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mcts_utils.actors.answers import reasoning_field, well_formed
-from mcts_utils.replies import shown_history, split_reasoning
+from mcts_utils.reasoning import shown_history, split_reasoning
+from mcts_utils.tool_calls import arguments, arguments_object
 from mcts_utils.types import Message, Sample
 
 BLANK = "(nothing)"  # stands for an empty turn
@@ -39,6 +41,10 @@ FEATURES = {
     "empty turns": (
         r"\b(?:non-?)?empty\b|either content|too_short|at least (?:one|1) char",
         f"{BLANK} is sent for them",
+    ),
+    "malformed calls": (
+        r"\bjson\b|arguments|tool.?call|delimiter|expecting|unterminated",
+        "their arguments are sent as a field of an object",
     ),
     "reasoning": (r"reasoning|thinking|think\b", "earlier turns are sent without theirs"),
     "whole answers": (
@@ -134,7 +140,8 @@ def chat_body(
         "seed": seed is not None,
         "n": request.n > 1,
         "system": any(message.role == "system" for message in messages),
-        "empty turns": any(not message.content.strip() for message in messages),
+        "empty turns": any(not (message.content.strip() or message.tool_calls) for message in messages),
+        "malformed calls": any(arguments(c.arguments) is None for m in messages for c in m.tool_calls),
         "reasoning": any(
             message.role == "assistant" and split_reasoning(message.content)[0] for message in messages
         ),
@@ -152,21 +159,39 @@ def chat_body(
     if "reasoning" in without:
         messages = shown_history(messages, "drop")
     if "empty turns" in without:
-        messages = [m if m.content.strip() else replace(m, content=BLANK) for m in messages]
-    turns = [_turn(message, reasoning_field) for message in messages]
+        messages = [m if m.content.strip() or m.tool_calls else replace(m, content=BLANK) for m in messages]
+    turns = [_turn(message, reasoning_field, "malformed calls" in without) for message in messages]
     turns = _merged(turns) if "system" in without else turns
+    tools = next((message.tools for message in messages if message.tools), "")
+    optional |= {"tools": json.loads(tools)} if tools else {}
     return {"model": model, "messages": turns, **optional}, used
 
 
-def _turn(message: Message, reasoning_field: str) -> dict[str, str]:
+def _turn(message: Message, reasoning_field: str, mended: bool) -> dict[str, Any]:
+    """Return a turn of a request; `mended`: the arguments of its calls are made an object where they are none."""
     content = well_formed(message.content)
-    reasoning, rest = (
-        split_reasoning(content) if message.role == "assistant" and reasoning_field else ("", content)
-    )
-    return {"role": message.role, "content": rest} | ({reasoning_field: reasoning} if reasoning else {})
+    if message.role == "tool":
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": content}
+    if message.role != "assistant":
+        return {"role": message.role, "content": content}
+    reasoning, rest = split_reasoning(content) if reasoning_field else ("", content)
+    turn: dict[str, Any] = {"role": "assistant", "content": rest}
+    turn |= {reasoning_field: reasoning} if reasoning else {}
+    if message.tool_calls:
+        turn |= {"content": rest.strip() or None, "tool_calls": calls_of(message, mended)}
+    return turn
 
 
-def _merged(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+def calls_of(message: Message, mended: bool = False) -> list[dict[str, Any]]:
+    """Return the calls of a turn as a request has them."""
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": given}}
+        for call in message.tool_calls
+        for given in [json.dumps(arguments_object(call)) if mended else call.arguments]
+    ]
+
+
+def _merged(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the turns with the system turn before the first user turn, as a part of it."""
     system = [turn["content"] for turn in turns if turn["role"] == "system"]
     others = [turn for turn in turns if turn["role"] != "system"] or [{"role": "user", "content": ""}]

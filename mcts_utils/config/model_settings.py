@@ -78,6 +78,7 @@ class ModelSettings:
         ANSWERS,
         "Reasoning of earlier turns that the model sees: drop (none, as most chat templates do), keep (all of it) or "
         "last (that of its last turn).",
+        "drop; keep with ACTIONS=tools",
     )
     prompt: Literal["full", "brief"] = var(
         "full",
@@ -127,6 +128,12 @@ class ModelSettings:
         "ScienceWorld: 1 maps an action that the world does not understand to the nearest valid one; 0 leaves it "
         "refused.",
         "1",
+    )
+    actions: Literal["text", "tools"] = var(
+        "text",
+        ACTS,
+        "How the model acts: text (a command in its reply) or tools (calls of tools: act(command), or those that the "
+        "environment states).",
     )
     action_format: Literal["any", "agentgym", "eto", "react"] = var(
         "any", ACTS, "How an action is read from a reply: any form, or only that of AgentGym, ETO or ReAct."

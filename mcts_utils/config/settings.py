@@ -16,16 +16,13 @@ from mcts_utils.config.concurrency import MAX_AUTO_CONCURRENCY
 from mcts_utils.config.faults import fault_line, variable
 from mcts_utils.config.loop_settings import LoopSettings
 from mcts_utils.config.model_settings import ModelSettings
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import InputError
 
 # Settings that are recorded only where they are not their defaults.
 RARE = (
-    "task_source",
-    "judge_model",
-    "judge_base_url",
-    "judge_model_dir",
-    "think_tokens",
-    "history_reasoning",
+    *("task_source", "judge_model", "judge_base_url", "judge_model_dir"),
+    *("think_tokens", "history_reasoning", "actions"),
 )
 
 
@@ -42,6 +39,11 @@ class Settings(LoopSettings, ModelSettings):
     def in_flight(self) -> int:
         """Return the number of requests in flight, at most."""
         return self.concurrency or MAX_AUTO_CONCURRENCY
+
+    @property
+    def form(self) -> str:
+        """Return how actions are read from replies: `tools`, or ACTION_FORMAT."""
+        return self.actions if self.actions == TOOLS else self.action_format
 
     @property
     def reply_tokens(self) -> int:

@@ -11,7 +11,7 @@ from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.episode import EvalProtocol
 
 # Values of fields that a file leaves out where nothing else was chosen.
-RARE = ("action_format", "think_tokens", "history_reasoning")
+RARE = ("actions", "action_format", "think_tokens", "history_reasoning")
 OMITTED: dict[str, Any] = {name: getattr(Settings, name) for name in RARE}
 OMITTED |= {"shots": 0, "examples": "", "samples": 1}
 LABELS = {"goals": "goals (kind of server)"}

@@ -237,10 +237,10 @@ class RevisionStage:
         tree = read_tree(path, settings.task, index)
         self._check(tree)
         history = tree.settings.get("history_reasoning", Settings.history_reasoning)
-        source = Source(name, sha256_file(path), tree.prompt, settings.seed, history)
+        source = Source(name, sha256_file(path), tree.prompt, settings.seed, history, settings.form)
         task = tree.task
         expected_id = task_id(settings.task, task.opening, task.index)
-        replayer = Replayer(pool, task.index, expected_id, self.stop.is_set, settings.action_format)
+        replayer = Replayer(pool, task.index, expected_id, self.stop.is_set, settings.form)
         cache: VerdictCache | None = None
         find_cut: FindCut | None = None
         if judge and self.judge:
@@ -266,9 +266,10 @@ class RevisionStage:
             BadTree: if its indices are another kind of server's, its replies were read otherwise, or it is a test
                 task's.
         """
-        form = tree.settings.get("action_format", Settings.action_format)
-        if form != self.settings.action_format:
-            raise BadTree(f"searched with ACTION_FORMAT={form}, now {self.settings.action_format}")
+        for name in ("actions", "action_format"):
+            made, now = tree.settings.get(name, getattr(Settings, name)), getattr(self.settings, name)
+            if made != now:
+                raise BadTree(f"searched with {name.upper()}={made}, now {now}")
         kind = tree.settings.get("goals")
         if kind and self.server_kind and kind != self.server_kind:
             raise BadTree(f"searched on a server of kind {kind}, this one is {self.server_kind}")

@@ -15,7 +15,7 @@ from mcts_utils.search.reference_format import from_reference_dict
 from mcts_utils.search.tree import STATS, Node, Tree, nodes
 from mcts_utils.storage.files import read_json
 from mcts_utils.storage.formats.base import TaskFields, plain
-from mcts_utils.storage.formats.tree import FLAGS, NodeColumns, Stats, TreeFile, is_tree, parse_tree
+from mcts_utils.storage.formats.tree import FLAGS, OPTIONAL, NodeColumns, Stats, TreeFile, is_tree, parse_tree
 from mcts_utils.types import InputError
 
 IF_ANY = ("truncated", "empty", "played_on")  # counts that a file has where they are not 0
@@ -98,8 +98,8 @@ def _columns(tree: Tree) -> NodeColumns:
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in ATTRIBUTES}
     columns |= {name: [int(flag) for flag in columns[name]] for name in FLAGS}
     columns["obs"][0] = ""  # the root's is the task's opening
-    if not any(columns["cut"]):
-        del columns["cut"]
+    for name in [name for name in OPTIONAL if not any(columns[name])]:
+        del columns[name]
     return NodeColumns(parent=[row.parent.id if row.parent else None for row in rows], **columns)
 
 
@@ -125,7 +125,10 @@ def _linked_nodes(columns: NodeColumns) -> dict[int, Node]:
     """Return the nodes by id, the root first, with parents and children linked."""
     by_id: dict[int, Node] = {}
     lists = [getattr(columns, name) for name in ATTRIBUTES]
-    lists = [[""] * len(columns.id) if values is UNSET else values for values in lists]
+    lists = [
+        [OPTIONAL[name]] * len(columns.id) if values is UNSET else values
+        for name, values in zip(ATTRIBUTES, lists, strict=True)
+    ]
     lists = [
         list(map(bool, values)) if name in FLAGS else values
         for name, values in zip(ATTRIBUTES, lists, strict=True)

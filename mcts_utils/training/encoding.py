@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcts_utils.actors.chat_tokens import ChatTokens
-from mcts_utils.replies import shown_history
+from mcts_utils.reasoning import shown_history, without_reasoning
 from mcts_utils.training.dataset import Conversation, RowError
 from mcts_utils.types import Message
 
@@ -102,6 +102,8 @@ class Encoder:
 
     def _reply(self, messages: Sequence[Message], prompt: str, whole: str) -> str:
         """Return the text of the last message as the model writes it after the prompt, with the token that ends it."""
+        if messages[-1].tool_calls:
+            return self._calling(messages, prompt, whole)
         text = messages[-1].content
         opened = OPENED.search(prompt)
         if opened and (tag := OPENS.match(text)):  # the prompt has it already
@@ -126,6 +128,19 @@ class Encoder:
         raise RowError(
             "", "the chat template writes the turn otherwise than a reply to its generation prompt"
         )
+
+    def _calling(self, messages: Sequence[Message], prompt: str, whole: str) -> str:
+        """Return the text of a last message that calls tools, as the template writes it after the prompt."""
+        reply = whole[len(prompt) :] if whole.startswith(prompt) else ""
+        names = [call.name for call in messages[-1].tool_calls]
+        if (
+            not all(name in reply for name in names)
+            or without_reasoning(messages[-1].content).strip() not in reply
+        ):
+            raise RowError(
+                "", "the chat template writes a turn with tool calls otherwise than a reply to its prompt"
+            )
+        return self._end_token(messages, whole, len(prompt), last=True)
 
     def _end_token(self, messages: Sequence[Message], whole: str, at: int, last: bool = False) -> str:
         """Return what follows the text, which ends at `at`, up to and with the token that ends the turn."""

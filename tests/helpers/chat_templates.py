@@ -113,3 +113,13 @@ TEMPLATES: dict[str, tuple[str, list[str], str]] = {
     ),
 }
 WHOLE = ("chatml", "qwen2.5", "llama3", "mistral", "gemma2", "gemma3", "glm", "no system text", "field")
+# Tools in the system turn, calls and answers in tags; the arguments must be an object.
+TOOLS = (
+    "{% for m in messages %}{{ '<|im_start|>' + ('user' if m.role == 'tool' else m.role) + '\\n' }}"
+    "{% if loop.first and tools %}{{ '# Tools\\n' + tools | map('tojson') | join('\\n') + '\\n' }}{% endif %}"
+    "{% if m.role == 'tool' %}{{ '<tool_response>\\n' + m.content + '\\n</tool_response>' }}"
+    "{% else %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+    '{{ \'\\n<tool_call>\\n{"name": "\' + c.function.name + \'", "arguments": \' }}'
+    "{% for k, v in c.function.arguments.items() %}{{ k + '=' + v }}{% endfor %}{{ '}\\n</tool_call>' }}"
+    "{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}" + PROMPT
+)

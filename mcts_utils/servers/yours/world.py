@@ -15,6 +15,7 @@ import numpy
 from mcts_utils.servers.yours.random_state import RandomState
 from mcts_utils.servers.yours.rewards import RewardError, rule_of
 from mcts_utils.servers.yours.source import SourceError, digest_of, load, name_of
+from mcts_utils.tool_calls import NAME
 
 FORK, REPLAY, LIVE = "fork", "replay", "live"
 EXTENSIONS = {FORK: ["fork", "replay"], REPLAY: ["replay"], LIVE: []}
@@ -43,6 +44,7 @@ class World:
             self.mode = _mode(self.stated, inner)
             prompt = getattr(inner, "prompt", None) or ""
             prompt = self.call("prompt()", prompt) if callable(prompt) else prompt
+            tools = _tools(getattr(inner, "tools", None) or {})
         except (WorldError, RewardError) as error:
             raise SourceError(f"{source}: {error}") from error
         self._inner = inner
@@ -55,7 +57,7 @@ class World:
             "extensions": EXTENSIONS[self.mode],
             "prompt": str(prompt),
             "offers": self.offers,
-        }
+        } | ({"tools": tools} if tools else {})
 
     def make(self) -> Any:
         """Return a new object.
@@ -196,6 +198,18 @@ def _split(found: Any) -> dict[str, list[int]]:
             if seen.setdefault(index, str(name)) != str(name):
                 raise WorldError(f"split(): index {index} is in {seen[index]!r} and in {name!r}")
     return split
+
+
+def _tools(found: Any) -> dict[str, str]:
+    """Return the tools that an environment states: name -> command with its places, such as `go {direction}`."""
+    if not isinstance(found, Mapping):
+        raise WorldError(f"tools is {_kind(found)}, not {{name: command}}")
+    for name, command in found.items():
+        if not NAME.fullmatch(str(name)) or not isinstance(command, str) or not command.strip():
+            raise WorldError(
+                f"tools: {name!r} is no name of a tool, or its command no text: {command!r}"[:200]
+            )
+    return dict(found)
 
 
 def _text(what: str, value: Any) -> str:
