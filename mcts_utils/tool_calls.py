@@ -22,7 +22,6 @@ NO_CALL = f"{REFUSED}no tool was called."
 ENDED = f"{REFUSED}the episode has ended."
 AND = "\n&& "  # between the commands of one turn
 PLACE = re.compile(r"\{(\w+)\}")
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 OPEN = "<tool_call>"
 BLOCK = re.compile(r"<tool_call>\n(\{[^\n]*\})\n</tool_call>")
 BLOCKS = re.compile(rf"(?:\n?{BLOCK.pattern})+\Z")

@@ -135,7 +135,7 @@ def _linked_nodes(columns: NodeColumns) -> dict[int, Node]:
     ]
     for parent_id, *values in zip(columns.parent, *lists, strict=True):
         node = Node(**dict(zip(ATTRIBUTES, values, strict=True)))
-        node.parent = by_id.get(parent_id)
+        node.parent, node.answers = by_id.get(parent_id), tuple(node.answers)
         if node.id in by_id or (parent_id not in by_id if by_id else parent_id is not None):
             raise InputError(f"node {node.id}: it must be new, and the first node alone is the root")
         by_id[node.id] = node

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcts_utils.report.__main__ import main as report
 
 import eval as evaluation
 import mcts_collection
 import path_collection
+from mcts_utils.actors.chat_tokens import ChatTokens
+from mcts_utils.report.__main__ import main as report
 from mcts_utils.servers.mock_llm.endpoint import MODEL, ChatServer
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
@@ -60,7 +61,7 @@ def test_calls_are_executed_answered_judged_spliced_and_trained(
     assert rows and code == 0 and f"rows {len(rows)}, exact {len(rows)}," in out
     code, _, err = run(path_collection.main, "--verify", str(path), ACTIONS="text")
     assert code == 2 and "rows with tool calls want ACTIONS=tools" in err
-    code, _, err = run(path_collection.main, *TREES, "--data_type", "good", ACTIONS="text")
+    code, _, err = run(path_collection.main, *TREES, ACTIONS="text")
     assert code == 2 and "searched with ACTIONS=tools, now text" in err
     trained_as_served(rows, "thinks" in like)
     assert run(report, "view", ".", "-o", "page.html")[0] == 0
@@ -71,6 +72,7 @@ def test_calls_are_executed_answered_judged_spliced_and_trained(
 def trained_as_served(rows: list[dict[str, Any]], thinks: bool) -> None:
     """Check the tokens of every trained turn against the library's own use of the template; then the exports."""
     tokenizer = byte_tokenizer(IM, TOOLS, IM[0], IM[2])
+    assert ChatTokens(tokenizer).takes_tools()
     encoder, conversations = Encoder(tokenizer), [record_conversation(row, "f") for row in rows]
     for row, conversation in zip(rows, conversations, strict=True):
         served = [{k: v for k, v in turn.items() if k != "loss"} for turn in row["messages"]]
@@ -158,6 +160,41 @@ def test_what_cannot_act_by_tools_is_one_line(
     assert code == 2 and "--shots 1: examples act in text" in err
     code, _, err = run(path_collection.main, "--data_type", "expert", "--output_dir", "out", **HOW)
     assert code == 2 and "--data_type expert: the episodes act in text" in err
+
+
+DOORS = """
+class Doors:
+    tools = {"open": "open {door}", "look": "look"}
+    def reset(self, index):
+        self.open = 0
+        return "Open the doors red, then blue."
+    def step(self, action):
+        self.open += action == f"open {('red', 'blue')[self.open]}"
+        return f"{self.open} doors are open.", float(self.open == 2), self.open == 2
+    def split(self):
+        return {"train": [0, 1], "test": [2]}
+"""
+
+
+def test_a_world_states_its_own_tools(run: Run, chat: ChatServer, tmp_path: Path) -> None:
+    (tmp_path / "doors.py").write_text(DOORS)
+    calls = [{"function": {"name": "open", "arguments": {"door": door}}} for door in ("red", "blue")]
+    calls.append({"function": {"name": "act", "arguments": {"command": "open red"}}})
+    chat.complete = lambda body: {"choices": [{"message": {"content": None, "tool_calls": calls}}]}  # type: ignore[method-assign]
+    how = {**HOW, "TASK": "./doors.py:Doors", "ENV_SERVER_BASE": ""}
+    code, out, err = run(evaluation.main, "--task_ids", "2", "--max_steps", "3", **how)
+    assert code == 0 and out.startswith("mean reward 1.000") and "1 of 1 replies had no action" in err
+    (file,) = Path("test_result").rglob("episode_2.json")
+    (step,) = read_json(file)["steps"]
+    assert step["answers"] == [
+        "1 doors are open.",
+        "2 doors are open.",
+        "Tool call refused: the episode has ended.",
+    ]
+    assert [tool["function"]["name"] for tool in chat.requests[-1]["tools"]] == ["open", "look"]
+    (tmp_path / "doors.py").write_text(DOORS.replace('"look": "look"', '"look up": "look"'))
+    code, _, err = run(evaluation.main, "--task_ids", "2", **how)
+    assert code == 2 and "tools: 'look up' is no name of a tool" in err
 
 
 def test_a_budget_of_direct_revision_signals_without_a_call(run: Run, chat: ChatServer) -> None:

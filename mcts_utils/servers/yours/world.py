@@ -7,6 +7,7 @@ one with `unwrapped` and `action_space`: its reset takes `seed=`, its step retur
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy
 from mcts_utils.servers.yours.random_state import RandomState
 from mcts_utils.servers.yours.rewards import RewardError, rule_of
 from mcts_utils.servers.yours.source import SourceError, digest_of, load, name_of
-from mcts_utils.tool_calls import NAME
 
 FORK, REPLAY, LIVE = "fork", "replay", "live"
 EXTENSIONS = {FORK: ["fork", "replay"], REPLAY: ["replay"], LIVE: []}
@@ -205,7 +205,11 @@ def _tools(found: Any) -> dict[str, str]:
     if not isinstance(found, Mapping):
         raise WorldError(f"tools is {_kind(found)}, not {{name: command}}")
     for name, command in found.items():
-        if not NAME.fullmatch(str(name)) or not isinstance(command, str) or not command.strip():
+        if (
+            not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(name))
+            or not isinstance(command, str)
+            or not command.strip()
+        ):
             raise WorldError(
                 f"tools: {name!r} is no name of a tool, or its command no text: {command!r}"[:200]
             )

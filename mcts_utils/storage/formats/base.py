@@ -68,21 +68,19 @@ class StepFields(Fields, frozen=True, kw_only=True):
             "([grounding](environments.md#action-grounding-scienceworld)); empty: the action itself"
         ),
     ] = msgspec.field(name="executed", default="")
-    answers: Annotated[tuple[str, ...] | msgspec.UnsetType, about(f"{ANSWERS}; left out otherwise")] = (
-        msgspec.UNSET
-    )
+    answers: Annotated[list[str] | msgspec.UnsetType, about(f"{ANSWERS}; left out otherwise")] = msgspec.UNSET
     cut: Annotated[str | msgspec.UnsetType, about(CUT)] = msgspec.UNSET
 
     @classmethod
     def of(cls, step: Step) -> StepFields:
         """Return the fields of a step."""
         found = msgspec.convert(step, cls, from_attributes=True)
-        rare = {"cut": step.cut or msgspec.UNSET, "answers": step.answers or msgspec.UNSET}
+        rare = {"cut": step.cut or msgspec.UNSET, "answers": list(step.answers) or msgspec.UNSET}
         return msgspec.structs.replace(found, **rare)
 
     def step(self) -> Step:
         """Return the step."""
-        whole = msgspec.structs.replace(self, cut=self.cut or "", answers=self.answers or ())
+        whole = msgspec.structs.replace(self, cut=self.cut or "", answers=self.answers or [])
         return msgspec.convert(whole, Step, from_attributes=True)
 
 

@@ -193,7 +193,11 @@ class RecordRow(Fields, frozen=True, kw_only=True):
     rejected: Annotated[list[Turn] | UnsetType, about("preference: the bad way on, without loss")] = UNSET
     messages: Annotated[
         list[Turn] | UnsetType,
-        about("`{role, content, loss}`, from the system turn to the last assistant turn"),
+        about(
+            "`{role, content, loss}`, from the system turn to the last assistant turn. With `ACTIONS=tools`, assistant "
+            "turns have `tool_calls` as in a chat request, each with its `command` or `fault`, and `tool` turns have "
+            "`tool_call_id`"
+        ),
     ] = UNSET
     revise: Annotated[str, about("the revision signal's turn (`revision`, `direct`); empty otherwise")] = ""
     tools: Annotated[

@@ -69,7 +69,7 @@ class NodeColumns(Fields, frozen=True, kw_only=True):
     disaster: Annotated[list[Flag], about("the score went negative; the reward is 0")]
     executed: Annotated[list[Flag], about("0: a candidate that was only drawn")]
     answers: Annotated[
-        list[tuple[str, ...]] | UnsetType,
+        list[list[str]] | UnsetType,
         about(f"{ANSWERS} (here: an empty list for other nodes, or no list at all)"),
     ] = UNSET
     cut: Annotated[list[str] | UnsetType, about(f"{CUT} (here: empty, or no list at all)")] = UNSET
