@@ -152,6 +152,17 @@ def split_turn(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     return text[: blocks.start()], calls
 
 
+def without_ids(text: str) -> str:
+    """Return a turn with its calls without their ids, which are not the same in all places."""
+    content, calls = split_turn(text)
+    return join_turn(content, [replace(call, id="") for call in calls]) if calls else text
+
+
+def form_of(settings: Mapping[str, Any]) -> str:
+    """Return how actions are read from the replies of a tree or an episode with these settings."""
+    return TOOLS if settings.get("actions") == TOOLS else settings.get("action_format") or "any"
+
+
 def action_of_calls(calls: Sequence[ToolCall]) -> str:
     """Return the calls as one action: their commands, or what was called in place of one."""
     return AND.join(call.command or f"{call.name}({call.arguments})" for call in calls)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mcts_utils.tool_calls import as_call
-from mcts_utils.types import Sample, ToolCall
+from mcts_utils.types import ActorError, Sample, ServiceGone, ToolCall
 
 OVERFLOW = re.compile(  # texts of refusals for conversations that are too long
     r"context[ _](?:length|window|size|limit|overflow)|maximum (?:context|prompt|input|sequence)|max_seq_len"
@@ -61,6 +61,10 @@ class NoAnswer(ValueError):
         )  # proxies send errors with 200
         broken_off = isinstance(body, str) and body.startswith("{")
         self.passing = self.status == 400 or broken_off  # another try may get an answer
+
+
+class ReplyLimit(ActorError, ServiceGone):
+    """MAX_TOKEN_LENGTH is above the limit of the endpoint, which therefore refuses every request."""
 
 
 def parse_body(content: bytes) -> Any:
@@ -130,6 +134,8 @@ def samples(body: Any, n: int) -> list[Sample]:
     choices = _list(body["choices"]) or [None] * n
     usage = body.get("usage")
     prompt, completion = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
+    cached = min(prompt, _count(details, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"))
     share, rest = divmod(completion, len(choices))
     return [
         Sample(
@@ -137,8 +143,9 @@ def samples(body: Any, n: int) -> list[Sample]:
             0 if i else prompt,
             share + (i < rest),
             isinstance(choice, Mapping) and str(choice.get("finish_reason")).lower() in CUT,
-            well_formed(_choice_reasoning(choice)),
-            _choice_calls(choice),
+            cached_tokens=0 if i else cached,
+            reasoning=well_formed(_choice_reasoning(choice)),
+            tool_calls=_choice_calls(choice),
         )
         for i, choice in enumerate(choices)
     ]

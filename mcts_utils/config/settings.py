@@ -21,9 +21,10 @@ from mcts_utils.types import InputError
 
 # Settings that are recorded only where they are not their defaults.
 RARE = (
-    *("task_source", "judge_model", "judge_base_url", "judge_model_dir"),
+    *("task_source", "judge_model", "judge_base_url", "judge_model_dir", "judge_votes"),
     *("think_tokens", "history_reasoning", "actions"),
 )
+SPENDING = ("token_price", "prices", "max_tokens_total", "max_cost", "max_hours")  # they change no result
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Settings(LoopSettings, ModelSettings):
 
     def public(self) -> dict[str, Any]:
         """Return all settings but the API key and passwords in URLs, as manifests and trees may record them."""
-        unsaid = {"openai_api_key", "judge_api_key", "token_price", "tensorboard_dir", "wandb_project"}
+        unsaid = {"openai_api_key", "judge_api_key", "tensorboard_dir", "wandb_project", *SPENDING}
         unsaid |= {name for name in RARE if getattr(self, name) == getattr(Settings, name)}
         plain = {name: value for name, value in asdict(self).items() if name not in unsaid}
         urls = ("env_server_base", "openai_base_url", "judge_base_url")

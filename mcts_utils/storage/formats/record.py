@@ -92,6 +92,13 @@ def exchanges(turns: Sequence[Turn]) -> tuple[Sequence[Turn], list[tuple[Turn, S
     return turns[: own[0]] if own else turns, found
 
 
+def said_and_seen(turns: Sequence[Turn], last: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return each reply with the answers to it; `last` is that to the last one, which no turn holds."""
+    found = exchanges(turns)[1]
+    answers = [tuple(turn.content for turn in answered) for _, answered in found]
+    return [(turn.reply, seen or (last,)) for (turn, _), seen in zip(found, answers, strict=True)]
+
+
 class LogStep(Fields, frozen=True, kw_only=True):
     """A step of a path as the tree has it."""
 
