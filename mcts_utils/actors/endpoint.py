@@ -78,9 +78,7 @@ class EndpointActor:
         self._rng, self._sleep = rng or random.Random(), sleep or self._closed.wait
         self._profile = ServerProfile(f"{base_url} model {model}")
         self._patience = patience
-        self._works = (
-            False  # it has answered as a chat endpoint does, so another body is a gateway's, and may pass
-        )
+        self._works = False  # it has answered as a chat endpoint; another body is a gateway's, and may pass
         self._watch = ServiceWatch(f"the endpoint {base_url}", "ENDPOINT_PATIENCE", EndpointGone)
 
     def sample(
@@ -104,8 +102,7 @@ class EndpointActor:
         found = [] if single else request(n, seed)
         if len(found) < n and n > 1:
             self._profile.learn({"n"})
-            rest = range(len(found), n)
-            seeds = [None if seed is None else seed + i for i in rest]
+            seeds = [None if seed is None else seed + i for i in range(len(found), n)]
             for samples in self._pool.map(lambda s: request(1, s), seeds):
                 found += samples[:1]
         return found[:n]
@@ -116,15 +113,15 @@ class EndpointActor:
         Raises:
             InputError: it does not; naming OPENAI_BASE_URL, OPENAI_API_KEY, MODEL_NAME or ACTIONS.
         """
-        asked = [Message("user", "Hi", tools=tools)]
+        request = ChatRequest([Message("user", "Hi", tools=tools)], 1, 0.0, None, 16)
         try:
             if not self._is_listed() or tools:
-                self._request(ChatRequest(asked, 1, 0.0, None, 16), attempts=2, patience=0.0)
+                self._request(request, attempts=2, patience=0.0)
         except openai.APIStatusError as error:
             raise InputError(self._check_failure(error.status_code, self._text(error))) from None
         except openai.APIConnectionError as error:
-            where = f"OPENAI_BASE_URL={self.base_url} cannot be reached"
-            raise InputError(f"{where}: {self._text(error)}") from None
+            where = f"OPENAI_BASE_URL={self.base_url}"
+            raise InputError(f"{where} cannot be reached: {self._text(error)}") from None
         except ActorError as error:
             if tools and "tool" in str(error).lower():
                 raise InputError(f"ACTIONS=tools: the endpoint takes no tools: {error}") from None

@@ -245,8 +245,7 @@ class RevisionStage:
         check_tree(tree, settings, self.server_kind, None if self._allow_test else self._held_out)
         history = tree.settings.get("history_reasoning", Settings.history_reasoning)
         source = Source(name, sha256_file(path), tree.prompt, settings.seed, history, settings.form)
-        task = tree.task
-        expected_id = task_id(settings.task, task.opening, task.index)
+        expected_id = task_id(settings.task, tree.task.opening, tree.task.index)
         cache: VerdictCache | None = None
         if judge and self.judge:
             verdicts = verdicts_path(self.output_dir, index)
@@ -254,7 +253,7 @@ class RevisionStage:
         try:
             with self._journals.open(path.stem, self._scope(source)) as journal:
                 repairer, kept = RecordedActor(actor, journal) if actor else None, RecordedPool(pool, journal)
-                replayer = Replayer(kept, task.index, expected_id, self.stop.is_set, settings.form)
+                replayer = Replayer(kept, tree.task.index, expected_id, self.stop.is_set, settings.form)
                 find_cut = self.judge.cuts(judge, cache, journal) if judge and self.judge and cache else None
                 built = TreeBuilder(tree, source, self.options, replayer, find_cut, repairer).build()
         finally:

@@ -12,6 +12,7 @@ import pytest
 import eval as evaluation
 import mcts_collection
 import path_collection
+from mcts_utils.report.verify.command import main as verify
 from mcts_utils.servers.mock_llm.endpoint import MODEL, ChatServer
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
@@ -81,6 +82,8 @@ def test_reasoning_is_kept_never_executed_and_shown_as_asked(
         "dirt" in str(body["messages"]) for body in chat.requests if "Judgment" in str(body["messages"])
     )
     trained_as_served(rows, shown or "drop")
+    code, out, err = run(verify, ".")
+    assert code == 0, out + err
     code, out, _ = run(evaluation.main, "--task_ids", str(SPLIT["test"][0]), "--max_steps", "5", **how)
     folder = run_folder("test_result", "textcraft", MODEL, "")
     steps = read_json(folder / f"episode_{SPLIT['test'][0]}.json")["steps"]

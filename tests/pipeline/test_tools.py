@@ -14,6 +14,7 @@ import mcts_collection
 import path_collection
 from mcts_utils.actors.chat_tokens import ChatTokens
 from mcts_utils.report.__main__ import main as report
+from mcts_utils.report.verify.command import main as verify
 from mcts_utils.servers.mock_llm.endpoint import MODEL, ChatServer
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
@@ -65,6 +66,8 @@ def test_calls_are_executed_answered_judged_spliced_and_trained(
     assert code == 2 and "searched with ACTIONS=tools, now text" in err
     trained_as_served(rows, "thinks" in like)
     assert run(report, "view", ".", "-o", "page.html")[0] == 0
+    code, out, err = run(verify, ".")
+    assert code == 0, out + err
     code, out, _ = run(report, "record", f"{path}:1")
     assert code == 0 and '"command": "' in out and "→ Could not find" in out
 
