@@ -222,9 +222,7 @@ def setting(name: str, value: Any) -> Callable[[Any], Any]:
 
 
 C, G = f"{CENTRIC}.jsonl", f"{GOOD}.jsonl"
-CHANGES: dict[
-    str, tuple[Callable[[Path], Any], str, str]
-] = {  # what is changed, check and text that find it
+CHANGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {  # what is changed, check and text that find it
     "a flag": (
         row_of(C, lambda r: r["messages"][2].update(loss=True)),
         "lineage",
