@@ -17,7 +17,7 @@ import httpx2  # the HTTP client of the openai library
 import openai
 
 from mcts_utils.actors.adaptive_limit import AdaptiveLimit
-from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, parse_body, said, samples
+from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, ReplyLimit, parse_body, said, samples
 from mcts_utils.actors.limiter import ConcurrencyLimiter, RequestStats
 from mcts_utils.actors.server_profile import ChatRequest, ServerProfile, chat_body
 from mcts_utils.actors.transport import better_address, light_client
@@ -227,16 +227,14 @@ class EndpointActor:
 
         Raises:
             ContextOverflow: it says that the conversation is too long.
-            ActorError: it says that MAX_TOKEN_LENGTH is.
+            ReplyLimit: it says that MAX_TOKEN_LENGTH is.
         """
         status, text = _refusal(error)
         if status not in REFUSED:
             return ""
         if REPLY_LIMIT.search(text):
-            where = (
-                f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of {self.base_url} model {self.model}"
-            )
-            raise ActorError(f"{where}: {self._masked(text)}") from error
+            above = f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of "
+            raise ReplyLimit(above + self._failure(status, self._masked(text))) from error
         if OVERFLOW.search(text):
             raise ContextOverflow(self._failure(status, self._masked(text))) from error
         unnamed = "n" if "n" in used and (status != 500 or guess) else ""

@@ -22,6 +22,7 @@ IRRELEVANT = (
     *("chat_template", "cache_gb"),  # the judge's name holds the template's content
     *(
         "judge_wave",
+        "judge_votes",  # the judge's name holds it
         "server_patience",
         "endpoint_patience",
         "max_sessions",
@@ -38,6 +39,7 @@ def relevant_settings(settings: Settings, options: Options, judge: str, allow_te
     Args:
         judge: verdict_cache.judge_name; empty without a judge.
     """
+    judge += f" votes {settings.judge_votes}" * (bool(judge) and settings.judge_votes > 1)
     found = {**settings.public(), **asdict(options), "judge": judge, "allow_test": allow_test}
     return {name: value for name, value in found.items() if name not in IRRELEVANT}
 
@@ -48,7 +50,7 @@ def finished_counts(
     """Return the counts of a complete earlier run, or None.
 
     Args:
-        manifest_file, output: what that run wrote; `output` must still be there unchanged.
+        manifest_file, output: what that run wrote; `output`, and verdicts that it lists, must be there unchanged.
         settings: the `relevant_settings` that it must have had.
         trees: the files that it must have read, unchanged and in this order.
     """
@@ -60,6 +62,8 @@ def finished_counts(
         known = {**Settings().public(), **manifest.settings}
         same = {name: known.get(name) for name in settings} == json.loads(json.dumps(settings))  # no tuples
         same = same and manifest.outputs[0].sha256 == sha256_file(output)
+        others = [(manifest_file.parent / entry.path, entry.sha256) for entry in manifest.outputs[1:]]
+        same = same and all(sha256_file(path) == digest for path, digest in others)
         counts = parsed(manifest.counts, RevisionCounts)
     except (InputError, IndexError):
         return None

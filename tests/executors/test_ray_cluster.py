@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Lock
@@ -33,6 +34,7 @@ from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json
 from mcts_utils.storage.lock import reserved
 from mcts_utils.types import EnvError
+from tests.helpers.faulty_proxy import failing
 from tests.helpers.ports import reserved_ports
 
 pytestmark = pytest.mark.ray
@@ -46,6 +48,7 @@ MANIFEST = {
     "seconds",
     "tokens",
     "code_revision",
+    "sha256",
 }  # fields that tell of the run, not of its result
 # Ray listens on every network of the machine, and starts whatever it is sent.
 ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -269,6 +272,25 @@ def test_a_killed_worker_loses_nothing(
     assert used(manifest)["lost"] == 1
     monkeypatch.setenv("EXECUTOR", "threads")
     assert search("threads") == 0
+    assert files(tmp_path / "ray") == files(tmp_path / "threads")
+
+
+@pytest.mark.slow
+def test_faults_of_the_server_and_the_endpoint_change_no_tree(
+    variables: dict[str, str],
+    chat: ChatServer,
+    textcraft_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EXECUTOR", "threads")
+    assert search("threads") == 0
+    chat.behaviour = replace(chat.behaviour, fail="503", fail_every=10)
+    monkeypatch.setenv("EXECUTOR", "ray")
+    with failing(textcraft_url, 0.1) as proxy:
+        monkeypatch.setenv("ENV_SERVER_BASE", proxy.url)
+        assert search("ray") == 0
+    assert len([kind for kind, count in proxy.met.items() if kind and count]) > 3
     assert files(tmp_path / "ray") == files(tmp_path / "threads")
 
 

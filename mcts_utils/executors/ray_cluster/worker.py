@@ -18,6 +18,7 @@ from typing import Any
 
 from mcts_utils.envs import server_about
 from mcts_utils.executors.ray_cluster.messages import JobMessage, WorkerPlan, WorkerUpdate, portable
+from mcts_utils.executors.spending import Spending
 from mcts_utils.executors.stage import Job, Stage
 from mcts_utils.storage.lock import reserved
 from mcts_utils.storage.manifest import fingerprint
@@ -53,8 +54,10 @@ class Worker:
             for name in plan.folders:
                 (self._folder / name).mkdir()
             stage = plan.make_stage(self._folder)
+            stage.spending = Spending(stage.settings.max_token_length, plan.ledger, plan.process)
+            actor = stage.spending.metered(plan.make_actor)
             self._run_job = self._resources.enter_context(
-                stage.job_runner(plan.make_actor, plan.make_environment, self._file_written)
+                stage.job_runner(actor, plan.make_environment, self._file_written)
             )
             self._threads = ThreadPoolExecutor(plan.jobs_at_once, thread_name_prefix="task")
             self._stage = stage
