@@ -80,6 +80,7 @@ class Sample:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     truncated: bool = False  # it ended at MAX_TOKEN_LENGTH, not at the end of the turn
+    cached_tokens: int = 0  # of the prompt's, those that the server had in its cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Verdict:
     reason: str
     asked: int  # requests made until an answer parsed
     parsed: bool  # False: no answer parsed, so the label is "uncertain"
+    votes: tuple[Verdict, ...] = ()  # where several were asked for: each of them
 
 
 class Environment(Protocol):
@@ -168,11 +170,15 @@ class EnvError(RuntimeError):
 
 
 class ServiceGone(Exception):
-    """A server or an endpoint has not answered anybody for as long as it is waited for: the stage ends."""
+    """A server or an endpoint answers nobody, or refuses everything: the stage ends."""
 
 
 class EndpointGone(ActorError, ServiceGone):
     """The endpoint has not answered anybody for ENDPOINT_PATIENCE seconds."""
+
+
+class BudgetReached(ActorError, ServiceGone):
+    """The next request could pass MAX_TOKENS_TOTAL, MAX_COST or MAX_HOURS, so it is not sent: the stage ends."""
 
 
 class InputError(ValueError):

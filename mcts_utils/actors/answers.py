@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mcts_utils.types import Sample
+from mcts_utils.types import ActorError, Sample, ServiceGone
 
 OVERFLOW = re.compile(  # texts of refusals for conversations that are too long
     r"context[ _](?:length|window|size|limit|overflow)|maximum (?:context|prompt|input|sequence)|max_seq_len"
@@ -59,6 +59,10 @@ class NoAnswer(ValueError):
         self.passing = self.status == 400 or broken_off  # another try may get an answer
 
 
+class ReplyLimit(ActorError, ServiceGone):
+    """MAX_TOKEN_LENGTH is above the limit of the endpoint, which therefore refuses every request."""
+
+
 def parse_body(content: bytes) -> Any:
     """Return the body as JSON types; a text if it is no JSON. A streamed answer becomes a whole one."""
     text = content.decode("utf-8", "replace").lstrip("\ufeff \r\n\t")
@@ -103,6 +107,8 @@ def samples(body: Any, n: int) -> list[Sample]:
     choices = _list(body["choices"]) or [None] * n
     usage = body.get("usage")
     prompt, completion = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
+    cached = min(prompt, _count(details, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"))
     share, rest = divmod(completion, len(choices))
     return [
         Sample(
@@ -110,6 +116,7 @@ def samples(body: Any, n: int) -> list[Sample]:
             0 if i else prompt,
             share + (i < rest),
             isinstance(choice, Mapping) and str(choice.get("finish_reason")).lower() in CUT,
+            cached_tokens=0 if i else cached,
         )
         for i, choice in enumerate(choices)
     ]

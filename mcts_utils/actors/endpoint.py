@@ -17,7 +17,7 @@ import httpx2  # the HTTP client of the openai library
 import openai
 
 from mcts_utils.actors.adaptive_limit import AdaptiveLimit
-from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, parse_body, said, samples
+from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, ReplyLimit, parse_body, said, samples
 from mcts_utils.actors.limiter import ConcurrencyLimiter, RequestStats
 from mcts_utils.actors.server_profile import ChatRequest, ServerProfile, chat_body
 from mcts_utils.actors.transport import better_address, light_client
@@ -77,6 +77,9 @@ class EndpointActor:
         self._rng, self._sleep = rng or random.Random(), sleep or self._closed.wait
         self._profile = ServerProfile(f"{base_url} model {model}")
         self._patience = patience
+        self._works = (
+            False  # it has answered as a chat endpoint does, so another body is a gateway's, and may pass
+        )
         self._watch = ServiceWatch(f"the endpoint {base_url}", "ENDPOINT_PATIENCE", EndpointGone)
 
     def sample(
@@ -161,13 +164,14 @@ class EndpointActor:
                 # An unexplained 500 may pass, so it is tried once more.
                 found = self._try(request, guess=attempt > 0)
                 self._watch.answered()
+                self._works = True
                 return found
             except openai.APIStatusError as error:
                 failure, status, pause = error, str(error.status_code), retry_after(error.response.headers)
                 lasting = error.status_code < 500 and error.status_code not in RETRIED
                 lasting = lasting or b"insufficient_quota" in error.response.content
             except NoAnswer as error:
-                failure, status, lasting = error, NO_ENDPOINT, not error.passing
+                failure, status, lasting = error, NO_ENDPOINT, not (error.passing or self._works)
             except openai.APIConnectionError as error:
                 failure, status, lasting = error, "no answer", False
             line = self._failure(status, self._text(failure))
@@ -223,16 +227,14 @@ class EndpointActor:
 
         Raises:
             ContextOverflow: it says that the conversation is too long.
-            ActorError: it says that MAX_TOKEN_LENGTH is.
+            ReplyLimit: it says that MAX_TOKEN_LENGTH is.
         """
         status, text = _refusal(error)
         if status not in REFUSED:
             return ""
         if REPLY_LIMIT.search(text):
-            where = (
-                f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of {self.base_url} model {self.model}"
-            )
-            raise ActorError(f"{where}: {self._masked(text)}") from error
+            above = f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of "
+            raise ReplyLimit(above + self._failure(status, self._masked(text))) from error
         if OVERFLOW.search(text):
             raise ContextOverflow(self._failure(status, self._masked(text))) from error
         unnamed = "n" if "n" in used and (status != 500 or guess) else ""

@@ -70,6 +70,8 @@ def _with_dependent_defaults(settings: Settings, given: Mapping[str, str]) -> Se
         raise InputError(f"RAY_ADDRESS must be host:port, auto or local: {address!r}")
     if settings.local and settings.concurrency == 0:  # its engine takes all requests as one batch
         raise InputError("CONCURRENCY 'auto' is for an endpoint: a local model (MODEL_DIR) wants a number")
+    if settings.max_cost and not (settings.prices or settings.token_price):
+        raise InputError(f"MAX_COST={settings.max_cost:g} needs prices: set PRICES (a file) or TOKEN_PRICE")
     changes: dict[str, Any] = {}
     if settings.local and "concurrency" not in given:
         changes["concurrency"] = LOCAL_CONCURRENCY

@@ -18,6 +18,8 @@ from mcts_utils.config.loop_settings import LoopSettings
 from mcts_utils.config.model_settings import ModelSettings
 from mcts_utils.types import InputError
 
+SPENDING = ("token_price", "prices", "max_tokens_total", "max_cost", "max_hours")  # they change no result
+
 
 @dataclass(frozen=True)
 class Settings(LoopSettings, ModelSettings):
@@ -35,9 +37,9 @@ class Settings(LoopSettings, ModelSettings):
 
     def public(self) -> dict[str, Any]:
         """Return all settings but the API key and passwords in URLs, as manifests and trees may record them."""
-        unsaid = {"openai_api_key", "judge_api_key", "token_price", "tensorboard_dir", "wandb_project"}
-        rare = ("task_source", "judge_model", "judge_base_url", "judge_model_dir")
-        unsaid |= {name for name in rare if not getattr(self, name)}
+        unsaid = {"openai_api_key", "judge_api_key", "tensorboard_dir", "wandb_project", *SPENDING}
+        rare = ("task_source", "judge_model", "judge_base_url", "judge_model_dir", "judge_votes")
+        unsaid |= {name for name in rare if getattr(self, name) == getattr(Settings, name)}
         plain = {name: value for name, value in asdict(self).items() if name not in unsaid}
         urls = ("env_server_base", "openai_base_url", "judge_base_url")
         return plain | {name: checks.without_password(plain[name]) for name in urls if name in plain}

@@ -38,6 +38,13 @@ class EpisodeStart:
         """Return the sha256 of the prefix's replies, or an empty string without a prefix."""
         return _sha256([step.reply for step in self.prefix]) if self.prefix else ""
 
+    def replayed_exactly(self, steps: Sequence[Step]) -> bool:
+        """Return True if the environment answered the replayed prefix as it was recorded."""
+        replayed = steps[: len(self.prefix)]
+        return [(s.observation, s.reward) for s in self.prefix] == [
+            (s.observation, s.reward) for s in replayed
+        ]
+
 
 def repeat_starts(starts: Iterable[EpisodeStart], samples: int) -> list[EpisodeStart]:
     """Return every start `samples` times, with sample numbers from 0."""

@@ -22,6 +22,7 @@ IRRELEVANT = (
     *("chat_template", "cache_gb"),  # the judge's name holds the template's content
     *(
         "judge_wave",
+        "judge_votes",  # the judge's name holds it
         "server_patience",
         "endpoint_patience",
         "max_sessions",
@@ -38,6 +39,7 @@ def relevant_settings(settings: Settings, options: Options, judge: str, allow_te
     Args:
         judge: verdict_cache.judge_name; empty without a judge.
     """
+    judge += f" votes {settings.judge_votes}" * (bool(judge) and settings.judge_votes > 1)
     found = {**settings.public(), **asdict(options), "judge": judge, "allow_test": allow_test}
     return {name: value for name, value in found.items() if name not in IRRELEVANT}
 

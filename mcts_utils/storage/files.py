@@ -235,6 +235,12 @@ def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
         raise
 
 
+def remove_temporary(folder: Path, name: str = "") -> None:
+    """Remove what a killed process left of files whose names begin with `name`; nobody writes them now."""
+    for path in folder.glob(f".{name}*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def _write(path: Path, parts: Iterable[str]) -> None:
     """Write UTF-8 text; a lone surrogate, as a model's reply may hold, becomes its JSON escape."""
     write_bytes(path, (part.encode("utf-8", "backslashreplace") for part in parts))

@@ -2,7 +2,8 @@
 
 XTuner's environment has transformers 4.48. It loads a folder of transformers 5 without an error, and wrongly: it does
 not know `rope_parameters`, so every model gets rope_theta 10000. The result therefore consists of the source's own
-files with new weights, never of files that 4.48 saved. The module starts no training and no conversion, and loads torch only to write weights.
+files with new weights, never of files that 4.48 saved. The module starts no training and no conversion, and loads torch
+only to write weights.
 """
 
 from __future__ import annotations

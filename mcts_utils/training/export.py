@@ -2,9 +2,11 @@
 
     .venv/bin/python xtuner_config/export.py --data A.jsonl [B.jsonl ...] --format FORMAT --output FILE
         [--model_dir DIR --max_length N --chat_template FILE]                (tokens and xtuner)
+        [--for trl|llamafactory|verl|skyrl|slime]                            (tokens)
 
 tokens        input_ids, labels (-100 without loss) and loss_mask (0 or 1), by the model's own chat template: what
-              train.py trains, for any trainer that takes tokens (scripts/train_trl.py)
+              train.py trains, for any trainer that takes tokens (scripts/train_trl.py); `--for` names the columns as
+              a trainer reads them
 xtuner        the data file that a config in xtuner_config/ names: input_ids and labels, or the two sides of pairs
 openai        messages; `weight` (0 or 1) of every assistant message is the loss flag
 trl           prompt and completion, one row for each trained turn: TRL trains the completion. Its option
@@ -34,6 +36,7 @@ from mcts_utils.training.dataset import Conversation
 from mcts_utils.training.encoding import IGNORED
 from mcts_utils.training.row_filter import default_template, row_filter_of
 from mcts_utils.training.settings import FULL
+from mcts_utils.training.token_columns import READERS
 from mcts_utils.types import InputError, Message
 
 SHAREGPT = {"user": "human", "assistant": "gpt"}
@@ -128,10 +131,7 @@ def token_rows(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
         items = list(corpus.one_sequence_each(row_filter.filter_rows(conversations(args.data))))
     if not items:
         raise InputError(f"--data {' '.join(args.data)}: no row is left ({dict(row_filter.dropped)})")
-    rows = [corpus.row_of(item) for item in items]
-    if args.format == "tokens":
-        rows = [row | {"loss_mask": [int(label != IGNORED) for label in row["labels"]]} for row in rows]
-    return rows, row_filter.notes()
+    return [corpus.row_of(item) for item in items], row_filter.notes()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,9 +145,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--max_length", type=int, help="for tokens and xtuner; default: the model's, at most 8192"
     )
     parser.add_argument("--chat_template", default="", help="default: CHAT_TEMPLATE")
+    parser.add_argument(
+        "--for",
+        dest="reader",
+        choices=READERS,
+        help="for tokens: the columns of this trainer (docs/training.md)",
+    )
 
     def work() -> None:
         args = parser.parse_args(argv)
+        if args.reader and args.format != "tokens":
+            raise InputError(f"--for {args.reader} goes with --format tokens, not {args.format}")
         (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
 
     return run_command("export.py", work)
@@ -158,7 +166,8 @@ def write_tokens(args: argparse.Namespace) -> None:
     rows, notes = token_rows(args)
     for note in notes:
         print(f"export.py: note: {note}", file=sys.stderr)
-    files.write_jsonl(args.output, rows)
+    columns = READERS[args.reader or "any"] if args.format == "tokens" else dict
+    files.write_jsonl(args.output, (columns(row) for row in rows))
     tokens = [
         label for row in rows for name, labels in row.items() if name.endswith("labels") for label in labels
     ]

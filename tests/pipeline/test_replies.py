@@ -13,7 +13,7 @@ import pytest
 import eval as evaluation
 import mcts_collection
 import path_collection
-from mcts_utils.servers.mock_llm.endpoint import MODEL, ChatServer, running_chat
+from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, ChatServer, running_chat
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import iter_jsonl, read_json
@@ -181,3 +181,21 @@ def test_a_named_format_is_part_of_what_a_run_was_made_with(run: Run, chat: Chat
     assert run(mcts_collection.main, *ids, ACTION_FORMAT="eto")[0] == 0
     code, _, err = run(mcts_collection.main, *ids, ACTION_FORMAT="any")
     assert code == 2 and "ACTION_FORMAT='eto', now 'any'" in err
+
+
+def test_a_limit_above_the_servers_ends_every_stage_with_a_line_that_names_it(
+    run: Run, chat: ChatServer
+) -> None:
+    trees, index = f"mcts_result/textcraft/{MODEL}", str(SPLIT["test"][0])
+    assert run(mcts_collection.main, "--task_ids", ",".join(map(str, IDS)))[0] == 0
+    chat.behaviour = Behaviour(like=("short_replies",))
+    for main, flags in (
+        (mcts_collection.main, ("--task_ids", str(SPLIT["train"][0]))),
+        (path_collection.main, ("--input_dir", trees, "--output_dir", "out", "--data_type", "centric")),
+        (evaluation.main, ("--task_ids", index)),
+    ):
+        code, _, err = run(main, *flags)
+        line = err.splitlines()[-1]
+        assert code == 2, main
+        assert f"MAX_TOKEN_LENGTH=256 is above the limit of {chat.base_url}" in line
+        assert "at most 32 completion tokens" in line

@@ -1,8 +1,8 @@
 """Scores of evaluation episodes with 95 % intervals: success, reward, pass@k, shares of actions. Pure.
 
-It reads no files and knows no environment. Intervals are computed with scipy (imported where it is used: it takes half a
-second): Wilson's interval for shares of tasks, else a bootstrap over tasks. Values are sorted before resampling, so that
-the order of episodes changes nothing.
+It reads no files and knows no environment. Intervals are computed with scipy (imported where it is used: it takes half
+a second): Wilson's interval for shares of tasks, else a bootstrap over tasks. Values are sorted before resampling, so
+that the order of episodes changes nothing.
 """
 
 from __future__ import annotations

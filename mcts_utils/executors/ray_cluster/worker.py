@@ -17,6 +17,7 @@ from typing import Any
 
 from mcts_utils.envs import server_about
 from mcts_utils.executors.ray_cluster.messages import JobMessage, WorkerPlan, WorkerUpdate, portable
+from mcts_utils.executors.spending import Spending
 from mcts_utils.executors.stage import Job, Stage
 from mcts_utils.storage.manifest import fingerprint
 from mcts_utils.types import InputError, Stopped
@@ -47,8 +48,10 @@ class Worker:
             for name in plan.folders:
                 (self._folder / name).mkdir()
             stage = plan.make_stage(self._folder)
+            stage.spending = Spending(stage.settings.max_token_length, plan.ledger, plan.process)
+            actor = stage.spending.metered(plan.make_actor)
             self._run_job = self._resources.enter_context(
-                stage.job_runner(plan.make_actor, plan.make_environment, self._file_written)
+                stage.job_runner(actor, plan.make_environment, self._file_written)
             )
             self._threads = ThreadPoolExecutor(plan.jobs_at_once, thread_name_prefix="task")
             self._stage = stage
