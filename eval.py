@@ -34,6 +34,7 @@ from mcts_utils.pipeline.dry_run import evaluation_lines
 from mcts_utils.replies import reply_warnings
 from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import Parser, between, run_command
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import InputError
 
 REVISE_STEPS = 50  # Table 3: at most 50 rounds after the cut
@@ -90,7 +91,7 @@ def flags(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check(args: argparse.Namespace) -> None:
+def check(args: argparse.Namespace, settings: Settings) -> None:
     """Check that the flags go together.
 
     Raises:
@@ -98,6 +99,8 @@ def check(args: argparse.Namespace) -> None:
     """
     if args.samples > 1 and not args.temperature:
         raise InputError(f"--samples {args.samples}: greedy episodes are all alike, set --temperature")
+    if args.shots and settings.actions == TOOLS:
+        raise InputError(f"--shots {args.shots}: examples act in text, ACTIONS is {TOOLS}")
     if bool(args.shots) != bool(args.examples):
         raise InputError(f"--shots {args.shots}: goes with --examples, which is {args.examples or 'not set'}")
 
@@ -107,7 +110,7 @@ def evaluate(args: argparse.Namespace) -> int:
     settings = settings_from_env(tasks=names()).override(
         env_server_base=args.env_server_base, model_name=args.model_name, seed=args.seed
     )
-    check(args)
+    check(args, settings)
     require_actor(settings, say=True)
     with served(settings) as settings:
         settings.require("env_server_base", "model_name")

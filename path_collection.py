@@ -37,6 +37,7 @@ from mcts_utils.storage.formats.manifest import Agreement, RevisionCounts
 from mcts_utils.storage.layout import records_path
 from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import Parser, between, run_command
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import Environment, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # most rows per task; 8 for the kinds made of pairs
@@ -185,8 +186,6 @@ def check_flags(args: argparse.Namespace) -> None:
     """Check the flags of expert episodes and --n; raise InputError naming the first wrong one."""
     if args.n is not None and args.data_type == DATA_TYPE:
         raise InputError(f"--n {args.n} goes with all data types but {DATA_TYPE}")
-    if not (args.input_dir or args.verify or args.data_type == EXPERT):
-        raise InputError("--input_dir is not given")
     if args.dry_run and (args.verify or args.rejudge or args.data_type in (DATA_TYPE, EXPERT)):
         raise InputError(
             "--dry-run goes with the data types that are made of trees, without --verify and --rejudge"
@@ -197,10 +196,14 @@ def check_flags(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and (args.data_type != EXPERT or args.input_dir):
             raise InputError(f"--{name} {value} goes with --data_type expert without --input_dir")
+    if not (args.input_dir or args.verify or args.data_type == EXPERT):
+        raise InputError("--input_dir is not given")
 
 
 def collect_expert(args: argparse.Namespace, settings: Settings) -> int:
     """Write expert episodes as records: the bundled expert's, or those of a trajectory set; return the exit code."""
+    if settings.actions == TOOLS:
+        raise InputError(f"--data_type expert: the episodes act in text, ACTIONS is {TOOLS}")
     tasks = open_task_set(settings) if settings.env_server_base and args.verified else None
     options = replace(options_of(args, settings), verified=tasks is not None)
     if args.input_dir:

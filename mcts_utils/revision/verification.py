@@ -16,9 +16,10 @@ from mcts_utils.rollouts.episode import replay
 from mcts_utils.rollouts.steps import EPSILON, earned
 from mcts_utils.storage.files import iter_jsonl, usable
 from mcts_utils.storage.formats.base import parsed
-from mcts_utils.storage.formats.record import Lineage, RecordRow, Turn
+from mcts_utils.storage.formats.record import Lineage, RecordRow, Turn, exchanges
 from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.terminal import Progress
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import Environment, InputError
 
 
@@ -54,8 +55,12 @@ def _verify(lineage: Lineage, side: int, turns: Sequence[Turn], env: Environment
     if side:
         last, reward = lineage.replay.final_observation_rejected or "", lineage.rewards.rejected or 0.0
     spec, index = env_spec(lineage.task.env), lineage.task.index
-    written = [turn.content for turn in turns if turn.role == "user"] + [last]
-    task, steps = replay(env, index, [t.content for t in turns if t.role == "assistant"])
+    head, said = exchanges(turns)
+    if (env.action_format == TOOLS) != any(turn.calls for turn, _ in said):
+        raise InputError("rows with tool calls want ACTIONS=tools, others ACTIONS=text")
+    answers = ["\n".join(turn.content for turn in found) for _, found in said[:-1]]
+    written = [turn.content for turn in head if turn.role == "user"] + answers + [last]
+    task, steps = replay(env, index, [turn.reply for turn, _ in said])
     if task.id != (wanted := spec.task_id(written[0], index)):
         raise InputError(f"the server's index {index} is the task {task.id}, the row's is {wanted}")
     # Where openings vary (TextCraft's further commands), the task is what must be the same.
