@@ -156,16 +156,7 @@ class RejudgeStage(RevisionStage):
         settings, inputs = self._relevant_settings(), self._inputs(dict.fromkeys(done))
         usage = self.usage | self.spending.paid
         written = {**shown, "agreement": plain(votes)} if votes else shown
-        write_manifest(
-            self.manifest,
-            REJUDGE,
-            settings,
-            inputs,
-            outputs,
-            written,
-            self.usage | self.spending.paid,
-            seconds,
-        )
+        write_manifest(self.manifest, REJUDGE, settings, inputs, outputs, written, usage, seconds)
         return {**shown, "agreement": votes}
 
 
