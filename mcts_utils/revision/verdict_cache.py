@@ -79,9 +79,9 @@ class VerdictCache:
         self.used[node] = combined(found[: votes or None])
         return self.used[node]
 
-    def put(self, node: int, question: str, verdict: Verdict) -> None:
-        """Keep a new verdict."""
-        self.asked += verdict.asked - sum(vote.asked for vote in self.begun(node, question))
+    def put(self, node: int, question: str, verdict: Verdict, known: Sequence[Verdict] = ()) -> None:
+        """Keep a new verdict; `known`: the votes of it that were there already."""
+        self.asked += verdict.asked - sum(vote.asked for vote in known)
         self._kept[str(node)] = KeptVerdict.of(question, verdict)
         self._changed = True
         self.used[node] = verdict
