@@ -14,6 +14,7 @@ import pytest
 import eval as evaluation
 import path_collection
 from mcts_utils.report.runs.round import main as report
+from mcts_utils.report.verify.command import main as verify
 from mcts_utils.search.tree import leaves
 from mcts_utils.search.tree_io import tree_from_dict
 from mcts_utils.servers.textcraft.world import load_world
@@ -137,6 +138,9 @@ def test_the_trained_model_is_evaluated_on_goals_it_was_not_trained_on(
     assert found["records"]["written"] == sum(written.values())
     assert {"success_rate", "n", "ci95"} <= set(found["before"])
     assert f"{100 * summary['success_rate']:.1f} %" in table
+    (run / "forged.jsonl").unlink(missing_ok=True)  # of a test before
+    assert verify([str(run), "--env_server_base", url]) == 0
+    assert f"rows encoded again {sum(written.values())}" in capsys.readouterr().out
     (run / "model/manifest.json").unlink()
     assert report([str(run)]) == 2
     assert str(run / "model/manifest.json") in capsys.readouterr().err
