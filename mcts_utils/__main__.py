@@ -90,6 +90,8 @@ COMMANDS = (
             ("python -m mcts_utils.storage.schema", "the JSON Schema of a kind of file"),
             ("bash scripts/bench.sh", "how fast the pipeline is"),
             ("python -m mcts_utils.bench", "the same, with flags"),
+            ("bash scripts/soak.sh", "kills at random moments, and what they cost"),
+            ("python -m mcts_utils.bench.soak", "the same, with flags"),
             ("bash scripts/make_actor.sh", "make the bundled actor again"),
             ("python -m mcts_utils.tiny_actor.make", "its base, then its habits"),
             ("python -m mcts_utils.tiny_actor.card", "its card, measured"),
