@@ -33,6 +33,7 @@ from mcts_utils.pipeline.dry_run import evaluation_lines
 from mcts_utils.replies import reply_warnings
 from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import run_command
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import InputError
 
 REVISE_STEPS = 50  # Table 3: at most 50 rounds after the cut
@@ -75,8 +76,8 @@ def flags(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check(args: argparse.Namespace) -> None:
-    """Check that the numbers are in range and go together.
+def check(args: argparse.Namespace, settings: Settings) -> None:
+    """Check that the numbers are in range, and that all go together.
 
     Raises:
         InputError: a flag has a bad value; the message names both.
@@ -88,6 +89,8 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} must be at least {least}: {getattr(args, name)}")
     if args.samples > 1 and not args.temperature:
         raise InputError(f"--samples {args.samples}: greedy episodes are all alike, set --temperature")
+    if args.shots and settings.actions == TOOLS:
+        raise InputError(f"--shots {args.shots}: examples act in text, ACTIONS is {TOOLS}")
     if bool(args.shots) != bool(args.examples):
         raise InputError(f"--shots {args.shots}: goes with --examples, which is {args.examples or 'not set'}")
 
@@ -99,7 +102,7 @@ def evaluate(args: argparse.Namespace) -> int:
     )
     with served(settings) as settings:
         settings.require("env_server_base", "model_name")
-        check(args)
+        check(args, settings)
         return play(args, settings)
 
 

@@ -34,6 +34,7 @@ from mcts_utils.revision.verdict_rows import DATA_TYPE, write_verdicts
 from mcts_utils.revision.verification import verify_file
 from mcts_utils.storage.formats.manifest import Agreement, RevisionCounts
 from mcts_utils.terminal import run_command
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import Environment, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # most rows per task; 8 for the kinds made of pairs
@@ -194,6 +195,8 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def collect_expert(args: argparse.Namespace, settings: Settings) -> int:
     """Write expert episodes as records: the bundled expert's, or those of a trajectory set; return the exit code."""
+    if settings.actions == TOOLS:
+        raise InputError(f"--data_type expert: the episodes act in text, ACTIONS is {TOOLS}")
     tasks = open_task_set(settings) if settings.env_server_base and args.verified else None
     options = replace(options_of(args, settings), verified=tasks is not None)
     if args.input_dir:

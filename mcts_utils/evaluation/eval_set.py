@@ -203,6 +203,8 @@ def _cut_run(settings: Settings, server_kind: str, source: str) -> list[EpisodeS
         raise InputError(
             f"--from {source}: played on a server of kind {other.pop()}, this one is {server_kind}"
         )
+    if other := {episode.settings.actions or Settings.actions for episode in episodes} - {settings.actions}:
+        raise InputError(f"--from {source} was played with ACTIONS={other.pop()}, now {settings.actions}")
     starts, left_out = cut_failures(episodes, settings.seed)
     sys.stderr.write(f"{len(starts)} failed episodes cut; left out: {left_out}\n")
     if not starts:

@@ -243,9 +243,9 @@ class RevisionStage:
         settings, path = self.settings, self.input_dir / name
         tree = read_tree(path, settings.task, index)
         check_tree(tree, settings, self.server_kind, None if self._allow_test else self._held_out)
-        source = Source(name, sha256_file(path), tree.prompt, settings.seed)
-        task = tree.task
-        expected_id = task_id(settings.task, task.opening, task.index)
+        history = tree.settings.get("history_reasoning", Settings.history_reasoning)
+        source = Source(name, sha256_file(path), tree.prompt, settings.seed, history, settings.form)
+        expected_id = task_id(settings.task, tree.task.opening, tree.task.index)
         cache: VerdictCache | None = None
         if judge and self.judge:
             verdicts = verdicts_path(self.output_dir, index)
@@ -253,7 +253,7 @@ class RevisionStage:
         try:
             with self._journals.open(path.stem, self._scope(source)) as journal:
                 repairer, kept = RecordedActor(actor, journal) if actor else None, RecordedPool(pool, journal)
-                replayer = Replayer(kept, task.index, expected_id, self.stop.is_set, settings.action_format)
+                replayer = Replayer(kept, tree.task.index, expected_id, self.stop.is_set, settings.form)
                 find_cut = self.judge.cuts(judge, cache, journal) if judge and self.judge and cache else None
                 built = TreeBuilder(tree, source, self.options, replayer, find_cut, repairer).build()
         finally:
@@ -270,8 +270,8 @@ class RevisionStage:
     def _scope(self, source: Source) -> list[Any]:
         """Return what the answers to the tree's requests depend on, besides the requests."""
         s, judge = self.settings, self.judge
-        asked = [judge.name, judge.settings.max_token_length] if judge else []
-        actor = [s.model_name, self._weights, s.max_token_length, s.grounding, s.action_format]
+        asked = [judge.name, judge.settings.reply_tokens] if judge else []
+        actor = [s.model_name, self._weights, s.reply_tokens, s.grounding, s.form]
         return [source.sha256, self.server_kind, actor, asked]
 
     def _conclude(self, spool: RowSpool[RecordRow], seconds: float) -> RevisionCounts:

@@ -258,7 +258,7 @@ class SearchStage:
 
     def _journal(self, index: int, shared: bool) -> Journal:
         s = self.settings
-        scope = {**self.strategy.fixed(), "prompt": s.prompt, "seed": s.seed, "format": s.action_format}
+        scope = {**self.strategy.fixed(), "prompt": s.prompt, "seed": s.seed, "format": s.form}
         return self._journals.open(self.path(index).stem, scope) if shared else Journal()
 
     def _new_tree(self, index: int, pool: SessionPool) -> Tree:

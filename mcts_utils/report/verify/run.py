@@ -32,12 +32,13 @@ from mcts_utils.revision.pairs import paths
 from mcts_utils.search.totals import run_totals, tree_totals
 from mcts_utils.search.tree import Tree
 from mcts_utils.storage.files import read_as, read_json, sha256_file
-from mcts_utils.storage.formats.base import field_of
+from mcts_utils.storage.formats.base import field_of, plain
 from mcts_utils.storage.formats.manifest import Manifest
-from mcts_utils.storage.formats.record import RecordRow, VerdictRow
+from mcts_utils.storage.formats.record import RecordRow, VerdictRow, said_and_seen
 from mcts_utils.storage.formats.verdicts import VerdictFile
 from mcts_utils.storage.layout import existing, verdicts_path
 from mcts_utils.storage.manifest import read_manifest
+from mcts_utils.tool_calls import form_of
 from mcts_utils.types import InputError, Step, Task
 
 OWN = "of an environment of your own, compared only with its server (--env_server_base)"
@@ -145,15 +146,12 @@ class Audit:
         if not isinstance(row, RecordRow) or row.lineage.replay.exact is not True:
             return
         named, turns = row.lineage.task, row.conversations[0]
-        own = [turn.content for turn in turns if turn.role == "assistant"]
-        seen = [turn.content for turn in turns if turn.role == "user"][1:] + [
-            row.lineage.replay.final_observation
-        ]
+        said = said_and_seen(turns, row.lineage.replay.final_observation)
         self.envs.add(named.env)
         how = (
             str(settings.get("goals", "")),
             settings.get("grounding", True),
-            settings.get("action_format", "any"),
+            form_of(settings),
         )
         self.sampler.offer(
             "rows",
@@ -161,7 +159,7 @@ class Audit:
                 placed.path,
                 placed.line,
                 Task(named.env, named.index, named.id, row.task_description),
-                [Step(reply, "", text, 0.0) for reply, text in zip(own, seen, strict=False)],
+                [Step(reply, "", "\n".join(answers), 0.0) for reply, answers in said],
                 row.lineage.rewards.record,
                 *how,
             ),
@@ -226,7 +224,7 @@ class Audit:
             how = (
                 str(settings.get("goals", "")),
                 settings.get("grounding", True),
-                settings.get("action_format", "any"),
+                form_of(settings),
             )
             self.sampler.offer("trees", Played(path, 0, tree.task, chosen.steps, chosen.reward, *how))
         group = self.found.group(path)
@@ -289,6 +287,6 @@ class Audit:
                 episode.reward,
                 settings.server_kind,
                 settings.grounding,
-                settings.action_format or "any",
+                form_of(plain(settings)),
             )
             self.sampler.offer("episodes", played)
