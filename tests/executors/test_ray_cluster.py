@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +27,12 @@ from mcts_utils.executors.ray_cluster import driver as driver_module
 from mcts_utils.executors.ray_cluster.connection import NodeSlot
 from mcts_utils.executors.ray_cluster.driver import RayDriver, WorkerSlot
 from mcts_utils.executors.ray_cluster.messages import WorkerUpdate, portable
+from mcts_utils.executors.ray_cluster.worker import remove_folders_of_dead_workers
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, ChatServer, running_chat
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json
+from mcts_utils.storage.lock import reserved
 from mcts_utils.types import EnvError
 from tests.helpers.faulty_proxy import failing
 from tests.helpers.ports import reserved_ports
@@ -416,6 +419,17 @@ def test_a_node_whose_tasks_fail_in_a_row_gets_no_more_of_them() -> None:
         good.jobs[number] = "job"
         driver._jobs_ended(good, WorkerUpdate(ended=((number, EnvError("refused")),)))
     assert killed == ["bad"]
+
+
+def test_the_temporary_folders_of_killed_workers_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("agent-r-dead", "agent-r-live", "other"):
+        (tmp_path / name / "out").mkdir(parents=True)
+    with reserved(tmp_path / "agent-r-live"):
+        remove_folders_of_dead_workers()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["agent-r-live", "other"]
 
 
 def test_an_exception_that_cannot_travel_arrives_as_its_text() -> None:

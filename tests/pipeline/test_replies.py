@@ -148,15 +148,16 @@ def test_a_limit_above_the_servers_ends_every_stage_with_a_line_that_names_it(
     run: Run, chat: ChatServer
 ) -> None:
     trees, index = f"mcts_result/textcraft/{MODEL}", str(SPLIT["test"][0])
-    assert run(mcts_collection.main, "--task_ids", ",".join(map(str, IDS)))[0] == 0
+    ids = ",".join(map(str, IDS))
+    assert run(mcts_collection.main, "--task_ids", ids, ITERA="6", N_ROLLOUT="6")[0] == 0
     chat.behaviour = Behaviour(like=("short_replies",))
     for main, flags in (
-        (mcts_collection.main, ("--task_ids", str(SPLIT["train"][0]))),
+        (mcts_collection.main, ("--task_ids", str(SPLIT["train"][9]))),
         (path_collection.main, ("--input_dir", trees, "--output_dir", "out", "--data_type", "centric")),
         (evaluation.main, ("--task_ids", index)),
     ):
         code, _, err = run(main, *flags)
+        assert code == 2, main.__module__
         line = err.splitlines()[-1]
-        assert code == 2, main
         assert f"MAX_TOKEN_LENGTH=256 is above the limit of {chat.base_url}" in line
         assert "at most 32 completion tokens" in line

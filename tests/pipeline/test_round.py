@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,10 @@ def round_of(tmp_path_factory: pytest.TempPathFactory, textcraft_url: str) -> tu
     run = tmp_path_factory.mktemp("round")
     done = iteration(run, textcraft_url, TASK_IDS=ids, STEPS="collect revise")
     assert done.returncode == 0, done.stderr[-2000:]
+    ours = re.compile(
+        r"(search|centric|good|warning): "
+    )  # a local model's library warns of nothing, and shows no bar
+    assert [line for line in done.stderr.splitlines() if not ours.match(line)] == []
     return run, textcraft_url, ids
 
 

@@ -27,6 +27,7 @@ from mcts_utils.revision.pairs import (
     tail_start,
 )
 from mcts_utils.revision.record import Record, Source, prompt_sha256, to_row
+from mcts_utils.revision.votes import combined, votes_of
 from mcts_utils.rollouts.steps import EPSILON
 from mcts_utils.search.tree import Tree, nodes, path_steps
 from mcts_utils.storage.formats.base import plain
@@ -97,7 +98,11 @@ class TreeRows:
     def __init__(self, tree: Tree, verdicts: VerdictFile | None, settings: Mapping[str, Any]) -> None:
         """Take the settings of the rows' manifest ({} without one), and the verdicts that its judge has given."""
         self.tree, self.settings = tree, settings
-        self.kept = verdicts.verdicts if verdicts and verdicts.model == settings.get("judge") else {}
+        judge, _, votes = str(settings.get("judge", "")).partition(" votes ")  # as relevant_settings names it
+        kept = verdicts.verdicts if verdicts and verdicts.model == judge else {}
+        self.kept = {
+            node: combined(votes_of(found.verdict())[: int(votes or 1)]) for node, found in kept.items()
+        }
         self.paths = {path.leaf: path for path in paths(tree)}
         self.form = form_of(tree.settings)
         self.cuts = {

@@ -41,6 +41,7 @@ from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.tool_calls import form_of
 from mcts_utils.types import InputError, Step, Task
 
+OWN = "of an environment of your own, compared only with its server (--env_server_base)"
 ROWS, LINEAGE, TREES, VERDICTS, FILES = "rows", "lineage", "trees", "verdicts", "files"
 
 
@@ -242,6 +243,12 @@ class Audit:
                 return read_as(path, VerdictFile)
         return None
 
+    def _understands(self, env: str) -> bool:
+        """Return True if it is known what the environment's texts mean; its server says that of one of your own."""
+        if env not in names() and self._url:
+            make_environment(env, self._url).close()
+        return env in names() or bool(self._url)
+
     def _check_rows(self, path: Path, tree: Tree, rows: list[Placed]) -> None:
         """Check rows against their tree."""
         by_file: dict[Path, list[Placed]] = {}
@@ -249,12 +256,9 @@ class Audit:
             by_file.setdefault(placed.path, []).append(placed)
         for file, members in by_file.items():
             settings = self._settings(file)
-            if tree.task.env not in names() and not self._url:
-                text = "rows of an environment of your own, compared only with its server (--env_server_base)"
-                self.checks.note(LINEAGE, text, len(members))
+            if not self._understands(tree.task.env):
+                self.checks.note(LINEAGE, f"rows {OWN}", len(members))
                 continue
-            if tree.task.env not in names():
-                make_environment(tree.task.env, self._url).close()  # says what its texts mean
             against = TreeRows(tree, self._verdicts(file.parent, tree.task.index), settings)
             for placed in members:
                 self.checks.seen(LINEAGE, "rows")
@@ -271,7 +275,7 @@ class Audit:
                         self.checks.fault(LINEAGE, file, fault, placed.line)
 
     def _check_evaluation(self, folder: Path) -> None:
-        for episode in check_evaluation(self.checks, folder, self._makers):
+        for episode in check_evaluation(self.checks, folder, self._makers, self._understands):
             task, settings = episode.task, episode.settings
             self.envs.add(task.env)
             self.tests.setdefault(task.id, self.checks.name(folder))
