@@ -24,6 +24,7 @@ from mcts_utils.envs.own_server import served
 from mcts_utils.envs.task_set import TaskSet, open_task_set
 from mcts_utils.revision.expert import ExpertStage
 from mcts_utils.revision.expert_plan import set_to_take, tasks_to_play
+from mcts_utils.revision.live_rows import is_live_folder
 from mcts_utils.revision.options import EXPERT, KINDS, Options
 from mcts_utils.revision.pairs import PairRule
 from mcts_utils.revision.stage import RevisionStage
@@ -206,6 +207,7 @@ def collect_verdicts(args: argparse.Namespace, settings: Settings) -> int:
 
 def verify(path: str, tasks: TaskSet) -> int:
     """Execute the rows of a records file again and print the counts; return 2 unless all rows are exact."""
+    tasks.require_replay("records of --strategy live are as they were played")
     counts = verify_file(path, tasks.environment)
     print(f"{path}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     return 0 if counts.get("exact", 0) == counts.get("rows", 0) else 2
@@ -214,7 +216,10 @@ def verify(path: str, tasks: TaskSet) -> int:
 def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet) -> int:
     """Build the records, print failures and the summary line; return the exit code."""
     options = options_of(args, settings)
-    judged = args.data_type == "centric" and args.revise == 1
+    live = is_live_folder(args.input_dir, settings.task)  # its steps were judged when they were played
+    if not live:
+        tasks.require_replay("trees of --strategy live do not need it")
+    judged = args.data_type == "centric" and args.revise == 1 and not live
     stage = RevisionStage(
         settings,
         options,
@@ -226,7 +231,7 @@ def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet) -> int:
         most=args.n or 0,
     )
     actor = None
-    if options.repair or (stage.judge and stage.judge.is_actor):
+    if (options.repair and not live) or (stage.judge and stage.judge.is_actor):
         actor = partial(make_actor, settings.require("model_name"))
     return written(stage, stage.run(actor, tasks.environment))
 
@@ -236,7 +241,9 @@ def written(stage: RevisionStage, counts: RevisionCounts) -> int:
     for line in stage.failures:
         print(line, file=sys.stderr)
     if warning := cannot_judge(
-        counts.verdicts, stage.judge.settings.model_name if stage.judge else "", stage.unparsed
+        counts.verdicts,
+        (stage.judge or stage).settings.model_name,
+        stage.unparsed,
     ):
         print(warning, file=sys.stderr)
     reasons = sorted(counts.dropped.items(), key=lambda item: -item[1])

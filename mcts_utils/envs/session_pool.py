@@ -39,9 +39,9 @@ class SessionPool:
         self._lock = Lock()
 
     @contextmanager
-    def session(self) -> Iterator[Environment]:
-        """Lend a session for the length of a `with`; drop it if the block raises. Its user resets it first."""
-        env = self.take()
+    def session(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Environment]:
+        """Lend a session for the length of a `with`; drop it if the block raises. Otherwise as `take`."""
+        env = self.take(stopped)
         try:
             yield env
         except BaseException:

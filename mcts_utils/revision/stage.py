@@ -25,14 +25,15 @@ from mcts_utils.executors import FailureGuard, ignore, run_jobs
 from mcts_utils.revision.builder import Built, FindCut, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.judge_source import JudgeSource
+from mcts_utils.revision.live_rows import MADE, LiveBuilder, is_live
 from mcts_utils.revision.options import EXPERT, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
-from mcts_utils.revision.verdict_cache import VerdictCache
+from mcts_utils.revision.verdict_cache import VerdictCache, verdict_file
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.search.tree import Tree
 from mcts_utils.search.tree_io import BadTree, read_tree
-from mcts_utils.storage.files import RowSpool, sha256_file, write_jsonl
+from mcts_utils.storage.files import RowSpool, sha256_file, write_json, write_jsonl
 from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.manifest import RevisionCounts
 from mcts_utils.storage.formats.record import RecordRow
@@ -237,6 +238,8 @@ class RevisionStage:
         tree = read_tree(path, settings.task, index)
         self._check(tree)
         source = Source(name, sha256_file(path), tree.prompt, settings.seed)
+        if is_live(tree):
+            return self._live(tree, source, saved)
         task = tree.task
         expected_id = task_id(settings.task, task.opening, task.index)
         replayer = Replayer(pool, task.index, expected_id, self.stop.is_set, settings.action_format)
@@ -258,6 +261,16 @@ class RevisionStage:
         built.counts["partial_trees"] = int(tree.status != "done")
         return built
 
+    def _live(self, tree: Tree, source: Source, saved: Callable[[Path], None]) -> Built:
+        """Build the rows of live episodes, and write the verdicts on them, as those on other trees."""
+        verdicts = verdicts_path(self.output_dir, tree.task.index)
+        prompt = tree.settings.get("judge_prompt", tree.prompt)
+        write_json(verdicts, verdict_file(tree.settings.get("judge", ""), prompt, tree.verdicts))
+        saved(verdicts)
+        built = LiveBuilder(tree, source, self.options).build()
+        built.counts["partial_trees"] = int(tree.status != "done")
+        return built
+
     def _check(self, tree: Tree) -> None:
         """Check that the tree may become records here.
 
@@ -265,6 +278,8 @@ class RevisionStage:
             BadTree: if its indices are another kind of server's, its replies were read otherwise, or it is a test
                 task's.
         """
+        if is_live(tree) and self.options.data_type not in MADE:
+            raise BadTree(f"live episodes become --data_type {', '.join(MADE)}, not {self.options.data_type}")
         form = tree.settings.get("action_format", Settings.action_format)
         if form != self.settings.action_format:
             raise BadTree(f"searched with ACTION_FORMAT={form}, now {self.settings.action_format}")

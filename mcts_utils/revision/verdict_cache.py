@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -28,6 +28,13 @@ def question_sha256(messages: Sequence[Message]) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+def verdict_file(model: str, prompt: str, verdicts: Mapping[int, KeptVerdict]) -> VerdictFile:
+    """Return the file of verdicts by node id of a judge (`judge_name`) with a prompt (key of prompts.JUDGE_PROMPTS)."""
+    digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
+    kept = {str(node): verdict for node, verdict in verdicts.items()}
+    return VerdictFile(model=model, prompt=prompt, prompt_sha256=digest, verdicts=kept)
+
+
 class VerdictCache:
     """The verdicts on one tree, by node id. For one thread; `save` replaces the file atomically."""
 
@@ -38,9 +45,8 @@ class VerdictCache:
             again: take only verdicts that parsed, so that the others are asked for again.
             path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there.
         """
-        digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
         self.path = path
-        self._empty = VerdictFile(model=model, prompt=prompt, prompt_sha256=digest, verdicts={})
+        self._empty = verdict_file(model, prompt, {})
         self._kept: dict[str, KeptVerdict] = {}
         self._changed = False
         self.used: dict[int, Verdict] = {}  # by node, what this run has read or put

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -65,10 +65,13 @@ class SearchStage:
         self.server_kind = server_kind
         self.usage: dict[str, Any] = {}  # of this run
         weights = fingerprint(settings.model_dir, settings.chat_template) if weights is None else weights
-        self.strategy = Strategy(settings, server_kind, weights, baseline)
+        self.strategy = self._make_strategy(weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)
         self.manifest = self.path(0).with_name("manifest.json")
         self._finished: dict[int, TreeTotals] = {}  # by index
+
+    def _make_strategy(self, weights: str, baseline: Baseline | None) -> Strategy:
+        return Strategy(self.settings, self.server_kind, weights, baseline)
 
     @classmethod
     def from_folder(
@@ -98,7 +101,7 @@ class SearchStage:
     def remote_factory(self) -> Callable[[Path], SearchStage]:
         weights, baseline = self.strategy.weights, self.strategy.baseline
         return partial(
-            SearchStage.from_folder, self.settings, self.server_kind, self._held_out, weights, baseline
+            type(self).from_folder, self.settings, self.server_kind, self._held_out, weights, baseline
         )
 
     def run(
@@ -222,7 +225,7 @@ class SearchStage:
         """
         data: TreeFile | None = None  # as of the last completed iteration
         try:
-            with sessions_of_a_tree(pool) as sessions:
+            with self._sessions(pool) as sessions:
                 # A tree in a session of its own ends with it: another session would show another goal.
                 tree = self._store.read_begun(index) if sessions.shared else None
                 if tree is None:
@@ -246,6 +249,10 @@ class SearchStage:
             self._store.write_failure(index, data, error)
             saved(self.path(index))
             raise
+
+    def _sessions(self, pool: SessionPool) -> AbstractContextManager[SessionPool]:
+        """Return the sessions that a tree may use."""
+        return sessions_of_a_tree(pool)
 
     def _new_tree(self, index: int, pool: SessionPool) -> Tree:
         if self.stop.is_set():

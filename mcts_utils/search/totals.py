@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.search.baselines import SEARCH
+from mcts_utils.search.baselines import LIVE, SEARCH
 from mcts_utils.search.tree import STATS, Tree, leaves
+from mcts_utils.storage.formats.tree import LIVE_COUNTS
 
 TOKEN_COUNTS = ("calls", "completions", "prompt_tokens", "completion_tokens")
 TreeTotals = dict[str, float]  # what a finished tree adds to the run's counts
@@ -24,6 +25,8 @@ def run_totals(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the manifest's counts over the finished trees, and the actor's calls and tokens apart from them."""
     total = {name: sum(tree[name] for tree in trees) for name in (*STATS, "leaves", "reward_sum")}
+    live = [name for name in LIVE_COUNTS if any(name in tree for tree in trees)]
+    total |= {name: sum(tree.get(name, 0) for tree in trees) for name in live}
     tokens = {name: total.pop(name) for name in TOKEN_COUNTS}
     reward_sum = total.pop("reward_sum")
     counts = {
@@ -44,6 +47,9 @@ def describe(totals: Mapping[str, Any], folder: Path) -> str:
     else:
         spent = totals["tokens"]["completions"]
         what = f"{totals['strategy']}: {spent} completions, {totals.get('rollouts', 0)} rollouts"
+        if totals["strategy"] == LIVE:
+            counts = {name: totals.get(name, 0) for name in LIVE_COUNTS}
+            what += " ({plain} plain), {judged} steps judged, {signals} signals".format_map(counts)
     return (
         f"{totals['trees']} trees ({totals['failed']} failed), {totals.get('nodes', 0)} nodes, {what}, "
         f"mean leaf reward {totals['mean_leaf_reward'] or 0:.3f}, {totals['seconds']:.1f} s: {folder}"

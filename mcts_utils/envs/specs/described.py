@@ -40,7 +40,8 @@ class Refusals:
 class DescribedSpec(EnvSpec):
     """An environment with the fields of the base; a name with a colon. Undescribed, it refuses nothing.
 
-    Its tasks are told apart by index and opening, because many worlds show the same opening for all goals.
+    Its tasks are told apart by index and opening, because many worlds show the same opening for all goals; in mode live
+    by index alone, because there the opening may be another at each reset.
     """
 
     brief_prompt = "Reach the goal."
@@ -68,4 +69,5 @@ class DescribedSpec(EnvSpec):
         return result
 
     def task_id(self, opening: str, index: int) -> str:
-        return f"{self.name}:{index}:{digest(opening)}"
+        live = self._about is not None and self._about[0].get("mode") == "live"
+        return f"{self.name}:{index}" if live else f"{self.name}:{index}:{digest(opening)}"

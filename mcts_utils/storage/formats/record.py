@@ -57,7 +57,9 @@ class Rewards(Fields, frozen=True, kw_only=True):
 
     good: Annotated[float, about("of the good path")]
     record: Annotated[float, about("of the executed record")]
-    bad: Annotated[float | UnsetType, about("of the bad path (pairs)")] = UNSET
+    bad: Annotated[
+        float | UnsetType, about("of the bad path (pairs); live: mean of the task's plain episodes")
+    ] = UNSET
     rejected: Annotated[float | UnsetType, about("of the executed bad path (preference)")] = UNSET
 
 
@@ -102,6 +104,12 @@ class Lineage(Fields, frozen=True, kw_only=True):
     verdicts: Annotated[
         list[NodeVerdict] | UnsetType,
         about("revision, direct: `{node, label, reason}`, in the order of the path"),
+    ] = UNSET
+    signals: Annotated[
+        list[int] | UnsetType,
+        about(
+            "live: nodes of the revision signals that were put in; the step before each of them is not trained"
+        ),
     ] = UNSET
     kept: Annotated[
         list[int] | UnsetType,
