@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mcts_utils.types import EnvError, StepResult, Task
 
@@ -40,6 +40,9 @@ class EnvSpec:
     score = "mean_reward"  # the metric of Table 2: this or "success_rate"
     id_field = "id"  # names the session in every request and in /create's answer
     index_field = "data_idx"  # names the goal in /reset
+    create_fields: ClassVar[Mapping[str, Any]] = {}  # of the body of /create
+    reset_fields: ClassVar[Mapping[str, Any]] = {}  # of the body of /reset, besides the session and the goal
+    most_sessions = 0  # that a public server has at once; 0: any number
     hello = "/"  # path of a GET whose answer tells the environment
     # Path of a GET that lists the sessions' ids, where these are random numbers; an unknown id is answered with a 500
     # there. Elsewhere ids are numbered from 0 after a restart, so that an id may be another client's.
@@ -86,16 +89,22 @@ class EnvSpec:
         return opening
 
     def task_id(self, opening: str, index: int) -> str:
-        """Return the id of a task, the same on every server. The base uses 16 hex digits of the goal's sha256.
+        """Return the id of a task, the same on every server.
+
+        The base uses 16 hex digits of the goal's sha256; the index, where that is the same task everywhere.
 
         Raises:
             EnvError: the opening names no goal.
         """
-        return f"{self.name}:{digest(self.goal(opening))}"
+        return f"{self.name}:{index}" if self.by_index else f"{self.name}:{digest(self.goal(opening))}"
 
     def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """Return the task's groups, by which scores are broken down: name of a breakdown -> group; {} if unknown."""
         return {}
+
+    def sent(self, action: str) -> str:
+        """Return an action as the body of /step has it."""
+        return action
 
     def result(self, answer: Any) -> StepResult:
         """Return the result in the answer to /step. Its reward is the score of the episode so far, in [0, 1].
