@@ -45,7 +45,7 @@ class AgentGym:
         self._recoveries, self._action_format = recoveries, action_format
         self._task: Task | None = None
         self._history: list[tuple[str, StepResult]] = []  # the episode's actions and their answers
-        self._about: dict[str, Any] | None = None
+        self._extensions: frozenset[str] | None = None
         self._connections = ConnectionPool(http)  # shared with the forks
         self._is_fork = False
 
@@ -73,12 +73,9 @@ class AgentGym:
         Raises:
             EnvError: no usable answer.
         """
-        return frozenset(self._described()["extensions"])
-
-    def _described(self) -> dict[str, Any]:
-        if self._about is None:
-            self._about = about_server(self._http)
-        return self._about
+        if self._extensions is None:
+            self._extensions = frozenset(about_server(self._http)["extensions"])
+        return self._extensions
 
     def reset(self, index: int) -> Task:
         """Start goal `index` and return the task with the opening that this reset showed.
@@ -114,7 +111,7 @@ class AgentGym:
         fork = AgentGym(http, self._spec, self._grounding, self._recoveries, self._action_format)
         fork._remote = self._remote.forked(session_id, http)
         fork._connections, fork._is_fork = self._connections, True
-        fork._task, fork._history, fork._about = self._task, list(self._history), self._about
+        fork._task, fork._history, fork._extensions = self._task, list(self._history), self._extensions
         return fork
 
     def replay(self, index: int, actions: Sequence[str]) -> tuple[Task, list[StepResult]]:
@@ -240,7 +237,7 @@ class AgentGym:
         Raises:
             EnvError: another goal or another answer than before, no usable answer, or a server of mode live.
         """
-        if self._described().get("mode") == "live":
+        if self._spec.live:
             raise EnvError(
                 f"{self._http.base_url}: the session of index {task.index} is lost, and its mode is live"
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcts_utils.envs import server_about
+from mcts_utils.envs import names, server_about
 from mcts_utils.envs.check.__main__ import main
 from mcts_utils.envs.check.probe import Plan, Probe
 from mcts_utils.envs.check.verdicts import FAULT
@@ -118,7 +118,10 @@ def test_the_command_prints_a_line_a_verdict_and_says_that_a_server_died(capsys)
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["nowhere"], "TASK must be one of babyai, sciworld, textcraft, webshop: 'nowhere'"),
+        (
+            ["nowhere"],
+            f"TASK must be one of {', '.join(names())}: 'nowhere'",
+        ),
         (["./nowhere.py:make"], "TASK ./nowhere.py:make: no such file"),
         (
             ["my env:make"],

@@ -54,6 +54,7 @@ class EnvSpec:
     )
     waits = False  # `wait` is a command of the environment, besides the action of a revision signal
     by_index = False  # an index is the same task on every server, so that task_id needs no opening
+    live = False  # an episode cannot be played again, so a lost session ends it
     fixed_opening = True  # two resets of a goal show the same text
     fixed_observations = True  # the same actions after a reset show the same texts
     # An action that costs nothing, for which POST /step_visual lists the valid actions; "" where there is no list.

@@ -59,6 +59,7 @@ class DescribedSpec(EnvSpec):
         self.full_prompt = prompt if "Action:" in prompt else f"{prompt}\n{FORM}"
         asks = "is_refusal" in about.get("offers", ())
         self.refusal = cast("re.Pattern[str]", Refusals(ask)) if asks else NO_MATCH
+        self.live = about.get("mode") == "live"
         self._about = about, server
 
     def result(self, answer: Any) -> StepResult:
@@ -69,5 +70,4 @@ class DescribedSpec(EnvSpec):
         return result
 
     def task_id(self, opening: str, index: int) -> str:
-        live = self._about is not None and self._about[0].get("mode") == "live"
-        return f"{self.name}:{index}" if live else f"{self.name}:{index}:{digest(opening)}"
+        return f"{self.name}:{index}" if self.live else f"{self.name}:{index}:{digest(opening)}"
