@@ -95,7 +95,8 @@ class Player:
             task = env.reset(index)
             if task.id != self.task.id:
                 raise EnvError(f"index {index} was {self.task.id} and is now {task.id}")
-            with self.simulate(task).iteration(number) as explorer:
+            simulator = self.simulate(task)
+            with simulator.iteration(number) as explorer:
                 while len(steps) < settings.max_depth and not ending(steps):
                     drawn = explorer.sample(steps, 1)
                     if not drawn:  # the context is full
@@ -107,7 +108,9 @@ class Player:
                         if found.label == "bad":
                             steps.append(take_step(env, revision_signal(rng), earned(steps)))
                 counts = dict(explorer.counts())
-        counts |= {"env_resets": 1, "env_steps": sum(not is_signal_step(step) for step in steps)}
+        taken = sum(not is_signal_step(step) for step in steps)
+        simulator.counters.add(env_steps=taken)
+        counts |= {"env_resets": 1, "env_steps": taken}
         if self.judge:
             counts["judged"] = len(verdicts)
             counts["judge_requests"] = sum(verdict.asked for verdict in verdicts.values())
