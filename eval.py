@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, settings_from_env
@@ -109,6 +110,7 @@ def play(args: argparse.Namespace, settings: Settings) -> int:
         repeat_starts(starts, args.samples),
         args.output_dir,
         examples=examples,
+        inputs=[path for path in (args.panel, args.examples) if path and Path(path).is_file()],
     )
     with reserved(evaluation.folder):
         summary = evaluation.run(partial(make_actor, settings), tasks.environment, bool(args.overwrite))

@@ -1,6 +1,8 @@
-"""`python -m mcts_utils`: print what there is to run."""
+"""`python -m mcts_utils`: print what there is to run. `python -m mcts_utils verify RUN_DIR`: check a run's folder."""
 
 from __future__ import annotations
+
+import sys
 
 COMMANDS = (
     (
@@ -63,6 +65,10 @@ COMMANDS = (
         "reports on finished runs",
         (
             (
+                "python -m mcts_utils verify",
+                "check a run's folder: hashes, lineage, loss flags, test goals, replays",
+            ),
+            (
                 "python -m mcts_utils.report",
                 "a page that shows what happened; trees, rows and goals in the terminal",
             ),
@@ -95,7 +101,11 @@ COMMANDS = (
 
 
 def main() -> int:
-    """Print every command with what it does, and return exit code 0."""
+    """Print every command with what it does, or verify a run; return the exit code."""
+    if sys.argv[1:2] == ["verify"]:
+        from mcts_utils.report.verify.command import main as verify  # loads numpy and more
+
+        return verify(sys.argv[2:])
     width = max(len(command) for _, rows in COMMANDS for command, _ in rows)
     print("Agent-R: what there is to run. Each says more with --help, each script at its head.")
     for title, rows in COMMANDS:
@@ -106,4 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,14 +19,18 @@ if ! "$python" -c 'import ruff, mypy, pytest, xdist' 2>/dev/null; then
 fi
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-if [ "$fast" = 1 ]; then
-  "$python" -m mypy
+if [ "$fast" = 1 ]; then # beside the tests
+  "$python" -m mypy &
 else # side by side: each takes one core
   bash scripts/docs.sh &
   code=0 && "$python" -m mypy || code=$?
   wait $!
   [ "$code" = 0 ] || exit "$code"
 fi
+# Hundreds of processes read the same modules: they are compiled once.
+unset PYTHONDONTWRITEBYTECODE
 # Two test processes share the cores: one thread for each model that they or their children compute with.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$python" -m pytest "${arguments[@]}"
+code=0 && "$python" -m pytest "${arguments[@]}" || code=$?
+if [ "$fast" = 1 ]; then wait $! || { echo "check.sh: mypy has found errors, see above" >&2 && exit 1; }; fi
+exit "$code"

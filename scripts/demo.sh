@@ -66,3 +66,4 @@ recover "$run/model" after
 echo "== 6/6 the round"
 "$python" -m mcts_utils.report.runs.round "$run"
 "$python" -m mcts_utils.report view "$run"
+"$python" -m mcts_utils verify "$run"

@@ -14,6 +14,21 @@ from mcts_utils.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 LISTED = [command for _, rows in COMMANDS for command, _ in rows]
+LARGE = ("torch", "transformers", "openai", "scipy", "statsmodels", "pandas", "matplotlib", "ray", "fastapi")
+LIGHT = (
+    *(
+        "mcts_collection",
+        "path_collection",
+        "eval",
+        "mcts_utils.pipeline.run_all",
+        "mcts_utils.pipeline.experiment",
+    ),
+    *("mcts_utils.pipeline.forecast", "mcts_utils.training.train", "mcts_utils.training.export"),
+    *("mcts_utils.training.tokenizer_check", "mcts_utils.training.preview", "mcts_utils.envs.check.__main__"),
+    *(f"mcts_utils.report.{name}__main__" for name in ("", "budget.", "cost.", "data.")),
+    *(f"mcts_utils.report.runs.{name}" for name in ("round", "iteration", "iterations")),
+    "mcts_utils.servers.mock_llm.__main__",
+)
 MODULES = [command.split(" -m ")[1] for command in LISTED if " -m " in command]
 
 
@@ -24,6 +39,18 @@ def test_a_public_name_is_there(name):
 
 def test_importing_the_package_loads_no_library():
     code = "import sys, mcts_utils; print([m for m in ('torch', 'numpy', 'openai', 'requests') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_command_loads_a_large_library_only_where_it_is_used():
+    code = f"""
+import sys
+from importlib import import_module
+for name in {LIGHT}:
+    import_module(name)
+print([name for name in {LARGE} if name in sys.modules])
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

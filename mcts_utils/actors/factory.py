@@ -6,7 +6,6 @@ It builds no conversation and reads no environment variable.
 from __future__ import annotations
 
 from mcts_utils.actors.answer_guard import AnswerGuard
-from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.config import Settings
 from mcts_utils.types import Actor, InputError
 
@@ -33,6 +32,8 @@ def make_actor(settings: Settings) -> Actor:
         raise InputError(
             "neither MODEL_DIR nor OPENAI_BASE_URL nor OPENAI_API_KEY is set, so nobody can answer"
         )
+    from mcts_utils.actors.endpoint import EndpointActor  # the openai library takes half a second to import
+
     actor = EndpointActor(
         settings.openai_base_url or "https://api.openai.com/v1", settings.openai_api_key, settings.model_name,
         settings.max_token_length, settings.concurrency, patience=settings.endpoint_patience,

@@ -34,12 +34,13 @@ class Span:
     positions: torch.Tensor  # [rows, tokens] of the new tokens in their slots
     _masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
-    def mask(self, window: int | None, groups: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return the mask to add to the scores, [rows, 1, groups * tokens, length], computed once for all layers.
+    def mask(self, window: int | None, queries: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return the mask to add to the scores, [rows, 1, queries, length], computed once for all layers.
 
         Args:
             window: earlier positions that a token sees, itself included; None: all.
-            groups: query heads per key and value head.
+            queries: of each key and value head, the tokens of one query head after those of the other; any number of
+                queries of a single token.
         """
         if window not in self._masks:
             at = self.positions[:, None, :, None]
@@ -48,8 +49,11 @@ class Span:
             mask = torch.zeros(hidden.shape, dtype=dtype, device=at.device).masked_fill_(
                 hidden, float("-inf")
             )
-            one = at.shape[2] == 1
-            self._masks[window] = mask.expand(-1, -1, groups, -1) if one else mask.repeat(1, 1, groups, 1)
+            tokens = at.shape[2]
+            many = (
+                mask.expand(-1, -1, queries, -1) if tokens == 1 else mask.repeat(1, 1, queries // tokens, 1)
+            )
+            self._masks[window] = many
         return self._masks[window]
 
 
@@ -98,10 +102,12 @@ def slot_attention(
     for span in slot_window.spans:
         slots = slice(span.slot, span.slot + span.rows.stop - span.rows.start)
         part = asked[span.rows, :, :, span.tokens]
+        if part.shape[3] == 1:  # a second query, in vain: few are summed in another order than several
+            part = part.expand(-1, -1, -1, 2, -1)
         out[span.rows, :, :, span.tokens] = torch.nn.functional.scaled_dot_product_attention(
             part.flatten(2, 3), key[slots, :, : span.length], value[slots, :, : span.length],
-            attn_mask=span.mask(sliding_window, groups, query.dtype), scale=scaling,
-        ).view(part.shape)  # fmt: skip
+            attn_mask=span.mask(sliding_window, part.shape[2] * part.shape[3], query.dtype), scale=scaling,
+        ).view(part.shape)[:, :, :, : span.tokens.stop - span.tokens.start]  # fmt: skip
     return out.view(batch, heads, count, dim).transpose(1, 2), None
 
 

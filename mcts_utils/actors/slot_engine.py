@@ -15,6 +15,7 @@ import torch
 
 from mcts_utils.actors.engine import DecodeJob, Engine, choose_tokens
 from mcts_utils.actors.kv_cache import SlotCache, SlotStore, Span
+from mcts_utils.actors.lookup import GUESSES, Gain, guess
 
 PREFILL_CHUNK = 1024  # tokens of one job per forward pass
 PREFILL_TOKENS = 4096  # tokens per forward pass, with padding
@@ -43,6 +44,7 @@ class SlotEngine(Engine):
         self._probe_tokens = min(PROBE_TOKENS + sliding, PROBE_MOST)
         self.store = SlotStore(SlotCache(1, self._probe_tokens), max_slots, budget, max_tokens)
         self._waited = 0  # decode steps since a job waits
+        self._gain = Gain()
         self.device = next(model.parameters()).device
         # float32 sums differ in their last bits only, which no token shows; launches of kernels cost more on a GPU.
         exact = self.device.type == "cpu" and model.dtype != torch.float32
@@ -168,22 +170,29 @@ class SlotEngine(Engine):
             store.length[rows] += counts
 
     def _decode(self) -> None:
-        """Compute the last known token of every running job and sample its next one."""
+        """Compute the last known token of every running job, and guesses of the next ones; sample what follows."""
         store = self.store
         running = np.flatnonzero(store.busy)
-        at = store.length[running]
-        output = self._forward(self.model, running, store.ids[running, at][:, None], at[:, None])
-        logits = output.logits[: len(running), -1]
+        at, known = store.length[running], store.known[running]
+        tokens = store.ids[running, at][:, None]
+        guessing = self._gain.worth()
+        if guessing:
+            tokens = np.concatenate([tokens, guess(store.ids[running, : known.max()], known)], axis=1)
+        positions = at[:, None] + np.arange(tokens.shape[1])
+        output = self._forward(self.model, running, tokens, positions)
         jobs: list[DecodeJob] = [store.owners[slot] for slot in running]
-        made = store.known[running] - np.array([len(job.ids) for job in jobs])
-        uniforms = np.array([job.uniforms[i] for job, i in zip(jobs, made, strict=True)])
-        chosen = choose_tokens(logits, np.array([job.temperature for job in jobs]), uniforms).cpu().numpy()
-        store.ids[running, store.known[running]] = chosen
-        store.length[running] += 1
-        store.known[running] += 1
+        before = known - np.array([len(job.ids) for job in jobs])
+        chosen, counts = self._choose(output.logits, tokens, jobs, before)
+        if guessing:
+            self._gain.add(float(counts.mean()))
+        limits = np.array([job.limit for job in jobs])
+        ended = np.isin(chosen[np.arange(len(jobs)), counts - 1], self.stop_ids) | (before + counts >= limits)
         store.clock += 1
-        ended = np.isin(chosen, self.stop_ids) | (made + 1 >= np.array([job.limit for job in jobs]))
-        for i in np.flatnonzero(ended):
+        for i, slot in enumerate(running.tolist()):
+            store.ids[slot, known[i] : known[i] + counts[i]] = chosen[i, : counts[i]]
+        store.length[running] += counts
+        store.known[running] += counts
+        for i in np.flatnonzero(ended).tolist():
             slot, job = int(running[i]), jobs[i]
             reply = store.ids[slot, len(job.ids) : store.known[slot]].tolist()
             store.release(slot)
@@ -191,6 +200,30 @@ class SlotEngine(Engine):
         if ended.any():
             with self._wake:
                 self._running = [job for job in store.owners if job is not None]
+
+    def _choose(
+        self, logits: torch.Tensor, tokens: np.ndarray, jobs: Sequence[DecodeJob], before: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sampled tokens, [B, T], and how many of each row count: up to the first that was not guessed.
+
+        Args:
+            logits: [B or more, T, vocabulary], after each of `tokens`, [B, T]: a known token and guesses.
+            before: [B], tokens of each reply so far.
+        """
+        temperatures = np.array([job.temperature for job in jobs])
+        limits = np.array([job.limit for job in jobs])
+        chosen, counts = np.zeros_like(tokens), np.zeros(len(jobs), np.int64)
+        rows = np.arange(len(jobs))
+        for t in range(tokens.shape[1]):
+            uniforms = np.array([jobs[row].uniforms[before[row] + t] for row in rows.tolist()])
+            new = choose_tokens(logits[rows, t], temperatures[rows], uniforms).cpu().numpy()
+            chosen[rows, t], counts[rows] = new, t + 1
+            if t + 1 < tokens.shape[1]:
+                guessed = new == tokens[rows, t + 1]
+                rows = rows[guessed & ~np.isin(new, self.stop_ids) & (before[rows] + t + 1 < limits[rows])]
+            if not len(rows):
+                break
+        return chosen, counts
 
 
 def spans(
@@ -208,7 +241,8 @@ def spans(
     """
     at = torch.from_numpy(positions)
     found: list[Span] = []
-    if positions.shape[1] > 1:
+    width = positions.shape[1]
+    if width > (GUESSES + 1 if merge else 1):
         block = LENGTH_ROUND if merge < capacity else capacity  # all at once on a GPU
         for row, (slot, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
             first = 0
@@ -221,13 +255,13 @@ def spans(
                 )
                 first = last
         return found
-    reaches = np.minimum(capacity, (positions[:, 0] // LENGTH_ROUND + 1) * LENGTH_ROUND)
+    reaches = np.minimum(capacity, (positions[:, -1] // LENGTH_ROUND + 1) * LENGTH_ROUND)
     first = 0
     for row in range(1, len(rows) + 1):
         reach = reaches[first : row + 1]
         joins = row < len(rows) and rows[row] == rows[row - 1] + 1 and reach.max() - reach.min() <= merge
         if not joins:
             length = int(reaches[first:row].max())
-            found.append(Span(slice(first, row), slice(0, 1), int(rows[first]), length, at[first:row]))
+            found.append(Span(slice(first, row), slice(0, width), int(rows[first]), length, at[first:row]))
             first = row
     return found

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from mcts_utils.bench import scenarios
+from mcts_utils.bench.local_model import local_model
+from mcts_utils.bench.long_run import long_run, long_table
 from mcts_utils.bench.own_world import step_cost
 from mcts_utils.bench.scenarios import EndpointLoad, SearchSize
 from mcts_utils.bench.table import Figures, summary, table
@@ -32,7 +34,9 @@ PARTS = (
     "serial",
     "serial_reference",
     "own_world",
+    "local_model",
 )
+LONG = "long"  # measured only where it is asked for
 SERIAL_ITERA = 4  # iterations of the reference's setting
 
 
@@ -42,6 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--tasks", type=int, default=64, help="trees of the measured searches")
     add("--serial_tasks", type=int, default=4, help="trees of the serial search")
+    add("--trees", type=int, default=10_000, help=f"trees of the part {LONG}")
     add("--itera", type=int, default=4, help="iterations of a tree, with 8 rollouts each")
     add("--noise", type=float, default=0.65, help="probability of the expert's slips")
     add("--descent_noise", type=float, default=0.9, help="the same for N_ROLLOUT=0 and the serial search")
@@ -49,14 +54,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--latency_64", type=float, default=0.5, help="seconds of a request at the endpoint with 64 slots")
     add("--concurrency_16", default="24", help="requests in flight at 16 slots, or auto")
     add("--concurrency_64", default="80", help="requests in flight at 64 slots, or auto")
+    add("--model_dir", default="models/tiny_actor", help="folder of the local model")
+    add("--rollouts", type=int, default=128, help="rollouts that it plays")
     add("--parts", default=",".join(PARTS), help="parts to measure, separated by commas")
     add("--output_dir", default="runs/bench")
     args = parser.parse_args(argv)
     args.parts = args.parts.split(",")
     for name in args.parts:
-        if name not in PARTS:
-            raise InputError(f"--parts: {name!r} is none of {', '.join(PARTS)}")
-    for name in ("tasks", "serial_tasks", "itera"):
+        if name not in (*PARTS, LONG):
+            raise InputError(f"--parts: {name!r} is none of {', '.join((*PARTS, LONG))}")
+    for name in ("tasks", "serial_tasks", "itera", "rollouts", "trees"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} must be at least 1: {getattr(args, name)}")
     return args
@@ -83,6 +90,8 @@ def plan(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], Figures
         "serial": partial(scenarios.serial, alone, serial, root / "serial", False),
         "serial_reference": partial(scenarios.serial, alone, serial, root / "serial_reference", True),
         "own_world": step_cost,
+        "local_model": partial(local_model, args.model_dir, args.rollouts),
+        LONG: partial(long_run, args.trees, root / LONG),
     }
 
 
@@ -101,7 +110,10 @@ def run(args: argparse.Namespace) -> None:
     settings = {**vars(args), "output_dir": Path(args.output_dir).name}
     result = {**summary(found), "machine": machine, "settings": settings, "code_revision": code_revision()}
     write_json(root / "summary.json", {**result, "parts": found})
-    print(table(found, result))
+    if LONG in found:
+        print(long_table(found.pop(LONG)), end="\n\n")
+    if found:
+        print(table(found, result))
     print(
         f"{args.output_dir}/summary.json; load of the machine {load_before[0]:.1f} to {os.getloadavg()[0]:.1f}"
     )

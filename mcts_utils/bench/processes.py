@@ -74,6 +74,12 @@ def server(arguments: Sequence[str], log: Path) -> Iterator[ServerProcess]:
             process.wait()
 
 
+def with_only(variables: Mapping[str, str]) -> list[str]:
+    """Return the beginning of a command that has no settings but these variables."""
+    unset = [word for name in VARIABLES for word in ("-u", name)]
+    return ["env", *unset, *(f"{name}={value}" for name, value in variables.items())]
+
+
 def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path, log: Path) -> ProcessUsage:
     """Run a script to its end in a folder, with no settings but these variables, and return what it used.
 
@@ -82,12 +88,10 @@ def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path,
     Raises:
         InputError: it failed; the message ends with its last line.
     """
-    unset = [word for name in VARIABLES for word in ("-u", name)]
-    values = [f"{name}={value}" for name, value in variables.items()]
     began = time.monotonic()
     with log.open("w") as out:
         process = subprocess.Popen(
-            ["env", *unset, *values, sys.executable, *command],
+            [*with_only(variables), sys.executable, *command],
             cwd=folder,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -21,6 +21,8 @@ FIELDS = {
     "reference_bytes_per_node": ("slots_16", "reference_bytes_per_node"),
     "own_step_ms_in_process": ("own_world", "step_ms_in_process"),
     "own_step_ms_http": ("own_world", "step_ms_http"),
+    "local_tokens_per_s": ("local_model", "tokens_per_s"),
+    "local_vs_one_by_one": ("local_model", "vs_one_by_one"),
 }
 TARGETS = {
     "slot_utilisation_16": ">= 0.92",
@@ -31,6 +33,7 @@ TARGETS = {
     "cpu_ms_per_call": "<= 2.5",
     "bytes_vs_reference": "<= 1/15 = 0.067",
     "peak_rss_mb": "< 500",
+    "local_vs_one_by_one": ">= 25",
 }
 ROWS = (
     *("trees", "nodes", "answers", "wall_s", "answers_per_s", "utilisation", "in_flight", "concurrency"),
@@ -40,6 +43,7 @@ ROWS = (
     *("bytes_per_node", "reference_bytes_per_node"),
     *("records", "judged_steps", "requests", "verdicts_per_judged_step", "trees_per_s"),
     *("step_ms_in_process", "step_ms_http"),
+    *("rollouts", "tokens_per_s", "library_batch_tokens_per_s", "one_by_one_tokens_per_s", "vs_one_by_one"),
 )
 
 

@@ -28,10 +28,11 @@ from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.verdict_cache import VerdictCache
 from mcts_utils.rollouts.steps import is_refused
 from mcts_utils.storage.files import write_json
+from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.episode import EpisodeFile
 from mcts_utils.storage.formats.summary import Estimate, LoopJudge, LoopReport
 from mcts_utils.storage.layout import verdicts_path
-from mcts_utils.storage.manifest import fingerprint
+from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.tables import text_row
 from mcts_utils.terminal import Progress
 from mcts_utils.types import Actor, InputError
@@ -202,6 +203,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _save(run: Path, found: LoopReport) -> LoopReport:
-    """Write loops.json and return its contents."""
-    write_json(run / "loops.json", found)
+    """Write loops.json with its manifest, and return its contents."""
+    path = run / "loops.json"
+    write_json(path, found)
+    manifest, outputs = (
+        path.with_suffix(".manifest.json"),
+        [path, *sorted((run / "verdicts").glob("*/*.json"))],
+    )
+    write_manifest(manifest, "loops", plain(found.judge), [run / "summary.json"], outputs, {}, {}, 0.0)
     return found

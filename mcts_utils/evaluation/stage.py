@@ -1,7 +1,7 @@
 """Stage 4 over an eval set: roll out the missing episodes, one file each, then write the summary and the manifest.
 
-It resumes (finished episodes are kept) and records failures as data. It chooses no tasks (eval_set.py) and computes no
-scores (summary.py).
+It resumes (finished episodes are kept, begun ones use their journals) and records failures as data. It chooses no tasks
+(eval_set.py) and computes no scores (summary.py).
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
 from mcts_utils.rollouts.episode import derive_seed, run_episode
+from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.storage.files import read_json, write_json
 from mcts_utils.storage.formats.base import StepFields, TaskFields, plain
 from mcts_utils.storage.formats.episode import EpisodeFile, EpisodeSettings, FailedEpisode, parse_episode
 from mcts_utils.storage.formats.manifest import EvaluationCounts
 from mcts_utils.storage.formats.summary import Summary
+from mcts_utils.storage.journal import Journals
 from mcts_utils.storage.layout import episode_path, existing, run_folder
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.terminal import Progress
@@ -49,13 +51,16 @@ class EvaluationStage:
         output_dir: str | Path,
         weights: str | None = None,
         examples: Examples | None = None,
+        inputs: Sequence[str | Path] = (),
     ) -> None:
         """Set the stage up; nothing is read but the model's weights, for their fingerprint.
 
         Args:
             weights: fingerprint of MODEL_DIR if it is known already; computed if None.
             examples: the few-shot examples of the protocol.
+            inputs: files that the starts and the examples were read from, for the manifest.
         """
+        self._inputs = list(inputs)
         self.settings, self.protocol, self.examples = settings, protocol, examples
         self.starts = list(starts)
         self.server_kind, self.stop = protocol.server_kind, Event()
@@ -63,6 +68,7 @@ class EvaluationStage:
         self._output_dir = Path(output_dir)
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
         self.folder = run_folder(output_dir, settings.task, settings.model_name, kind)
+        self._journals = Journals(self.folder)
         if weights is None:
             weights = fingerprint(settings.model_dir if settings.local else "", settings.chat_template)
         self._made_with = EpisodeSettings(**asdict(protocol), model=settings.model_name, weights=weights)
@@ -74,10 +80,13 @@ class EvaluationStage:
         protocol: EvalProtocol,
         weights: str,
         examples: Examples | None,
+        journals: Journals,
         folder: Path,
     ) -> EvaluationStage:
         """Return the stage of a worker process, which rolls out single episodes in a folder of its own."""
-        return cls(settings, protocol, (), folder / "out", weights, examples)
+        made = cls(settings, protocol, (), folder / "out", weights, examples)
+        made._journals = journals
+        return made
 
     @property
     def folders(self) -> Mapping[str, Path]:
@@ -87,13 +96,8 @@ class EvaluationStage:
         return []  # an episode needs nothing but its start
 
     def remote_factory(self) -> Callable[[Path], EvaluationStage]:
-        return partial(
-            EvaluationStage.from_folder,
-            self.settings,
-            self.protocol,
-            self._made_with.weights,
-            self.examples,
-        )
+        how = (self.settings, self.protocol, self._made_with.weights, self.examples, self._journals)
+        return partial(EvaluationStage.from_folder, *how)
 
     def run(
         self,
@@ -109,9 +113,11 @@ class EvaluationStage:
         """
         began = time.monotonic()
         todo = [start for start in self.starts if not self._finished(start, overwrite)]
-        if todo:
-            self._roll_out(todo, make_actor, make_environment)
-        return self._write_results(bool(todo), self.usage, time.monotonic() - began)
+        with self._journals.running(self._path(start).stem for start in self.starts):
+            if todo:
+                self._roll_out(todo, make_actor, make_environment)
+            ran, tokens = bool(todo) or self._journals.interrupted, self._journals.with_recovered(self.usage)
+            return self._write_results(ran, tokens, time.monotonic() - began)
 
     @contextmanager
     def job_runner(
@@ -126,7 +132,7 @@ class EvaluationStage:
 
         def roll_out(start: EpisodeStart) -> float:
             """Roll out one episode and return its reward."""
-            reward = self._episode(start, actor, pool)
+            reward = anew_without_record(self._episode, start, actor, pool)
             saved(self._path(start))
             return reward
 
@@ -181,14 +187,8 @@ class EvaluationStage:
         missing = {(start.index, start.sample) for start in todo}
         finished = [s for s in self.starts if (s.index, s.sample) not in missing]
         kept = [found.reward for start in finished if isinstance(found := self._read(start), EpisodeFile)]
-        make_bar = partial(
-            Progress,
-            total=len(self.starts),
-            initial=len(kept),
-            desc=self.protocol.mode,
-            unit="episode",
-            mininterval=1,
-        )
+        how = {"desc": self.protocol.mode, "unit": "episode", "mininterval": 1}
+        make_bar = partial(Progress, total=len(self.starts), initial=len(kept), **how)
         slots = self.settings.in_flight
         with run_jobs(self, todo, slots, make_actor, make_environment, make_bar) as (results, bar):
             for name in ("summary.json", "manifest.json"):  # they describe files that are about to change
@@ -212,6 +212,7 @@ class EvaluationStage:
                 guard.require_success((start.index, start.sample), "tasks", result)
             else:
                 guard.add_success((start.index, start.sample))
+                self._journals.shrink(self._path(start).stem)
                 successes += scores.is_success(result)
             share = f"{successes / guard.worked:.1%}" if guard.worked else "-"
             bar.set_postfix(success=share, failed=guard.failed, refresh=False)
@@ -220,9 +221,12 @@ class EvaluationStage:
         """Roll out one episode, write its file and return its reward."""
         began = time.monotonic()
         sample = (start.sample,) if start.sample else ()  # the first has the seed of a single episode
-        with pool.session() as env:
+        with (
+            self._journals.open(self._path(start).stem, self._settings(start)) as journal,
+            RecordedPool(pool, journal).session() as env,
+        ):
             episode = run_episode(
-                actor,
+                RecordedActor(actor, journal),
                 env,
                 start.index,
                 prompt=self.protocol.prompt,
@@ -286,8 +290,17 @@ class EvaluationStage:
         )
         settings = {**self.settings.public(), **plain(self._made_with)}
         write_manifest(
-            self.folder / "manifest.json", "eval", settings, [], [*files, path], counts, tokens, seconds
+            self.folder / "manifest.json",
+            "eval",
+            settings,
+            self._inputs,
+            [*files, path],
+            counts,
+            tokens,
+            seconds,
         )
+        each = zip(self.starts, episodes, strict=True)
+        self._journals.settle(self._path(s).stem for s, episode in each if isinstance(episode, EpisodeFile))
         return summary
 
 

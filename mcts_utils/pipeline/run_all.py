@@ -129,6 +129,7 @@ async def run_iterations(stages: Stages, runner: Runner) -> None:
         await runner.command(*report, f"{env['RUN_DIR']}/iteration_{k}", *tasks)
     await runner.command(*report[:2], f"{report[2]}s", env["RUN_DIR"], *tasks)
     await runner.command(*report[:2], "mcts_utils.report", "view", env["RUN_DIR"])
+    await runner.command(*report[:2], "mcts_utils", "verify", env["RUN_DIR"])
 
 
 async def run(servers: AsyncExitStack) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.storage.files import write_json
+from mcts_utils.storage.files import write_sealed
 from mcts_utils.storage.formats.manifest import RevisionCounts
 from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.tables import number
@@ -60,7 +60,7 @@ def print_report(text: str, numbers: Any, output: Path | None) -> None:
     """Print a report; write its numbers to the JSON file `output`, if there is one, and print its path."""
     print(text)
     if output:
-        write_json(output, numbers)
+        write_sealed(output, numbers)
         print(output)
 
 

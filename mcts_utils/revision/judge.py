@@ -12,6 +12,7 @@ from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.replies import parse_verdict
 from mcts_utils.revision.pairs import CutPoint
 from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
+from mcts_utils.rollouts.recorded import RecordedActor
 from mcts_utils.types import Actor, ContextOverflow, Message, Step, Stopped, Task, Verdict
 
 ASKS = 4  # the first at temperature 0, then up to three more, at temperature 1 and with other seeds
@@ -50,17 +51,17 @@ class Judge:
         """Wait for the requests in flight and end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def ask(self, messages: Sequence[Message]) -> Verdict:
+    def ask(self, messages: Sequence[Message], actor: Actor | None = None) -> Verdict:
         """Return one verdict: greedy first, asked again with other seeds, "uncertain" if no answer parses.
 
-        A question longer than the actor's context is "uncertain".
+        A question longer than the actor's context is "uncertain". `actor` is asked in place of the judge's, if given.
 
         Raises:
             ActorError: if the actor cannot answer at all.
         """
         try:
             for again in range(ASKS):
-                answer = self.actor.sample(messages, 1, 1.0 if again else 0.0, self.seed + again)[0]
+                answer = (actor or self.actor).sample(messages, 1, float(again > 0), self.seed + again)[0]
                 parsed = parse_verdict(answer.text)
                 if parsed is not None:
                     return Verdict(parsed[0], parsed[1], again + 1, True)
@@ -71,7 +72,13 @@ class Judge:
         return Verdict("uncertain", f"no answer parsed; the last one ends {quoted}", ASKS, False)
 
     def first_bad(
-        self, task: Task, steps: Sequence[Step], keys: Sequence[int], start: int, cache: VerdictCache
+        self,
+        task: Task,
+        steps: Sequence[Step],
+        keys: Sequence[int],
+        start: int,
+        cache: VerdictCache,
+        actor: RecordedActor | None = None,
     ) -> CutPoint:
         """Return where a path is cut: at the first step from `start` on that is judged bad (t'), if any.
 
@@ -80,6 +87,8 @@ class Judge:
 
         Args:
             keys: name the steps in the cache: the node ids of a tree's path.
+            actor: asked in place of the judge's. What its record holds is read from there and not from the cache, so
+                that an interrupted run counts its requests.
 
         Raises:
             ActorError: if the actor cannot answer; the verdicts so far are kept.
@@ -91,7 +100,9 @@ class Judge:
             if self.stopped():
                 raise Stopped
             wave = range(begin, min(begin + size, len(steps)))
-            for index, verdict in zip(wave, self._verdicts(task, steps, keys, wave, cache), strict=True):
+            for index, verdict in zip(
+                wave, self._verdicts(task, steps, keys, wave, cache, actor), strict=True
+            ):
                 seen.append((keys[index], verdict))
                 if verdict.label == "bad":
                     return CutPoint(index, tuple(seen))
@@ -104,17 +115,19 @@ class Judge:
         keys: Sequence[int],
         wave: Sequence[int],
         cache: VerdictCache,
+        actor: RecordedActor | None,
     ) -> list[Verdict]:
         questions = [judge_messages(task, steps[:i], steps[i], self.prompt) for i in wave]
         hashes = [question_sha256(messages) for messages in questions]
+        recorded = [actor is not None and actor.knows(messages, 1, 0.0, self.seed) for messages in questions]
         found = [
-            SIGNAL if is_signal_step(steps[i]) else cache.get(keys[i], question)
-            for i, question in zip(wave, hashes, strict=True)
+            SIGNAL if is_signal_step(steps[i]) else None if known else cache.get(keys[i], question)
+            for i, question, known in zip(wave, hashes, recorded, strict=True)
         ]
         # Nothing is asked about steps after a kept bad verdict.
         known_bad = next((n for n, v in enumerate(found) if v is not None and v.label == "bad"), len(found))
         asked = {
-            n: self._threads.submit(self.ask, questions[n])
+            n: self._threads.submit(self.ask, questions[n], actor)
             for n, v in enumerate(found[:known_bad])
             if v is None
         }

@@ -9,8 +9,11 @@ from typing import Any
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, judge_settings
+from mcts_utils.revision.builder import FindCut
 from mcts_utils.revision.judge import Judge
-from mcts_utils.revision.verdict_cache import judge_name
+from mcts_utils.revision.verdict_cache import VerdictCache, judge_name
+from mcts_utils.rollouts.recorded import RecordedActor
+from mcts_utils.storage.journal import Journal
 from mcts_utils.storage.manifest import fingerprint
 from mcts_utils.types import Actor
 
@@ -34,6 +37,11 @@ class JudgeSource:
         if found is settings:
             return cls(settings, judge_name(settings.model_name, weights), True)
         return cls(found, judge_name(found.model_name, fingerprint(found.model_dir)), False)
+
+    def cuts(self, judge: Judge, cache: VerdictCache, journal: Journal) -> FindCut:
+        """Return the function that finds the cuts of one tree with verdicts and answers that are kept."""
+        asked = RecordedActor(judge.actor, journal, "" if self.is_actor else "judge")
+        return lambda task, bad, start: judge.first_bad(task, bad.steps, bad.nodes, start, cache, asked)
 
     @contextmanager
     def opened(

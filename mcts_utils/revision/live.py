@@ -34,6 +34,7 @@ from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.strategy import RNG, Strategy
 from mcts_utils.search.tree import Tree, backup
 from mcts_utils.storage.formats.verdicts import KeptVerdict
+from mcts_utils.storage.journal import Journal
 from mcts_utils.types import Actor, EnvError, Environment, InputError, ServiceGone, Step, Task
 
 
@@ -90,6 +91,7 @@ class Player:
         settings, index = self.settings, self.task.index
         rng = Random(derive_seed(settings.seed, index, number, RNG))
         steps: list[Step] = []
+        turns = 0  # of the actor; what is put in is not counted
         verdicts: dict[int, KeptVerdict] = {}
         with self.pool.session(self.stopped) as env:
             task = env.reset(index)
@@ -97,13 +99,14 @@ class Player:
                 raise EnvError(f"index {index} was {self.task.id} and is now {task.id}")
             simulator = self.simulate(task)
             with simulator.iteration(number) as explorer:
-                while len(steps) < settings.max_depth and not ending(steps):
+                while turns < settings.max_depth and not ending(steps):
                     drawn = explorer.sample(steps, 1)
                     if not drawn:  # the context is full
                         break
                     steps.append(replace(take_step(env, drawn[0].text, earned(steps)), cut=drawn[0].cut))
+                    turns += 1
                     # A signal that no step could follow would be of no use.
-                    if len(steps) + 1 < settings.max_depth and (found := self._verdict(task, steps)):
+                    if turns < settings.max_depth and (found := self._verdict(task, steps)):
                         verdicts[len(steps) - 1] = found
                         if found.label == "bad":
                             steps.append(take_step(env, revision_signal(rng), earned(steps)))
@@ -168,6 +171,9 @@ class LiveStage(SearchStage):
     def _sessions(self, pool: SessionPool) -> AbstractContextManager[SessionPool]:
         # An episode has a session and an opening of its own, so none must be the tree's alone.
         return nullcontext(pool)
+
+    def _journal(self, index: int, shared: bool) -> Journal:
+        return Journal()  # the answers to an episode that cannot be continued are of no use
 
     def _iterations(
         self, tree: Tree, actor: Actor, pool: SessionPool, threads: ThreadPoolExecutor

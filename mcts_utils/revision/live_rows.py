@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -48,39 +49,47 @@ class LiveBuilder:
 
     def __init__(self, tree: Tree, source: Source, options: Options) -> None:
         self.tree, self.source, self.options = tree, source, options
+        self.kind, rule = KINDS[options.data_type], options.rule
+        self._rule = replace(rule, alpha=1.0) if self.kind == "optimal" else rule
+        self._usual = usual_reward(tree)
         self._verdicts = {node: kept.verdict() for node, kept in tree.verdicts.items()}
         self._first = {node.id: node for node in nodes(tree) if node.parent is tree.root}
 
     def build(self) -> Built:
         """Return the rows: revisions of the judged episodes, or good episodes that needed none."""
-        found, options = paths(self.tree), self.options
-        kind, rule = KINDS[options.data_type], options.rule
-        if kind == "revision":
+        found, env = paths(self.tree), self.tree.task.env
+        if self.kind == "revision":
             chosen = found[self.tree.stats.get("plain", 0) :]
             counts = Counter(paths=len(found), pairs=len(chosen))
         else:
-            least = 1.0 if kind == "optimal" else rule.alpha
-            rule = type(rule)(least, rule.beta, rule.strict)
-            chosen = [path for path in found if rule.good(path.reward) and not self._bad(path)]
+            chosen = [path for path in found if self._rule.good(path.reward) and not self._bad(path)]
             counts = Counter(paths=len(found), good_paths=len(chosen))
         rows: list[RecordRow] = []
         written: set[tuple[str, ...]] = set()
         # Those with the fewest errors first, then the shortest.
-        for path in sorted(chosen, key=lambda p: (len(self._bad(p)), useful_steps(p, self.tree.task.env))):
-            record = self._revision(path) if kind == "revision" else self._good(kind, path)
-            if isinstance(record, str):
-                counts[record] += 1
-            elif record.actions in written and options.unique:
+        for path in sorted(chosen, key=lambda path: (len(self._bad(path)), useful_steps(path, env))):
+            row = self.row(path)
+            if isinstance(row, str):
+                counts[row] += 1
+            elif path.actions in written and self.options.unique:
                 counts["duplicate"] += 1
-            elif len(rows) >= options.max_per_task:
+            elif len(rows) >= self.options.max_per_task:
                 counts["cap"] += 1
             else:
-                written.add(record.actions)
-                task = task_at(self.tree, self._first[path.nodes[0]])
-                rows.append(to_row(record, task, self.source, options.mask_refused, options.reference_fields))
-        counts.update(written=len(rows), **self._labels())
-        unparsed = (verdict.reason for verdict in self._verdicts.values() if not verdict.parsed)
-        return Built(rows, dict(counts), next(unparsed, ""))
+                written.add(path.actions)
+                rows.append(row)
+        labels = Counter(f"verdict {verdict.label}" for verdict in self._verdicts.values())
+        unparsed = [verdict.reason for verdict in self._verdicts.values() if not verdict.parsed]
+        counts.update(written=len(rows), **labels, **{"verdict unparsed": len(unparsed)})
+        return Built(rows, dict(counts), next(iter(unparsed), ""))
+
+    def row(self, path: Trajectory) -> RecordRow | str:
+        """Return the row of an episode, or the reason why there is none."""
+        record = self._revision(path) if self.kind == "revision" else self._good(path)
+        if isinstance(record, str):
+            return record
+        task, options = task_at(self.tree, self._first[path.nodes[0]]), self.options
+        return to_row(record, task, self.source, options.mask_refused, options.reference_fields)
 
     def _bad(self, path: Trajectory) -> list[int]:
         """Return the places of the steps that were judged bad."""
@@ -89,17 +98,13 @@ class LiveBuilder:
     def _verdict(self, node: int) -> Verdict:
         return self._verdicts.get(node, SIGNAL)
 
-    def _labels(self) -> dict[str, int]:
-        labels = Counter(f"verdict {verdict.label}" for verdict in self._verdicts.values())
-        labels["verdict unparsed"] = sum(not verdict.parsed for verdict in self._verdicts.values())
-        return dict(labels)
-
-    def _good(self, kind: str, path: Trajectory) -> Record:
-        return Record(kind, path.steps, 0, path, extra={"kept": list(range(len(path.steps)))})
+    def _good(self, path: Trajectory) -> Record:
+        extra = {"kept": list(range(len(path.steps))), "signals": []}
+        return Record(self.kind, path.steps, 0, path, extra=extra)
 
     def _revision(self, path: Trajectory) -> Record | str:
         """Return the record of a judged episode, or the reason why there is none."""
-        bad, usual, rule = self._bad(path), usual_reward(self.tree), self.options.rule
+        bad, usual, rule = self._bad(path), self._usual, self._rule
         if not bad:
             return "no_bad_step"
         at = bad[0]

@@ -48,7 +48,7 @@ def finished_counts(
     """Return the counts of a complete earlier run, or None.
 
     Args:
-        manifest_file, output: what that run wrote; `output` must still be there unchanged.
+        manifest_file, output: what that run wrote; `output`, and verdicts that it lists, must be there unchanged.
         settings: the `relevant_settings` that it must have had.
         trees: the files that it must have read, unchanged and in this order.
     """
@@ -60,6 +60,8 @@ def finished_counts(
         known = {**Settings().public(), **manifest.settings}
         same = {name: known.get(name) for name in settings} == json.loads(json.dumps(settings))  # no tuples
         same = same and manifest.outputs[0].sha256 == sha256_file(output)
+        others = [(manifest_file.parent / entry.path, entry.sha256) for entry in manifest.outputs[1:]]
+        same = same and all(sha256_file(path) == digest for path, digest in others)
         counts = parsed(manifest.counts, RevisionCounts)
     except (InputError, IndexError):
         return None

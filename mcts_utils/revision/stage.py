@@ -1,7 +1,7 @@
 """Stage 2 over many trees: build each tree's records, several trees at once, then write one JSONL and its manifest.
 
-A bad tree file or a failed tree is reported and counted, and stops nothing else. Verdicts are kept per tree, so an
-interrupted run only replays. What a record is, is in builder.py.
+A bad tree file or a failed tree is reported and counted, and stops nothing else. Verdicts are kept per tree, and so are
+the answers of a run that is interrupted, so that the next one only replays. What a record is, is in builder.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 from mcts_utils.config import Settings
 from mcts_utils.envs import task_id
-from mcts_utils.envs.contamination import HeldOut, HeldOutTask
+from mcts_utils.envs.contamination import HeldOut
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.envs.task_set import TaskSet
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
-from mcts_utils.revision.builder import Built, FindCut, TreeBuilder, run_counts
+from mcts_utils.revision.builder import Built, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.judge_source import JudgeSource
 from mcts_utils.revision.live_rows import MADE, LiveBuilder, is_live
@@ -30,13 +30,15 @@ from mcts_utils.revision.options import EXPERT, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
 from mcts_utils.revision.verdict_cache import VerdictCache, verdict_file
+from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.search.tree import Tree
-from mcts_utils.search.tree_io import BadTree, read_tree
-from mcts_utils.storage.files import RowSpool, sha256_file, write_json, write_jsonl
+from mcts_utils.search.tree_io import BadTree, check_tree, read_tree
+from mcts_utils.storage.files import RowSpool, remove_temporary, sha256_file, write_json, write_jsonl
 from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.manifest import RevisionCounts
 from mcts_utils.storage.formats.record import RecordRow
+from mcts_utils.storage.journal import Journals
 from mcts_utils.storage.layout import existing, manifest_path, records_path, tree_files, verdicts_path
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.terminal import Progress
@@ -80,6 +82,8 @@ class RevisionStage:
         self.input_dir, self.output_dir = Path(input_dir), Path(output_dir)
         self.jobs: list[tuple[int, str]] = []  # (index, name of the tree's file)
         self.output = records_path(output_dir, settings.task, options.data_type)
+        self._journals = Journals(self.output_dir, self.output.stem)
+        self.manifest = manifest_path(output_dir, settings.task, options.data_type)
         self.stop = Event()
         self.usage: dict[str, Any] = {}  # of this run
         self.unparsed = ""  # what an answer was that gave no verdict
@@ -89,12 +93,10 @@ class RevisionStage:
         self._more: dict[str, Any] = {}  # further arguments of a subclass
 
     @staticmethod
-    def in_folder(
-        make: Callable[..., RevisionStage], server_kind: str, held_out: HeldOut, folder: Path
-    ) -> RevisionStage:
+    def in_folder(make: Callable[..., RevisionStage], known: tuple[Any, ...], folder: Path) -> RevisionStage:
         """Return the stage of a worker process, which does single jobs in a folder of its own."""
         made = make(input_dir=folder / "in", output_dir=folder / "out")
-        made.server_kind, made._held_out = server_kind, held_out
+        made.server_kind, made._held_out, made._journals = known
         return made
 
     def run(
@@ -112,16 +114,26 @@ class RevisionStage:
         began = time.monotonic()
         self.jobs = self._find_jobs()
         files, settings = self._inputs(dict(self.jobs)), self._relevant_settings()
-        earlier = finished_counts(self._manifest_path(), self.output, settings, files)
+        earlier = finished_counts(self.manifest, self.output, settings, files)
+        names = [Path(name).stem for _, name in self.jobs]
+        remove_temporary(self.output_dir, f"{self.output.stem}.")
+        if self.judged:  # no other run writes verdicts
+            remove_temporary(verdicts_path(self.output_dir, 0).parent)
         if earlier is not None:
+            self._journals.clear(names)
             self.resumed = True
             return earlier
         if self._tasks is not None:
             self.server_kind = self._tasks.kind()
             self._held_out = self._tasks.held_out(self._tasks.test_ids())
-        with closing(RowSpool(self.output_dir, RecordRow)) as spool:
+        with self._journals.running(names), closing(RowSpool(self.output_dir, RecordRow)) as spool:
             self._convert(make_actor, make_environment, spool)
             return self._conclude(spool, time.monotonic() - began)
+
+    def _verdict_files(self) -> list[Path]:
+        """Return the files of verdicts on the trees, where a judge finds the cuts."""
+        found = [existing(verdicts_path(self.output_dir, index)) for index, _ in self.jobs if self.judge]
+        return [path for path in found if path.exists()]
 
     def _find_jobs(self) -> list[tuple[int, str]]:
         return [(index, path.name) for index, path in tree_files(self.input_dir, "--input_dir").items()]
@@ -147,7 +159,8 @@ class RevisionStage:
     def remote_factory(self) -> Callable[[Path], RevisionStage]:
         self._more |= {"judged": self.judged, "allow_test": self._allow_test, "weights": self._weights}
         make = partial(type(self), self.settings, self.options, **self._more)
-        return partial(RevisionStage.in_folder, make, self.server_kind, self._held_out)
+        known = self.server_kind, self._held_out, self._journals
+        return partial(RevisionStage.in_folder, make, known)
 
     @contextmanager
     def job_runner(
@@ -168,15 +181,12 @@ class RevisionStage:
             try:
                 opened = self.judge.opened(actor, self.stop.is_set, used) if self.judge else nullcontext()
                 with opened as judge:
-                    yield lambda job: self._build(*job, pool, judge, actor, saved)
+                    yield lambda job: anew_without_record(self._build, *job, pool, judge, actor, saved)
             finally:
                 self.usage = used
                 if actor is not None:
                     self.usage = {**actor.stats(), **used}
                     actor.close()
-
-    def _manifest_path(self) -> Path:
-        return manifest_path(self.output_dir, self.settings.task, self.options.data_type)
 
     def _relevant_settings(self) -> dict[str, Any]:
         judge = self.judge.name if self.judge else ""
@@ -236,21 +246,22 @@ class RevisionStage:
         """Read one tree, check it and build its rows; the tree is in memory only meanwhile."""
         settings, path = self.settings, self.input_dir / name
         tree = read_tree(path, settings.task, index)
-        self._check(tree)
+        check_tree(tree, settings, self.server_kind, None if self._allow_test else self._held_out)
         source = Source(name, sha256_file(path), tree.prompt, settings.seed)
         if is_live(tree):
             return self._live(tree, source, saved)
         task = tree.task
         expected_id = task_id(settings.task, task.opening, task.index)
-        replayer = Replayer(pool, task.index, expected_id, self.stop.is_set, settings.action_format)
         cache: VerdictCache | None = None
-        find_cut: FindCut | None = None
         if judge and self.judge:
             verdicts = verdicts_path(self.output_dir, index)
             cache = VerdictCache(verdicts, self.judge.name, judge.prompt, again=True)
-            find_cut = lambda task, bad, start: judge.first_bad(task, bad.steps, bad.nodes, start, cache)  # noqa: E731
         try:
-            built = TreeBuilder(tree, source, self.options, replayer, find_cut, actor).build()
+            with self._journals.open(path.stem, self._scope(source)) as journal:
+                repairer, kept = RecordedActor(actor, journal) if actor else None, RecordedPool(pool, journal)
+                replayer = Replayer(kept, task.index, expected_id, self.stop.is_set, settings.action_format)
+                find_cut = self.judge.cuts(judge, cache, journal) if judge and self.judge and cache else None
+                built = TreeBuilder(tree, source, self.options, replayer, find_cut, repairer).build()
         finally:
             if cache and cache.path.exists():
                 saved(cache.path)
@@ -262,35 +273,28 @@ class RevisionStage:
         return built
 
     def _live(self, tree: Tree, source: Source, saved: Callable[[Path], None]) -> Built:
-        """Build the rows of live episodes, and write the verdicts on them, as those on other trees."""
+        """Build the rows of live episodes, and write the verdicts on them, as those on other trees.
+
+        Raises:
+            BadTree: the data type needs a replay.
+        """
+        if self.options.data_type not in MADE:
+            raise BadTree(f"live episodes become --data_type {', '.join(MADE)}, not {self.options.data_type}")
         verdicts = verdicts_path(self.output_dir, tree.task.index)
         prompt = tree.settings.get("judge_prompt", tree.prompt)
-        write_json(verdicts, verdict_file(tree.settings.get("judge", ""), prompt, tree.verdicts))
-        saved(verdicts)
+        if tree.verdicts:
+            write_json(verdicts, verdict_file(tree.settings.get("judge", ""), prompt, tree.verdicts))
+            saved(verdicts)
         built = LiveBuilder(tree, source, self.options).build()
         built.counts["partial_trees"] = int(tree.status != "done")
         return built
 
-    def _check(self, tree: Tree) -> None:
-        """Check that the tree may become records here.
-
-        Raises:
-            BadTree: if its indices are another kind of server's, its replies were read otherwise, or it is a test
-                task's.
-        """
-        if is_live(tree) and self.options.data_type not in MADE:
-            raise BadTree(f"live episodes become --data_type {', '.join(MADE)}, not {self.options.data_type}")
-        form = tree.settings.get("action_format", Settings.action_format)
-        if form != self.settings.action_format:
-            raise BadTree(f"searched with ACTION_FORMAT={form}, now {self.settings.action_format}")
-        kind = tree.settings.get("goals")
-        if kind and self.server_kind and kind != self.server_kind:
-            raise BadTree(f"searched on a server of kind {kind}, this one is {self.server_kind}")
-        try:
-            if not self._allow_test:
-                self._held_out.check(tree.task)
-        except HeldOutTask as error:
-            raise BadTree(f"{error}; --allow_test overrides") from error
+    def _scope(self, source: Source) -> list[Any]:
+        """Return what the answers to the tree's requests depend on, besides the requests."""
+        s, judge = self.settings, self.judge
+        asked = [judge.name, judge.settings.max_token_length] if judge else []
+        actor = [s.model_name, self._weights, s.max_token_length, s.grounding, s.action_format]
+        return [source.sha256, self.server_kind, actor, asked]
 
     def _conclude(self, spool: RowSpool[RecordRow], seconds: float) -> RevisionCounts:
         """Write the records, then the manifest, and return its counts.
@@ -310,6 +314,9 @@ class RevisionStage:
         counts = run_counts(total, rows, written, len(spool), self.failures)
         inputs = self._inputs({index for index, _ in self.jobs if index in spool})
         settings = self._relevant_settings() | {"goals": self.server_kind}
-        manifest, outputs = self._manifest_path(), [self.output]
-        write_manifest(manifest, "revision", settings, inputs, outputs, plain(counts), self.usage, seconds)
+        manifest, outputs = self.manifest, [self.output, *self._verdict_files()]
+        usage = self._journals.with_recovered(self.usage)
+        write_manifest(manifest, "revision", settings, inputs, outputs, plain(counts), usage, seconds)
+        ended = (Path(name).stem for index, name in self.jobs if index in spool)
+        self._journals.settle(ended)
         return counts

@@ -16,6 +16,7 @@ from mcts_utils.prompts import is_signal_step
 from mcts_utils.replies import Reply
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.episode import replay, take_step
+from mcts_utils.rollouts.recorded import RecordedSession
 from mcts_utils.rollouts.steps import earned
 from mcts_utils.types import EnvError, Environment, Step, Stopped, Task
 
@@ -55,9 +56,11 @@ class SessionManager:
         if self._stopped():
             raise Stopped
 
-    def take(self) -> Environment:
-        """Return a session from the pool; its state is undefined."""
+    def take(self, place: str = "") -> Environment:
+        """Return a session from the pool; its state is undefined. `place` names its use among those of this task."""
         env = self._pool.take(self._stopped)
+        if isinstance(env, RecordedSession):
+            env.place = place
         with self._lock:
             self._taken += 1
             self._live.append(env)

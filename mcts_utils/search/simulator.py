@@ -78,7 +78,7 @@ class IterationSimulator:
             EnvError: if the server fails, or if the path does not replay as recorded.
         """
         if self._env is None or self._env_path != list(path):
-            self._env = self._env or self._sessions.take()
+            self._env = self._env or self._sessions.take(str(self._iteration))
             self._sessions.go_to(self._env, path)
         step = self._sessions.step(self._env, reply, path)
         self._env_path = [*path, step]
@@ -94,7 +94,7 @@ class IterationSimulator:
             self._sessions.give(env)
             env = None
         if not self._owner.can_fork(env):
-            opened = (self._exclusive(path, env if i == 0 else None) for i in range(k))
+            opened = (self._exclusive(path, None if i else env, f"{self._iteration}.{i}") for i in range(k))
             return self._run(opened, path, max_steps)
         branching = BranchingRollouts(self._sessions, self._owner.root.find(path), env, k)
         try:
@@ -106,18 +106,21 @@ class IterationSimulator:
         """Return the sessions at the end of the iteration, or close them if it failed."""
         self._sessions.release(usable)
 
-    def _exclusive(self, path: Sequence[Step], env: Environment | None) -> Callable[[], RolloutCursor]:
+    def _exclusive(
+        self, path: Sequence[Step], env: Environment | None, place: str
+    ) -> Callable[[], RolloutCursor]:
         """Return a function that opens the cursor of a rollout from the path's end; `env` is there, or None.
 
+        `place` names the rollout among those of the task.
         Where sessions are limited, this waits for a free one: the threads of the rollouts must not, since those that
         would give theirs back may wait for a thread.
         """
-        waited = self._sessions.take() if env is None and self._owner.pool.limited else None
+        waited = self._sessions.take(place) if env is None and self._owner.pool.limited else None
 
         def open_cursor() -> RolloutCursor:
             if env is not None:
                 return ExclusiveCursor(self._sessions, env)
-            taken = waited or self._sessions.take()
+            taken = waited or self._sessions.take(place)
             try:
                 self._sessions.go_to(taken, path)
             except Diverged:
@@ -213,3 +216,12 @@ class TaskSimulator:
             usable = True
         finally:
             simulator.release(usable)
+
+
+def rollout_threads(settings: Settings) -> int:
+    """Return the number of rollouts at once: enough to fill the endpoint, and no more than twice that.
+
+    Waiting rollouts then begin in the order of the trees, which advance about equally, so no tree is left to end alone.
+    """
+    wanted = settings.workers * max(1, settings.n_rollout)
+    return min(wanted, 2 * settings.in_flight)

@@ -1,13 +1,14 @@
 """Stage 1 over many tasks: search what is missing, save each tree after every iteration, then write the manifest.
 
-It resumes (a finished tree is never searched again, an interrupted one loses at most its current iteration) and records
-failures as data. It chooses no tasks (mcts_collection.py) and no strategy (strategy.py).
+It resumes (a finished tree is never searched again, an interrupted one goes on from its last iteration with what is in
+its journal) and records failures as data. It chooses no tasks (mcts_collection.py) and no strategy (strategy.py).
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -21,15 +22,17 @@ from mcts_utils.envs.contamination import HeldOut, HeldOutTask
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.executors import MAX_FAILURES, FailureGuard, WorkerLost, ignore, run_jobs
 from mcts_utils.rollouts.counters import Counters
+from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.search.baselines import Baseline
 from mcts_utils.search.env_sessions import sessions_of_a_tree
-from mcts_utils.search.simulator import TaskSimulator
+from mcts_utils.search.simulator import TaskSimulator, rollout_threads
 from mcts_utils.search.strategy import Strategy
 from mcts_utils.search.totals import TreeTotals, run_totals, tree_totals
 from mcts_utils.search.tree import Tree
 from mcts_utils.search.tree_io import tree_file
 from mcts_utils.search.tree_store import TreeStore
 from mcts_utils.storage.formats.tree import TreeFile
+from mcts_utils.storage.journal import Journal, Journals
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.terminal import Progress
 from mcts_utils.types import Actor, Environment, ServiceGone, Stopped, Task
@@ -68,7 +71,8 @@ class SearchStage:
         self.strategy = self._make_strategy(weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)
         self.manifest = self.path(0).with_name("manifest.json")
-        self._finished: dict[int, TreeTotals] = {}  # by index
+        self._journals = Journals(self.manifest.parent)
+        self._finished: Counter[str] = Counter()  # sums of the finished trees' totals
 
     def _make_strategy(self, weights: str, baseline: Baseline | None) -> Strategy:
         return Strategy(self.settings, self.server_kind, weights, baseline)
@@ -81,10 +85,13 @@ class SearchStage:
         held_out: HeldOut,
         weights: str,
         baseline: Baseline | None,
+        journals: Journals,
         folder: Path,
     ) -> SearchStage:
         """Return the stage of a worker process, which searches single trees in a folder of its own."""
-        return cls(settings, (), folder / "out", server_kind, held_out, weights, baseline)
+        made = cls(settings, (), folder / "out", server_kind, held_out, weights, baseline)
+        made._journals = journals
+        return made
 
     def path(self, index: int) -> Path:
         """Return the file of one tree."""
@@ -99,10 +106,8 @@ class SearchStage:
         return [self.path(job)]
 
     def remote_factory(self) -> Callable[[Path], SearchStage]:
-        weights, baseline = self.strategy.weights, self.strategy.baseline
-        return partial(
-            type(self).from_folder, self.settings, self.server_kind, self._held_out, weights, baseline
-        )
+        how = (self._held_out, self.strategy.weights, self.strategy.baseline, self._journals)
+        return partial(type(self).from_folder, self.settings, self.server_kind, *how)
 
     def run(
         self, make_actor: Callable[[], Actor], make_environment: Callable[[], Environment]
@@ -116,20 +121,20 @@ class SearchStage:
         """
         began = time.monotonic()
         todo = self._unfinished()
+        self._journals.settle(self.path(index).stem for index in set(self.indices).difference(todo))
         failed = 0
-        if todo:
-            with closing(make_environment()) as env:
-                env.reset(todo[0])  # report an unusable server before a model is loaded
-            bar = partial(
-                Progress, total=len(self.indices), initial=len(self._finished), desc="search", unit="tree"
-            )
-            workers = self.settings.workers
-            with run_jobs(self, todo, workers, make_actor, make_environment, bar, self._show) as (
-                results,
-                _,
-            ):
-                failed = self._collect(results, todo)
-        return self._conclude(bool(todo), failed, time.monotonic() - began)
+        with self._journals.running(()):
+            if todo:
+                with closing(make_environment()) as env:
+                    env.reset(todo[0])  # report an unusable server before a model is loaded
+                done = self._finished["trees"]
+                bar = partial(Progress, total=len(self.indices), initial=done, desc="search", unit="tree")
+                workers = self.settings.workers
+                run = run_jobs(self, todo, workers, make_actor, make_environment, bar, self._show)
+                with run as (results, _):
+                    failed = self._collect(results, todo)
+            ran = bool(todo) or self._journals.interrupted
+            return self._conclude(ran, failed, time.monotonic() - began)
 
     @contextmanager
     def job_runner(
@@ -145,7 +150,7 @@ class SearchStage:
             try:
                 # Closed in reverse: first the searches end, then the threads of their rollouts.
                 with ThreadPoolExecutor(rollout_threads(self.settings), "rollout") as threads:
-                    yield lambda index: self._search(index, actor, pool, threads, saved)
+                    yield lambda index: anew_without_record(self._search, index, actor, pool, threads, saved)
             finally:
                 self.usage = {**actor.stats(), **self._step_counts()}
                 actor.close()
@@ -171,7 +176,7 @@ class SearchStage:
             if tree is not None and self._is_held_out(tree.task):
                 continue
             if tree is not None and tree.status == "done":
-                self._finished[index] = tree_totals(tree)
+                self._finished.update(tree_totals(tree))
                 continue
             todo.append(index)
         return todo
@@ -196,7 +201,7 @@ class SearchStage:
             InputError: if MAX_FAILURES trees failed in a row and none has completed an iteration, or if the server or
                 the endpoint is gone.
         """
-        guard = FailureGuard(len(self._finished), min(MAX_FAILURES, len(todo)))
+        guard = FailureGuard(self._finished["trees"], min(MAX_FAILURES, len(todo)))
         for index, result in results:
             if isinstance(result, HeldOutTask):
                 self._leave_out(index, result)
@@ -207,7 +212,8 @@ class SearchStage:
                 guard.require_success(index, "trees", result, lambda: any(map(self._store.read_begun, todo)))
             else:
                 guard.add_success(index)
-                self._finished[index] = result
+                self._finished.update(result)
+                self._journals.settle([self.path(index).stem])
         return guard.failed
 
     def _search(
@@ -225,9 +231,10 @@ class SearchStage:
         """
         data: TreeFile | None = None  # as of the last completed iteration
         try:
-            with self._sessions(pool) as sessions:
-                # A tree in a session of its own ends with it: another session would show another goal.
+            # A tree in a session of its own ends with it: another session would show another goal.
+            with self._sessions(pool) as sessions, self._journal(index, sessions.shared) as journal:
                 tree = self._store.read_begun(index) if sessions.shared else None
+                sessions, actor = RecordedPool(sessions, journal), RecordedActor(actor, journal)
                 if tree is None:
                     tree = self._new_tree(index, sessions)
                     self._held_out.check(tree.task)
@@ -254,6 +261,11 @@ class SearchStage:
         """Return the sessions that a tree may use."""
         return sessions_of_a_tree(pool)
 
+    def _journal(self, index: int, shared: bool) -> Journal:
+        s = self.settings
+        scope = {**self.strategy.fixed(), "prompt": s.prompt, "seed": s.seed, "format": s.action_format}
+        return self._journals.open(self.path(index).stem, scope) if shared else Journal()
+
     def _new_tree(self, index: int, pool: SessionPool) -> Tree:
         if self.stop.is_set():
             raise Stopped
@@ -274,8 +286,7 @@ class SearchStage:
         """Show the run's speed, and the mean reward of the finished trees' paths, on the progress bar."""
         counts = self.counters.counts()
         steps = counts.get("env_steps", 0) / max(bar.format_dict["elapsed"], 1e-9)
-        ended = list(self._finished.values())
-        rewards, paths = (sum(tree[name] for tree in ended) for name in ("reward_sum", "leaves"))
+        rewards, paths = self._finished["reward_sum"], self._finished["leaves"]
         reward = {"reward": f"{rewards / paths:.2f}"} if paths else {}
         bar.set_postfix(
             {"steps/s": f"{steps:.1f}", "in flight": counts.get("in_flight", 0), **reward}, refresh=False
@@ -283,18 +294,10 @@ class SearchStage:
 
     def _conclude(self, ran: bool, failed: int, seconds: float) -> dict[str, Any]:
         """Return the totals; write the manifest unless there is one and nothing was left to search."""
-        counts, tokens = run_totals(self._finished.values(), failed, len(self._left_out))
+        counts, tokens = run_totals(self._finished, failed, len(self._left_out))
         if ran or not self.manifest.exists():
             files = [self.path(index) for index in self.indices if index not in self._left_out]
             usage = {**tokens, "this_run": self.usage}
             write_manifest(self.manifest, "search", self.strategy.public(), [], files, counts, usage, seconds)
+        self._journals.settle(self.path(index).stem for index in self._left_out)
         return {**counts, "strategy": self.strategy.name, "tokens": tokens, "seconds": seconds}
-
-
-def rollout_threads(settings: Settings) -> int:
-    """Return the number of rollouts at once: enough to fill the endpoint, and no more than twice that.
-
-    Waiting rollouts then begin in the order of the trees, which advance about equally, so no tree is left to end alone.
-    """
-    wanted = settings.workers * max(1, settings.n_rollout)
-    return min(wanted, 2 * settings.in_flight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,25 @@ TreeTotals = dict[str, float]  # what a finished tree adds to the run's counts
 
 
 def tree_totals(tree: Tree) -> TreeTotals:
-    """Return the tree's counts, the number of its leaves and the sum of their rewards."""
+    """Return the tree's counts, the number of its leaves and the sum of their rewards; `trees` is 1."""
     ends = leaves(tree)
-    return {**tree.stats, "leaves": len(ends), "reward_sum": sum(leaf.reward for leaf in ends)}
+    return {"trees": 1, **tree.stats, "leaves": len(ends), "reward_sum": sum(leaf.reward for leaf in ends)}
 
 
 def run_totals(
-    trees: Collection[TreeTotals], failed: int, held_out: int
+    sums: Mapping[str, float], failed: int, held_out: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the manifest's counts over the finished trees, and the actor's calls and tokens apart from them."""
-    total = {name: sum(tree[name] for tree in trees) for name in (*STATS, "leaves", "reward_sum")}
-    live = [name for name in LIVE_COUNTS if any(name in tree for tree in trees)]
-    total |= {name: sum(tree.get(name, 0) for tree in trees) for name in live}
+    """Return the manifest's counts, and the actor's calls and tokens apart from them.
+
+    Args:
+        sums: of the `tree_totals` of all finished trees.
+    """
+    total = {name: sums.get(name, 0) for name in (*STATS, "leaves", "reward_sum")}
+    total |= {name: sums[name] for name in LIVE_COUNTS if name in sums}
     tokens = {name: total.pop(name) for name in TOKEN_COUNTS}
     reward_sum = total.pop("reward_sum")
     counts = {
-        "trees": len(trees),
+        "trees": sums.get("trees", 0),
         "failed": failed,
         "held_out": held_out,
         **total,

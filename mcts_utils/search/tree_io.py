@@ -11,6 +11,8 @@ from typing import Any
 
 from msgspec import UNSET
 
+from mcts_utils.config import Settings
+from mcts_utils.envs.contamination import HeldOut, HeldOutTask
 from mcts_utils.search.reference_format import from_reference_dict
 from mcts_utils.search.tree import STATS, Node, Tree, nodes
 from mcts_utils.storage.files import read_json
@@ -63,6 +65,29 @@ def read_tree(path: Path, env: str, index: int) -> Tree:
     if tree.task.env != env:
         raise BadTree(f"TASK is {env!r}, the tree is of {tree.task.env!r}")
     return tree
+
+
+def check_tree(tree: Tree, settings: Settings, server_kind: str, held_out: HeldOut | None) -> None:
+    """Check that a tree may become records here.
+
+    Args:
+        server_kind: of the server; empty: any.
+        held_out: test tasks; None: they may be used.
+
+    Raises:
+        BadTree: its indices are another kind of server's, its replies were read otherwise, or it is a test task's.
+    """
+    form = tree.settings.get("action_format", Settings.action_format)
+    if form != settings.action_format:
+        raise BadTree(f"searched with ACTION_FORMAT={form}, now {settings.action_format}")
+    kind = tree.settings.get("goals")
+    if kind and server_kind and kind != server_kind:
+        raise BadTree(f"searched on a server of kind {kind}, this one is {server_kind}")
+    try:
+        if held_out:
+            held_out.check(tree.task)
+    except HeldOutTask as error:
+        raise BadTree(f"{error}; --allow_test overrides") from error
 
 
 def load_tree(data: Any, env: str = "", index: int = -1) -> Tree:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from mcts_utils.storage.formats.base import parsed
 from mcts_utils.types import InputError
 
 T = TypeVar("T")
+SEAL = re.compile(rb'(.*),"sha256":"([0-9a-f]{64})"\}\n', re.DOTALL)
+SEAL_BYTES = 78  # of its end
+DAMAGED = re.compile(rb"[0-9a-f]{31}")  # what one changed byte leaves of a hash, at least
 
 
 def write_json(path: str | Path, obj: Any) -> None:
@@ -28,6 +32,25 @@ def write_json(path: str | Path, obj: Any) -> None:
         ValueError: NaN or infinity in it.
     """
     _write(Path(path), [_dumps(obj, (",", ":")), "\n"])
+
+
+def write_sealed(path: str | Path, obj: Any) -> None:
+    """Write an object as `write_json` does, with a last field `sha256`: the hash of the file as it is without it.
+
+    Raises:
+        ValueError: NaN or infinity in it.
+    """
+    text = _dumps(obj, (",", ":")) + "\n"
+    digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+    _write(Path(path), [text.removesuffix("}\n"), f',"sha256":"{digest}"}}\n'])
+
+
+def sealed(data: bytes) -> bool | None:
+    """Return True if the bytes are those that `write_sealed` wrote, False if any was changed; None for another file."""
+    found = SEAL.fullmatch(data)
+    if found is None:
+        return False if DAMAGED.search(data[-SEAL_BYTES:]) else None
+    return hashlib.sha256(found[1] + b"}\n").hexdigest().encode() == found[2]
 
 
 def read_json(path: str | Path) -> Any:
@@ -210,6 +233,12 @@ def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
         if isinstance(error, OSError) and error.filename is None and error.errno:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def remove_temporary(folder: Path, name: str = "") -> None:
+    """Remove what a killed process left of files whose names begin with `name`; nobody writes them now."""
+    for path in folder.glob(f".{name}*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _write(path: Path, parts: Iterable[str]) -> None:

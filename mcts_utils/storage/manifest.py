@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.storage.files import read_as, sha256_file, write_json
+from mcts_utils.storage.files import read_as, sha256_file, write_sealed
 from mcts_utils.storage.formats.manifest import FileEntry, Manifest
 
 SAMPLED_BYTES = 1 << 20  # read at each end of a weight file for its fingerprint
@@ -85,7 +85,7 @@ def write_manifest(
         tokens=dict(tokens),
         seconds=round(seconds, 3),
     )
-    write_json(path, manifest)
+    write_sealed(path, manifest)
 
 
 def read_manifest(path: str | Path) -> Manifest:

@@ -2,7 +2,8 @@
 
 XTuner's environment has transformers 4.48. It loads a folder of transformers 5 without an error, and wrongly: it does
 not know `rope_parameters`, so every model gets rope_theta 10000. The result therefore consists of the source's own
-files with new weights, never of files that 4.48 saved. The module starts no training and no conversion.
+files with new weights, never of files that 4.48 saved. The module starts no training and no conversion, and loads torch
+only to write weights.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from mcts_utils.actors.chat_tokens import chat_template
 from mcts_utils.storage import files as storage_files
 from mcts_utils.training.launcher import TrainingFailed
 from mcts_utils.types import InputError
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # names of safetensors: those of torch
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
 # Records of an earlier run, and descriptions of the old weights, which do not hold for the new ones.
 NOT_KEPT = ("manifest.json", "inputs.json", "xtuner_config.py", "README.md", "card.json")
@@ -132,13 +134,12 @@ def stored_dtype(model: Path) -> str:
     Raises:
         InputError: if it is another one.
     """
-    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    with safe_open(weight_files(model)[0], "pt") as file:
+    with safe_open(weight_files(model)[0], "numpy") as file:
         found = [file.get_slice(name).get_dtype() for name in file.keys()]
     most = max(set(found), key=found.count)
-    if most not in names:
-        raise InputError(f"--model_dir {model}: weights are {most}, not one of {', '.join(names)}")
-    return names[most]
+    if most not in DTYPES:
+        raise InputError(f"--model_dir {model}: weights are {most}, not one of {', '.join(DTYPES)}")
+    return DTYPES[most]
 
 
 def write_trained_model(converted: Path, model: Path, target: Path, dtype: str) -> list[Path]:
@@ -150,6 +151,8 @@ def write_trained_model(converted: Path, model: Path, target: Path, dtype: str) 
     Raises:
         TrainingFailed: if a tensor is missing, of another shape or not finite, or if no tensor changed.
     """
+    from safetensors.torch import save_file
+
     target.mkdir(parents=True, exist_ok=True)
     written = _copy_small_files(model, target, dtype)
     before, after = _tensor_files(weight_files(model)), _trained_tensor_files(converted, model)
@@ -215,7 +218,7 @@ def _tensor_files(paths: Iterable[Path]) -> dict[str, Path]:
     """Return tensor name -> file."""
     files = {}
     for path in paths:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "numpy") as file:
             files.update(dict.fromkeys(file.keys(), path))
     return files
 
@@ -235,11 +238,13 @@ def _tensor(path: Path, name: str) -> torch.Tensor:
 def _differs(name: str, old: torch.Tensor, new: torch.Tensor) -> bool:
     if old.shape != new.shape:
         raise TrainingFailed(f"{name} has shape {tuple(new.shape)} after training, {tuple(old.shape)} before")
-    return not torch.equal(old, new.to(old.dtype))
+    return not old.equal(new.to(old.dtype))
 
 
 def _cast(name: str, tensor: torch.Tensor, dtype: str) -> torch.Tensor:
-    result = tensor.to(DTYPES[dtype]).contiguous()
-    if not torch.isfinite(result).all():
+    import torch
+
+    result = tensor.to(getattr(torch, dtype)).contiguous()
+    if not result.isfinite().all():
         raise TrainingFailed(f"{name} is not finite in {dtype} after training")
     return result

@@ -47,7 +47,7 @@ class TrainingJob:
     model: Path
     output: Path  # absolute
     settings: TrainSettings
-    dtype: str  # of the weights that are written: a key of checkpoint.DTYPES
+    dtype: str  # of the weights that are written: a value of checkpoint.DTYPES
     force: bool = False  # start even if memory or disk space seem too small
     chat_template: str = ""  # file of a chat template in place of the model's own
 
@@ -146,7 +146,7 @@ def _parser(description: str, chat_template: str) -> Parser:
     for name in OVERRIDES:
         parser.add_argument(f"--{name}", type=float if name == "lr" else int, help="default: the config's")
     parser.add_argument(
-        "--dtype", choices=sorted(checkpoint.DTYPES), help="of the result; default: the model's"
+        "--dtype", choices=sorted(checkpoint.DTYPES.values()), help="of the result; default: the model's"
     )
     parser.add_argument(
         "--force",

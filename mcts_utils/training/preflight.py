@@ -47,7 +47,7 @@ class ModelSize:
         config: dict[str, Any] = files.read_json(model / "config.json")
         weights = linear = 0
         for path in checkpoint.weight_files(model):
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "numpy") as file:
                 for name in file.keys():
                     shape = file.get_slice(name).get_shape()
                     weights += math.prod(shape)

@@ -25,7 +25,7 @@ from typing import Any
 from mcts_utils.actors.chat_tokens import load_tokenizer
 from mcts_utils.storage import files, manifest
 from mcts_utils.terminal import run_command
-from mcts_utils.training import checkpoint, corpus, launcher, lora_merge, preflight
+from mcts_utils.training import checkpoint, corpus, launcher, preflight
 from mcts_utils.training.job import (
     TrainingJob,
     inputs_written,
@@ -190,6 +190,8 @@ def train(
     target = "adapter" if job.settings.lora else "converted"
     launcher.run(launcher.convert_command(trainer, f"run/{final}", target), job.folder, environ, log)
     if job.settings.lora:
+        from mcts_utils.training import lora_merge  # loads torch
+
         lora_merge.merge(job.folder / "adapter", job.model, job.folder / "converted")
     return curve
 

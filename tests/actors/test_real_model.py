@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import mcts_collection
+import path_collection
 from mcts_utils.actors.get_model import KNOWN, greedy_tokens
 from mcts_utils.storage.layout import tree_files, tree_folder
 from tests.helpers.training_models import ROOT
@@ -39,23 +41,25 @@ def test_greedy_tokens_are_the_stored_ones(smollm2):
     assert json.loads((smollm2 / "ORIGIN.json").read_text(encoding="utf-8"))["licence"] == "Apache-2.0"
 
 
-def test_evaluation_search_and_revision_run_with_it(smollm2, textcraft_url, tmp_path):
+def test_evaluation_search_and_revision_run_with_it(smollm2, textcraft_url, tmp_path, monkeypatch, capsys):
     sizes = {"MAX_TOKEN_LENGTH": "8", "MAX_DEPTH": "2", "ITERA": "1", "N_GEN": "2", "N_ROLLOUT": "2"}
     settings = {"TASK": "textcraft", "MODEL_DIR": str(smollm2), "ENV_SERVER_BASE": textcraft_url}
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    for name, value in {**settings, **sizes, "OPENAI_BASE_URL": "", "OPENAI_API_KEY": ""}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
 
-    def run(script: str, *flags: str) -> str:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / script), *flags],
-            cwd=tmp_path, env={**clean, **settings, **sizes}, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert "local model: " in done.stderr and "deprecated" not in done.stderr
-        return done.stdout
+    def check(code: int, errors: str) -> None:
+        assert code == 0, errors
+        assert "local model: " in errors and "deprecated" not in errors
 
-    assert "n 2, failed 0" in run("eval.py", "--task_ids", "0,1", "--max_steps", "2", "--output_dir", "test")
-    run("mcts_collection.py", "--task_ids", "1,2", "--output_dir", "trees")
+    command = [sys.executable, str(ROOT / "eval.py"), "--task_ids", "0,1", "--max_steps", "2"]
+    done = subprocess.run([*command, "--output_dir", "test"], capture_output=True, text=True)
+    check(done.returncode, done.stderr)
+    assert "n 2, failed 0" in done.stdout
+    code = mcts_collection.main(["--task_ids", "1,2", "--output_dir", "trees"])
+    check(code, capsys.readouterr().err)
     folder = tree_folder(tmp_path / "trees", "textcraft", "smollm2")
     assert len(tree_files(folder, "the trees")) == 2
-    run("path_collection.py", "--input_dir", str(folder), "--output_dir", "records")
+    code = path_collection.main(["--input_dir", str(folder), "--output_dir", "records"])
+    check(code, capsys.readouterr().err)
     assert (tmp_path / "records" / "textcraft_centric.manifest.json").is_file()

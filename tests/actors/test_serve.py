@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from mcts_utils.actors.factory import EndpointActor
+from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.actors.local import LocalActor, load_model
 from mcts_utils.actors.serve import create_app
 from mcts_utils.servers.app_server import running

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcts_utils.bench.__main__ import PARTS, main
+from mcts_utils.bench.__main__ import LONG, PARTS, main
 from mcts_utils.bench.reference import reference_bytes
 from mcts_utils.bench.table import summary, table
 from mcts_utils.search.tree import new_tree
@@ -18,7 +18,16 @@ from mcts_utils.storage.files import read_json
 from mcts_utils.types import Task
 
 # The others are alike.
-MEASURED = ("slots_16", "revision", "public", "descent", "serial", "serial_reference", "own_world")
+MEASURED = (
+    "slots_16",
+    "revision",
+    "public",
+    "descent",
+    "serial",
+    "serial_reference",
+    "own_world",
+    "local_model",
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,7 +41,7 @@ def small(tmp_path_factory):
         "BENCH_ITERA": "1",
         "BENCH_DIR": str(folder / "b"),
         "BENCH_PARTS": ",".join(MEASURED),
-        "BENCH_FLAGS": "--latency_16 0.001 --noise 0.8",
+        "BENCH_FLAGS": "--latency_16 0.001 --noise 0.8 --rollouts 8",
         "ITERA": "many",  # what the shell has set for other work does no harm
     }
     done = subprocess.run(
@@ -54,7 +63,7 @@ def test_every_figure_is_in_the_summary(small):
     for name in (
         *("slot_utilisation_16", "steps_per_node", "steps_per_node_public", "verdicts_per_judged_step"),
         *("speedup_vs_serial", "cpu_ms_per_call", "bytes_per_node", "peak_rss_mb", "prompt_shared_share"),
-        *("own_step_ms_in_process", "own_step_ms_http"),
+        *("own_step_ms_in_process", "own_step_ms_http", "local_tokens_per_s", "local_vs_one_by_one"),
     ):
         assert isinstance(found[name], int | float), name
     assert 0 < found["slot_utilisation_16"] <= 1
@@ -85,7 +94,7 @@ def test_the_table_shows_them(small):
 
 def test_parts_can_be_chosen_and_a_wrong_one_is_one_line(tmp_path, capsys):
     assert main(["--parts", "slots_16,chess", "--output_dir", str(tmp_path / "x")]) == 2
-    assert capsys.readouterr().err == f"bench: --parts: 'chess' is none of {', '.join(PARTS)}\n"
+    assert capsys.readouterr().err == f"bench: --parts: 'chess' is none of {', '.join((*PARTS, LONG))}\n"
     assert main(["--tasks", "0", "--output_dir", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
 

@@ -9,6 +9,7 @@ import pytest
 from mcts_utils.envs import make_environment
 from mcts_utils.envs.client import AgentGym
 from mcts_utils.envs.specs.sciworld import VARIATIONS
+from mcts_utils.servers.sciworld.expert import known_games
 from tests.helpers.http_client import HttpClient
 from tests.helpers.sciworld_process import running_sciworld
 
@@ -54,11 +55,11 @@ def gold(base_url: str, index: int) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(VARIATIONS))
-def test_gold_paths_earn_everything(base_url: str, env: AgentGym, name: str) -> None:
-    index = firsts()[name]
-    actions = gold(base_url, index)
+def test_gold_paths_earn_everything(env: AgentGym, name: str) -> None:
+    game = next(game for game in known_games().values() if game.task == name)
+    index, actions = game.id, game.path
     task, replayed = env.replay(index, actions)
-    assert task.id == f"sciworld:{name}:0"
+    assert task.id == f"sciworld:{name}:{index - firsts()[name]}"
     assert replayed[-1].reward == 1.0 and replayed[-1].done
     again = env.reset(index)
     assert again.id == task.id

@@ -43,6 +43,7 @@ MANIFEST = {
     "seconds",
     "tokens",
     "code_revision",
+    "sha256",
 }  # fields that tell of the run, not of its result
 # Ray listens on every network of the machine, and starts whatever it is sent.
 ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -36,6 +36,28 @@ def rows_of(config: str) -> list[list[dict[str, Any]]]:
     return rows
 
 
+def rates_of(config: str) -> list[float]:
+    """Return the learning rate of each iteration of a config's schedule on one device, by mmengine's schedulers."""
+    import torch
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(config)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=cfg.lr)
+    length = -(-cfg.rows // cfg.batch_size)
+    parts = [{k: v for k, v in part.items() if k != "convert_to_iter_based"} for part in cfg.param_scheduler]
+    schedulers = [
+        part.pop("type").build_iter_from_epoch(optimizer=optimizer, epoch_length=length, **part)
+        for part in parts
+    ]
+    rates = []
+    for _ in range(cfg.max_epochs * length):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return rates
+
+
 if __name__ == "__main__":
     for folder in sys.argv[1:]:
         os.chdir(folder)

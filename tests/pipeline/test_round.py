@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import eval as evaluation
+import path_collection
 from mcts_utils.report.runs.round import main as report
 from mcts_utils.search.tree import leaves
 from mcts_utils.search.tree_io import tree_from_dict
@@ -29,21 +31,20 @@ SMALL = {
 HELD_OUT = ",".join(map(str, load_world().split()["test"][::24]))
 
 
+def settings(run: Path, url: str) -> dict[str, str]:
+    """The variables of the stages."""
+    model = {"OPENAI_BASE_URL": "", "MODEL_NAME": "", "MODEL_DIR": str(ROOT / "models/tiny_actor")}
+    return SMALL | model | {"ENV_SERVER_BASE": url, "RUN_DIR": str(run), "SEED": "0"}
+
+
 def iteration(run: Path, url: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "MODEL"))}
-    settings = SMALL | {
-        "ENV_SERVER_BASE": url,
-        "MODEL_DIR": "models/tiny_actor",
-        "RUN_DIR": str(run),
-        "SEED": "0",
-    }
     extra = {
         "TRAIN_FLAGS": "--epochs 1",
         "OMP_NUM_THREADS": "1",
         "EVAL_IDS": HELD_OUT,
         "PYTHON": sys.executable,
     }
-    environ = kept | settings | extra | variables
+    environ = os.environ | settings(run, url) | extra | variables
     return subprocess.run(
         ["bash", "scripts/iteration.sh"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=900
     )
@@ -74,21 +75,20 @@ def test_trees_are_searches_and_are_not_searched_again(round_of: tuple[Path, str
     assert [path.stat().st_mtime_ns for path in files] == before
 
 
-def test_every_written_record_replays_exactly(round_of: tuple[Path, str, str]) -> None:
+def test_every_written_record_replays_exactly(
+    round_of: tuple[Path, str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     run, url, _ = round_of
     for kind in ("centric", "good"):
         path = run / f"records/textcraft_{kind}.jsonl"
         rows = read_jsonl(path)
         assert rows
-        command = [sys.executable, "path_collection.py", "--verify", str(path), "--env_server_base", url]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        assert f"rows {len(rows)}, exact {len(rows)}," in done.stdout
+        assert path_collection.main(["--verify", str(path), "--env_server_base", url]) == 0
+        assert f"rows {len(rows)}, exact {len(rows)}," in capsys.readouterr().out
         rows[0]["messages"][3]["content"] += " and a diamond"  # a check that cannot fail is none
         forged = run / "forged.jsonl"
         forged.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        command[3] = str(forged)
-        assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300).returncode == 2
+        assert path_collection.main(["--verify", str(forged), "--env_server_base", url]) == 2
 
 
 def test_revisions_train_the_signal_and_what_follows_it_only(round_of: tuple[Path, str, str]) -> None:
@@ -104,7 +104,7 @@ def test_revisions_train_the_signal_and_what_follows_it_only(round_of: tuple[Pat
 
 @pytest.mark.trainer
 def test_the_trained_model_is_evaluated_on_goals_it_was_not_trained_on(
-    round_of: tuple[Path, str, str], capsys: pytest.CaptureFixture[str]
+    round_of: tuple[Path, str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, url, _ = round_of
     done = iteration(run, url, STEPS="train evaluate")
@@ -119,13 +119,10 @@ def test_the_trained_model_is_evaluated_on_goals_it_was_not_trained_on(
     assert not trained & set(summary["indices"])
 
     # The untrained actor under the same protocol, and the table of both.
-    before = run / "untrained"
-    before.mkdir()
-    (before / "model").symlink_to(ROOT / "models/tiny_actor")
-    done = iteration(before, url, STEPS="evaluate", MODEL_TYPE="before")
-    assert done.returncode == 0, done.stderr[-2000:]
-    source = before / "test_result/textcraft/tiny_actor_before"
-    source.rename(run / "test_result/textcraft/tiny_actor_before")
+    for name, value in {**settings(run, url), "MODEL_TYPE": "before"}.items():
+        monkeypatch.setenv(name, value)
+    arguments = ["--model_name", "tiny_actor", "--task_ids", HELD_OUT, "--max_steps", SMALL["EVAL_STEPS"]]
+    assert evaluation.main([*arguments, "--output_dir", str(run / "test_result")]) == 0
     assert report([str(run)]) == 0
     table = capsys.readouterr().out
     found = read_json(run / "summary.json")

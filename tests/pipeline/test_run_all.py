@@ -39,7 +39,7 @@ SMALL = {
     "EVAL_BASE": "0",
     "EVAL_STEPS": "2",
     "ITERATIONS": "2",
-    "EPOCHS": "2",
+    "EPOCHS": "1",
     "REHEARSE": "1",
     "TRAIN_FLAGS": "--accumulation 1 --max_length 640 --max_per_task 2",
     "OMP_NUM_THREADS": "1",
@@ -242,7 +242,7 @@ def test_a_warm_start_comes_before_the_first_iteration(tmp_path: Path) -> None:
 def estimate(run: Path, **variables: str) -> list[str]:
     """The lines of a dry run's estimate over textcraft; it has left nothing behind."""
     sizes = {"DRY_RUN": "1", "SAMPLE": "1", "EVAL_BASE": "1", "TASK_IDS_TEXTCRAFT": "0-2,6,20-23"}
-    done = run_all(run, TASKS="textcraft", PLAYER="model", **sizes, **variables)
+    done = run_all(run, TASKS="textcraft", PLAYER="model", REHEARSE="0", **sizes, **variables)
     assert done.returncode == 0, done.stderr[-3000:]
     assert not run.exists()
     lines = done.stdout[done.stdout.index("# Estimate.") :].splitlines()

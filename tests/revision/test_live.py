@@ -6,6 +6,8 @@ import itertools
 import json
 import random
 import re
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ import pytest
 import mcts_collection
 import path_collection
 from mcts_utils.config import Settings
+from mcts_utils.envs import task_id
 from mcts_utils.prompts import JUDGE_PROMPTS, REVISION_THOUGHTS, action_of
 from mcts_utils.replies import parse_reply
 from mcts_utils.report.data import __main__ as data_report
+from mcts_utils.report.verify import command as verify
 from mcts_utils.revision.live import LiveStage
 from mcts_utils.search.tree_io import load_tree
 from mcts_utils.servers.app_server import running
@@ -30,7 +34,7 @@ from mcts_utils.types import EnvError, Environment, InputError, StepResult, Task
 from tests.helpers.scripted_actor import ScriptedActor
 
 SETTINGS = Settings(
-    task="textcraft", model_name="m", n_rollout=2, itera=2, max_depth=6, prompt="full", workers=2
+    task="textcraft", model_name="m", n_rollout=2, itera=2, max_depth=3, prompt="full", workers=2
 )
 SOLVED = 3  # the index whose plain episodes succeed
 
@@ -40,7 +44,9 @@ class Lamps(Environment):
 
     numbers = itertools.count()
 
-    def __init__(self, left: list[int] | None = None, opening: str = "Room {}. Goal: craft lamp {}.") -> None:
+    def __init__(
+        self, left: list[int] | None = None, opening: str = "Room {}.\nGoal: craft lamp {}."
+    ) -> None:
         """`left`: resets of all sessions before the server is gone, each taken from the list; None: any number."""
         self.left, self.opening = left, opening
 
@@ -49,7 +55,8 @@ class Lamps(Environment):
             raise EnvError("the server is gone")
         if self.left:
             self.left.pop()
-        return Task("textcraft", index, f"textcraft:{index}", self.opening.format(next(self.numbers), index))
+        opening = self.opening.format(next(self.numbers), index)
+        return Task("textcraft", index, task_id("textcraft", opening), opening)
 
     def step(self, action: str) -> StepResult:
         made = action == "craft 1 lamp"
@@ -75,7 +82,7 @@ def played(folder: Path, indices: list[int], settings: Settings = SETTINGS, **en
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("live")
+    folder = tmp_path_factory.mktemp("live") / "mcts_result"
     played(folder, [0, 1, 2, SOLVED])
     return folder / "textcraft" / "m"
 
@@ -84,18 +91,28 @@ def tree_of(folder: Path, index: int) -> Any:
     return load_tree(read_json(folder / f"search_results_{index}.json"))
 
 
-def revised(trees: Path, out: Path, monkeypatch: pytest.MonkeyPatch, url: str, *flags: str) -> int:
-    for name in ("MODEL_DIR", "OPENAI_BASE_URL", "WORKERS", "ALPHA", "BETA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TASK", "textcraft")
-    monkeypatch.setenv("MODEL_NAME", "m")
-    flags = ("--allow_test", "--env_server_base", url, *flags)
-    return path_collection.main(["--input_dir", str(trees), "--output_dir", str(out), *flags])
+@pytest.fixture(scope="module")
+def run(trees: Path, textcraft_url: str) -> Iterator[Path]:
+    """The folder of a run: the trees, and three kinds of rows of them."""
+    root = trees.parent.parent.parent
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MODEL_DIR", "OPENAI_BASE_URL", "WORKERS", "ALPHA", "BETA", "PROMPT"):
+            patch.delenv(name, raising=False)
+        for name, value in {"TASK": "textcraft", "MODEL_NAME": "m", "ENV_SERVER_BASE": textcraft_url}.items():
+            patch.setenv(name, value)
+        for kind in ("centric", "good", "verdicts"):
+            assert revise(trees, root / "records", kind) == 0
+        yield root
+
+
+def revise(trees: Path, out: Path, kind: str) -> int:
+    where = ["--input_dir", str(trees), "--output_dir", str(out), "--allow_test"]
+    return path_collection.main([*where, "--data_type", kind, "--max_per_task", "99"])
 
 
 def test_episodes_are_branches_with_signals_after_bad_steps(trees: Path) -> None:
     counts = read_json(trees / "manifest.json")["counts"]
-    # The solved task needs no judge. Index 2 would need three signals: a step after the third has no room.
+    # The solved task needs no judge. Index 2 would need three signals, the last after its third turn.
     assert {name: counts[name] for name in ("plain", "judged", "signals", "rollouts")} == {
         **{"plain": 8, "judged": 2 * (1 + 2 + 2), "signals": 2 * (1 + 2 + 2), "rollouts": 14}
     }
@@ -111,12 +128,9 @@ def test_episodes_are_branches_with_signals_after_bad_steps(trees: Path) -> None
     assert tree_of(trees, SOLVED).stats["iterations"] == 2
 
 
-def test_rows_are_the_episodes_as_they_were_played(
-    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, textcraft_url: str, capsys: Any
-) -> None:
-    assert revised(trees, tmp_path, monkeypatch, textcraft_url, "--data_type", "centric") == 0
-    file = tmp_path / "textcraft_centric.jsonl"
-    first, second = sorted(read_jsonl(file), key=lambda row: row["task_num"])
+def test_rows_are_the_episodes_as_they_were_played(run: Path, trees: Path, capsys: Any) -> None:
+    folder = run / "records"
+    first, second = sorted(read_jsonl(folder / "textcraft_centric.jsonl"), key=lambda row: row["task_num"])
     turns = [turn for turn in second["messages"] if turn["role"] == "assistant"]
     assert [turn["loss"] for turn in turns] == [False, True, False, True, True]
     assert [parse_reply(turns[i]["content"]).thought in REVISION_THOUGHTS for i in range(5)] == [
@@ -131,44 +145,47 @@ def test_rows_are_the_episodes_as_they_were_played(
     assert lineage["rewards"] == {"good": 1.0, "record": 1.0, "bad": 0.0}
     assert lineage["replay"] == {"exact": True, "env_steps": 5, "final_observation": "Crafted 1 lamp"}
     begin = tree.root.children[2].id
-    assert (lineage["cut"], lineage["cut_step"], lineage["fork"], lineage["signals"]) == (
-        *(begin, 0, 0),
-        [begin + 1, begin + 3],
-    )
+    assert (lineage["cut"], lineage["cut_step"], lineage["fork"]) == (begin, 0, 0)
+    assert lineage["signals"] == [begin + 1, begin + 3]
     assert lineage["verdicts"] == [{"node": begin, "label": "bad", "reason": "It was refused."}]
     assert second["revise_feedback"] == "It was refused." and second["revise"] == turns[1]["content"]
-    manifest = read_json(tmp_path / "textcraft_centric.manifest.json")["counts"]
+    assert first["lineage"]["cut_step"] == 0
+    manifest = read_json(folder / "textcraft_centric.manifest.json")["counts"]
     assert manifest["pairs"] == 6 == manifest["written"] + sum(manifest["dropped"].values())
     assert (manifest["replayed"], manifest["dropped"]) == (2, {"duplicate": 2, "no_gain": 2})
     assert manifest["env_steps"] == manifest["replays"] == 0
-    assert data_report.main([str(tmp_path)]) == 0
+    assert data_report.main([str(run)]) == 0
     capsys.readouterr()
-    assert first["lineage"]["cut_step"] == 0
 
 
-def test_good_rows_are_episodes_that_needed_no_signal(
-    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, textcraft_url: str, capsys: Any
-) -> None:
-    assert revised(trees, tmp_path, monkeypatch, textcraft_url, "--data_type", "good") == 0
-    (row,) = read_jsonl(tmp_path / "textcraft_good.jsonl")  # the second one has the same actions
-    assert (row["task_num"], row["lineage"]["kept"]) == (SOLVED, [0])
+def test_good_rows_are_episodes_that_needed_no_signal(run: Path, trees: Path, capsys: Any) -> None:
+    (row,) = read_jsonl(run / "records" / "textcraft_good.jsonl")  # the second one has the same actions
+    assert (row["task_num"], row["lineage"]["kept"], row["lineage"]["signals"]) == (SOLVED, [0], [])
     assert row["lineage"]["replay"]["exact"] is True
-    assert revised(trees, tmp_path, monkeypatch, textcraft_url, "--data_type", "direct") == 2
+    assert revise(trees, run / "records", "direct") == 2
     assert "live episodes become --data_type centric, good, optimal, not direct" in capsys.readouterr().err
 
 
-def test_verdicts_become_rows_with_their_own_openings(
-    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, textcraft_url: str, capsys: Any
-) -> None:
-    assert revised(trees, tmp_path, monkeypatch, textcraft_url) == 0
-    kind = ("--data_type", "verdicts", "--max_per_task", "99")
-    assert revised(trees, tmp_path, monkeypatch, textcraft_url, *kind) == 0
-    assert "10 verdicts of 4 trees; left out: none" in capsys.readouterr().out
+def test_verdicts_become_rows_with_their_own_openings(run: Path, trees: Path) -> None:
+    rows = read_jsonl(run / "records" / "textcraft_verdicts.jsonl")
+    assert len(rows) == sum(len(tree_of(trees, index).verdicts) for index in range(4)) > 9
+
+
+def test_verify_makes_the_rows_again_and_executes_none(run: Path, tmp_path: Path, capsys: Any) -> None:
+    assert verify.main([str(run), "--sample", "0"]) == 0
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "records" / "textcraft_centric.jsonl"
+    text = file.read_text()
+    changed = re.sub(r'"signals": ?\[', '"signals":[9,', text)
+    assert changed != text
+    file.write_text(changed)
+    assert verify.main([str(tmp_path / "run"), "--sample", "0"]) == 1
+    assert "lineage.signals is [9, " in capsys.readouterr().out
 
 
 def test_what_was_stopped_keeps_its_whole_episodes(tmp_path: Path) -> None:
     one = replace(SETTINGS, workers=1)
-    steady = {"opening": "Room. Goal: craft lamp {1}."}
+    steady = {"opening": "Room.\nGoal: craft lamp {1}."}
     played(tmp_path / "whole", [1], one, **steady)
     # The run's check of the server, the task's opening, three episodes.
     played(tmp_path / "parts", [1], one, left=[0] * 5, **steady)

@@ -319,7 +319,7 @@ def test_run_again_it_asks_nothing_and_changes_nothing(lab, capsys):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_what_was_stopped_goes_on_and_pays_only_for_the_open_wave(name, tmp_path, textcraft_url):
+def test_what_was_stopped_goes_on_and_pays_for_no_completion_twice(name, tmp_path, textcraft_url):
     settings = settings_from_env(
         {"MODEL_NAME": "noisy", "N_ROLLOUT": "2", "MAX_DEPTH": "5", "PROMPT": "brief"}
     )
@@ -344,16 +344,9 @@ def test_what_was_stopped_goes_on_and_pays_only_for_the_open_wave(name, tmp_path
     assert (kept.status, calls["whole"]) == ("failed", 60)
     assert 31 - kept.stats["completions"] in range(1, 2 * 5 + 1)
     collection(tmp_path / "cut").run(counted("again", 60), environment)
-    assert calls["again"] == 60 - kept.stats["completions"]
-    one, two = (load_tree(read_json(collection(tmp_path / part).path(240))) for part in ("whole", "cut"))
-    different = (
-        "env_steps",
-        "env_resets",
-    )  # what was executed before the stop is not known to the second run's server
-    assert {**tree_to_dict(one), "stats": 0} == {**tree_to_dict(two), "stats": 0}
-    assert {n: c for n, c in one.stats.items() if n not in different} == {
-        n: c for n, c in two.stats.items() if n not in different
-    }
+    assert calls["again"] == 60 - 31
+    one, two = (collection(tmp_path / part).path(240).read_bytes() for part in ("whole", "cut"))
+    assert one == two
 
 
 def test_a_worker_process_gets_the_budgets(tmp_path):
@@ -366,7 +359,7 @@ def test_a_worker_process_gets_the_budgets(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (("--strategy", "beam", "--budget", "9"), "--strategy must be one of mcts, best_of_n, direct_revision, live: 'beam'"),
+        (("--strategy", "beam", "--budget", "9"), "direct_revision, live: 'beam'"),
         (("--budget", "9"), "--budget is for --strategy best_of_n or direct_revision"),
         (("--strategy", "best_of_n"), "needs --budget or --budget_from"),
         (("--strategy", "best_of_n", "--budget", "9", "--budget_from", "mcts"), "not both"),

@@ -74,7 +74,7 @@ def test_the_demo_games_keep_to_the_split() -> None:
 
 @pytest.mark.java
 def test_without_noise_it_earns_1(sessions: Sessions) -> None:
-    chosen = [*demo_ids("train")[::4], *demo_ids("test")[::4]]
+    chosen = [*demo_ids("train")[::6], *demo_ids("test")[::6]]
     rewards = {index: play(sessions, index, 0, 0.0)[0] for index in chosen}
     assert rewards == dict.fromkeys(chosen, 1.0)
 

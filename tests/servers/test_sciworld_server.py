@@ -228,26 +228,16 @@ def test_the_split_is_served_and_disjoint(client: HttpClient) -> None:
 
 
 @pytest.mark.java
-@pytest.mark.parametrize("task", TASKS)
-def test_the_gold_path_of_every_task_reaches_100(task: str, client: HttpClient) -> None:
-    game = next(game for game in known_games().values() if game.task == task)
-    number = create(client)
-    body = {"id": number, "data_idx": game.id, "actions": list(game.path)}
-    answer = client.post("/replay", json=body).json()
-    assert answer["reset"]["task_name"] == task
-    assert answer["steps"][-1]["score"] == 100 and answer["steps"][-1]["done"]
-    assert [s["done"] for s in answer["steps"][:-1]] == [False] * (len(answer["steps"]) - 1)
-    assert sum(s["reward"] for s in answer["steps"]) == 100
-    client.post("/close", json={"id": number})
-
-
-@pytest.mark.java
 def test_a_gold_path_is_served(client: HttpClient) -> None:
+    """The known path of every task earns everything, too: tests/envs/test_sciworld_client.py."""
     index = first_game("find-non-living-thing")
     actions = client.get("/gold", params={"data_idx": index}).json()["actions"]
     number = create(client)
     answer = client.post("/replay", json={"id": number, "data_idx": index, "actions": actions}).json()
-    assert answer["steps"][-1]["score"] == 100
+    assert answer["reset"]["task_name"] == "find-non-living-thing"
+    assert answer["steps"][-1]["score"] == 100 and answer["steps"][-1]["done"]
+    assert [s["done"] for s in answer["steps"][:-1]] == [False] * (len(answer["steps"]) - 1)
+    assert sum(s["reward"] for s in answer["steps"]) == 100
     client.post("/close", json={"id": number})
     missing = client.get("/gold", params={"data_idx": len(games())}).json()
     assert missing == {"error": "list index out of range"}
@@ -298,10 +288,10 @@ def test_processes_are_shared_and_never_more_than_allowed(jar: Path) -> None:
         with ThreadPoolExecutor(8) as threads:
             numbers = list(threads.map(lambda _: sessions.create()["id"], range(20)))
             rooms = list(
-                threads.map(lambda n: sessions.reset(n, (n * 71) % len(games()))["observation"], numbers)
+                threads.map(lambda n: sessions.reset(n, (n * 71) % len(games()))["observation"], numbers[::2])
             )
             assert all(room.startswith("This ") for room in rooms)
-            list(threads.map(lambda n: sessions.step(n, "look around"), numbers))
+            list(threads.map(lambda n: sessions.step(n, "look around"), numbers[::2]))
         assert len(set(numbers)) == 20
         assert [process.simulators for process in pool.jvms] == [10, 10]
         for number in numbers:

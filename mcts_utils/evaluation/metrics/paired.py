@@ -1,7 +1,7 @@
 """Paired comparison of runs over the same tasks: difference, power, wins and losses, tests. Pure.
 
 Tasks are the independent units, so every interval resamples tasks; samples and seeds of a task are averaged first.
-Tests and power come from scipy and statsmodels; statsmodels takes a second to import and is imported where it is used.
+Tests and power come from scipy and statsmodels, which take a second to import and are imported where they are used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from mcts_utils.evaluation.metrics.scores import CONFIDENCE, RESAMPLES, Estimate, bootstrap_mean, is_success
 
@@ -140,6 +139,8 @@ def sign_flip(gaps: Sequence[float], seed: int = 0) -> float | None:
     """Return the two-sided p-value of the mean paired difference under random signs; None for fewer than two tasks."""
     if len(gaps) < 2:
         return None
+    from scipy import stats
+
     found = stats.permutation_test(
         (np.asarray(gaps, dtype=float),),
         np.mean,

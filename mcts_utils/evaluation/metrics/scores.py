@@ -1,7 +1,8 @@
 """Scores of evaluation episodes with 95 % intervals: success, reward, pass@k, shares of actions. Pure.
 
-It reads no files and knows no environment. Intervals are computed with scipy: Wilson's interval for shares of tasks,
-else a bootstrap over tasks. Values are sorted before resampling, so that the order of episodes changes nothing.
+It reads no files and knows no environment. Intervals are computed with scipy (imported where it is used: it takes half
+a second): Wilson's interval for shares of tasks, else a bootstrap over tasks. Values are sorted before resampling, so
+that the order of episodes changes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Sequence
 from math import comb
 
 import numpy as np
-from scipy import stats
 
 from mcts_utils.storage.formats.summary import Estimate
 
@@ -29,6 +29,8 @@ def success_rate(rewards: Sequence[float]) -> Estimate:
     n, wins = len(rewards), sum(is_success(r) for r in rewards)
     if not n:
         return NO_DATA
+    from scipy import stats
+
     interval = stats.binomtest(wins, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(wins / n, n, (float(interval.low), float(interval.high)))
 
@@ -58,6 +60,8 @@ def bootstrap_ratio(parts: Sequence[float], wholes: Sequence[float], seed: int =
     mean = float(part.sum() / whole.sum())
     if len(rows) < 2:
         return Estimate(mean, 1, None)
+    from scipy import stats
+
     found = stats.bootstrap(
         (part, whole),
         lambda p, w, axis: p.sum(axis=axis) / w.sum(axis=axis),

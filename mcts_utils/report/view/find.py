@@ -39,6 +39,14 @@ def find(root: Path) -> Found:
     Raises:
         InputError: it is no folder, or holds none.
     """
+    found = find_any(root)
+    if not (found.trees or found.records or found.evaluations):
+        raise InputError(f"RUN_DIR holds no trees, records or evaluations: {str(root)!r}")
+    return found
+
+
+def find_any(root: Path) -> Found:
+    """Return the results below a folder, or none; raise InputError if it is no folder."""
     if not root.is_dir():
         raise InputError(f"RUN_DIR is not a folder: {str(root)!r}")
     found = Found(root)
@@ -54,8 +62,6 @@ def find(root: Path) -> Found:
         found.trees += sorted(indices.items())
         found.records += [folder / file for file in sorted(files, key=natural) if file.endswith(".jsonl")]
     found.manifests.sort(key=lambda path: natural(str(path)))
-    if not (found.trees or found.records or found.evaluations):
-        raise InputError(f"RUN_DIR holds no trees, records or evaluations: {str(root)!r}")
     return found
 
 

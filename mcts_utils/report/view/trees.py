@@ -87,8 +87,8 @@ class Packed:
         }
 
 
-def pack_tree(path: Path, index: int, key: str, records: list[Path]) -> Packed:
-    """Read a tree, ours or the reference's, with the verdicts on it in the folders of its records.
+def tree_of(path: Path, index: int) -> Tree:
+    """Return the tree of a file, ours or the reference's, which names no environment: the path or the texts do.
 
     Raises:
         InputError: naming the file and what is wrong with it.
@@ -97,10 +97,18 @@ def pack_tree(path: Path, index: int, key: str, records: list[Path]) -> Packed:
     try:
         data = read_json(path)
         tree = load_tree(data, env, index)
-        if not tree.task.env:  # the reference's trees do not name it
-            tree = load_tree(data, guessed_env(tree.task.opening), index)
+        return tree if tree.task.env else load_tree(data, guessed_env(tree.task.opening), index)
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def pack_tree(path: Path, index: int, key: str, records: list[Path]) -> Packed:
+    """Read a tree with the verdicts on it in the folders of its records.
+
+    Raises:
+        InputError: as `tree_of`.
+    """
+    tree = tree_of(path, index)
     verdicts: dict[int, tuple[str, str]] = {}
     for folder in records:
         file = existing(verdicts_path(folder, index))

@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--retry_after", default="", help="seconds in the Retry-After header of failures")
     add("--context", type=int, default=0, help="tokens that fit; 0: any number")
+    add("--paid", default="", help="a file that grows by one byte with each answer, also over restarts")
     parent.add_flag(parser)
     return parser
 

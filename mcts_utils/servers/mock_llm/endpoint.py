@@ -71,6 +71,7 @@ class Behaviour:
     context: int = 0  # tokens (about 4 characters each) that fit; 0: any number
     api_key: str = ""  # that requests must carry, if set
     env: str = "textcraft"  # the environment whose expert answers
+    paid: str = ""  # a file that grows by one byte before each answer is sent, also over restarts
 
 
 class ChatServer(HttpServer):
@@ -195,6 +196,9 @@ class ChatServer(HttpServer):
 
     def _finish(self, request: Request, answer: Any) -> None:
         self._free()
+        if self.behaviour.paid:
+            with open(self.behaviour.paid, "ab", buffering=0) as file:
+                file.write(b".")
         request.send(200, answer)
         self.load.answered()
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from typing import Any
 
 BLOCK = 64  # characters; about 16 tokens, the unit in which inference servers cache the beginnings of prompts
+MOST_BLOCKS = 200_000  # that are remembered, 3 million tokens; the oldest are forgotten
 
 
 class LoadStats:
@@ -23,7 +25,7 @@ class LoadStats:
         self._first = self._last = 0.0  # time of the first request and of the last answer
         self._requests = self._answers = 0
         self._prompt_chars = self._shared_chars = 0
-        self._seen_blocks: set[int] = set()  # chained hashes of the prompts' blocks
+        self._seen_blocks: OrderedDict[int, None] = OrderedDict()  # chained hashes of the prompts' blocks
 
     def arrived(self, fail_every: int) -> bool:
         """Count a request; return True if it is one that has to fail, every `fail_every`-th."""
@@ -46,14 +48,16 @@ class LoadStats:
             self._answers += 1
 
     def prompt(self, text: str) -> None:
-        """Count a prompt's characters, and those at its beginning that an unlimited cache of blocks would hold."""
+        """Count a prompt's characters, and those at its beginning that a cache of MOST_BLOCKS would hold."""
         chain, shared, known = 0, 0, True
         with self._lock:
             for start in range(0, len(text) - BLOCK + 1, BLOCK):
                 chain = hash((chain, text[start : start + BLOCK]))
                 known = known and chain in self._seen_blocks
                 shared += BLOCK * known
-                self._seen_blocks.add(chain)
+                self._seen_blocks[chain] = None
+            while len(self._seen_blocks) > MOST_BLOCKS:
+                self._seen_blocks.popitem(last=False)
             self._prompt_chars += len(text)
             self._shared_chars += shared
 

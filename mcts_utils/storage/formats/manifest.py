@@ -31,6 +31,10 @@ class Manifest(Fields, frozen=True, kw_only=True):
     counts: Annotated[dict[str, Any], about("see below")] = {}
     tokens: Annotated[dict[str, Any], about("see below")] = {}
     seconds: Annotated[float, about("of this run")] = 0.0
+    sha256: Annotated[
+        Sha256 | UnsetType,
+        about("hash of this file as it is without this last field; not in files of older versions"),
+    ] = UNSET
 
     def counts_as(self, definition: type[T]) -> T:
         """Return the counts, as the definition of this stage's; raise InputError if they are not of it."""

@@ -108,7 +108,7 @@ class Lineage(Fields, frozen=True, kw_only=True):
     signals: Annotated[
         list[int] | UnsetType,
         about(
-            "live: nodes of the revision signals that were put in; the step before each of them is not trained"
+            "live: nodes of the revision signals that were put in, if any; the step before each of them is not trained"
         ),
     ] = UNSET
     kept: Annotated[

@@ -42,3 +42,6 @@ if not torch.cuda.is_available():
         transformers.integrations.bitsandbytes._validate_bnb_multi_backend_availability = lambda *_, **__: (
             True
         )
+    # mmengine would import it for its optimizers, and with it torch's compiler: two seconds of each start.
+    if "AGENT_R_QUANTIZED" not in os.environ:
+        sys.modules["bitsandbytes"] = None
