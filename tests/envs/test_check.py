@@ -11,7 +11,7 @@ import pytest
 from mcts_utils.envs import names, server_about
 from mcts_utils.envs.check.__main__ import main
 from mcts_utils.envs.check.probe import Plan, Probe
-from mcts_utils.envs.check.verdicts import FAULT
+from mcts_utils.envs.check.verdicts import FAULT, NOTE
 from mcts_utils.envs.http import HttpSession
 from mcts_utils.envs.specs import env_spec
 from mcts_utils.servers.app_server import running
@@ -69,6 +69,13 @@ def test_a_broken_environment_is_named(name):
     assert any(one == topic and text in said for one, said in found), found
     other = {one for one, _ in found} - {topic, "mode"}
     assert other <= {"SharesState": {"copy"}}.get(name, set()), found
+
+
+def test_an_environment_that_says_that_it_is_live_may_answer_anew():
+    with probing(f"{WORLDS}:SaysLive") as probe:
+        found = list(probe.run())
+    assert not [str(verdict) for verdict in found if verdict.level == FAULT]
+    assert "replay" in {verdict.topic for verdict in found if verdict.level == NOTE}
 
 
 @pytest.mark.parametrize("name", MODES)
