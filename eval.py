@@ -6,7 +6,8 @@
     python eval.py loops test_result/textcraft/NAME_base test_result/textcraft/NAME_tuned
 
 Writes {output_dir}/{task}/{model}_{MODEL_TYPE}/episode_{idx}.json, summary.json and manifest.json. Run it again
-to go on after an interruption or to retry failed tasks. Exit code 1: some tasks failed; 2: bad input; 130: Ctrl-C.
+to go on after an interruption or to retry failed tasks. Exit code 1: some tasks failed; 2: bad input; 3: a limit
+(MAX_COST and so on) is reached; 130: Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from mcts_utils.evaluation.few_shot import load_examples
 from mcts_utils.evaluation.protocol import protocol_of
 from mcts_utils.evaluation.stage import EvaluationStage
 from mcts_utils.evaluation.summary import describe
+from mcts_utils.pipeline.dry_run import evaluation_lines
 from mcts_utils.replies import reply_warnings
 from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import run_command
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import InputError
 
 REVISE_STEPS = 50  # Table 3: at most 50 rounds after the cut
@@ -63,12 +66,18 @@ def flags(argv: Sequence[str]) -> argparse.Namespace:
     add("--panel", help="file of the goals or cut prefixes to play; written if missing")
     add("--seed", type=int, help="draws cuts, examples and samples (or SEED)")
     add("--output_dir", default="test_result")
+    add(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="say what it would do, cost and take; asks no model",
+    )
     add("--overwrite", type=int, choices=(0, 1), default=0, help="1: redo files that were made otherwise")
     return parser.parse_args(argv)
 
 
-def check(args: argparse.Namespace) -> None:
-    """Check that the numbers are in range and go together.
+def check(args: argparse.Namespace, settings: Settings) -> None:
+    """Check that the numbers are in range, and that all go together.
 
     Raises:
         InputError: a flag has a bad value; the message names both.
@@ -80,6 +89,8 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} must be at least {least}: {getattr(args, name)}")
     if args.samples > 1 and not args.temperature:
         raise InputError(f"--samples {args.samples}: greedy episodes are all alike, set --temperature")
+    if args.shots and settings.actions == TOOLS:
+        raise InputError(f"--shots {args.shots}: examples act in text, ACTIONS is {TOOLS}")
     if bool(args.shots) != bool(args.examples):
         raise InputError(f"--shots {args.shots}: goes with --examples, which is {args.examples or 'not set'}")
 
@@ -91,7 +102,7 @@ def evaluate(args: argparse.Namespace) -> int:
     )
     with served(settings) as settings:
         settings.require("env_server_base", "model_name")
-        check(args)
+        check(args, settings)
         return play(args, settings)
 
 
@@ -112,6 +123,9 @@ def play(args: argparse.Namespace, settings: Settings) -> int:
         examples=examples,
         inputs=[path for path in (args.panel, args.examples) if path and Path(path).is_file()],
     )
+    if args.dry_run:
+        print("\n".join(evaluation_lines(evaluation, bool(args.overwrite))))
+        return 0
     with reserved(evaluation.folder):
         summary = evaluation.run(partial(make_actor, settings), tasks.environment, bool(args.overwrite))
     if args.panel and not summary.n_failed:

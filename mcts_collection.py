@@ -6,7 +6,8 @@
     python mcts_collection.py --strategy best_of_n --budget_from mcts_result/textcraft/NAME --output_dir best_of_n
 
 Writes {output_dir}/{task}/{model}/search_results_{idx}.json and manifest.json. Run it again to continue after Ctrl-C or
-to retry failed trees. Exit code: 0 done, 1 some trees failed, 2 bad input, 130 Ctrl-C.
+to retry failed trees. Exit code: 0 done, 1 some trees failed, 2 bad input, 3 a limit (MAX_COST and so on) is reached,
+130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 
 from mcts_utils.actors.factory import make_actor
@@ -22,6 +24,7 @@ from mcts_utils.envs import names
 from mcts_utils.envs.own_server import served
 from mcts_utils.envs.task_ids import training_list, training_range, training_variations
 from mcts_utils.envs.task_set import open_task_set
+from mcts_utils.pipeline.dry_run import search_lines
 from mcts_utils.replies import reply_warnings
 from mcts_utils.revision.live import LiveStage
 from mcts_utils.search.baselines import LIVE, SEARCH, Baseline
@@ -49,6 +52,12 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--budget", help="best_of_n, direct_revision: most completions per task")
     add("--budget_from", help="or a folder of trees: as many as each of them took; its tasks are the default")
     add("--output_dir", default="mcts_result")
+    add(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="say what it would do, cost and take; asks no model",
+    )
     add("--allow_test", action="store_true", help="search test ids too: never train on them")
     return parser.parse_args(argv)
 
@@ -90,6 +99,9 @@ def collect(args: argparse.Namespace, settings: Settings, number: int | None) ->
     stage = (LiveStage if args.strategy == LIVE else SearchStage)(
         settings, ids, args.output_dir, kind, held_out, baseline=other
     )
+    if args.dry_run:
+        print("\n".join(search_lines(stage)))
+        return 0
     totals = stage.run(partial(make_actor, settings), tasks.environment)
     print(describe(totals, stage.manifest.parent))
     turns = {**totals, "total": totals["tokens"]["completions"], "no_action": totals["invalid"]}
@@ -109,7 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with served(settings) as settings:
             settings.require("env_server_base", "model_name")
             number = check_strategy(args.strategy, args.budget, args.budget_from)
-            with reserved(tree_folder(args.output_dir, settings.task, settings.model_name)):
+            folder = tree_folder(args.output_dir, settings.task, settings.model_name)
+            with nullcontext() if args.dry_run else reserved(folder):
                 return collect(args, settings, number)
 
     return run_command("mcts_collection.py", work, "stopped; run the same command again to go on")

@@ -6,7 +6,7 @@
     python path_collection.py --verify mcts_training_data/textcraft_centric.jsonl --env_server_base URL
 
 Writes {output_dir}/{task}_{data_type}.jsonl, its .manifest.json and the judge's verdicts. Exit code: 0 done, 2 bad
-input (records of the usable trees are written all the same), 130 Ctrl-C.
+input (records of the usable trees are written all the same), 3 a limit (MAX_COST and so on) is reached, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import names
 from mcts_utils.envs.own_server import served
 from mcts_utils.envs.task_set import TaskSet, open_task_set
+from mcts_utils.pipeline.dry_run import revision_lines
 from mcts_utils.revision.expert import ExpertStage
 from mcts_utils.revision.expert_plan import set_to_take, tasks_to_play
 from mcts_utils.revision.live_rows import is_live_folder
 from mcts_utils.revision.options import EXPERT, KINDS, Options
 from mcts_utils.revision.pairs import PairRule
+from mcts_utils.revision.rejudge import RejudgeStage
 from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.revision.verdict_cache import LABELS
 from mcts_utils.revision.verdict_rows import DATA_TYPE, write_verdicts
 from mcts_utils.revision.verification import verify_file
-from mcts_utils.storage.formats.manifest import RevisionCounts
+from mcts_utils.storage.formats.manifest import Agreement, RevisionCounts
 from mcts_utils.terminal import run_command
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import Environment, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # most rows per task; 8 for the kinds made of pairs
@@ -82,6 +85,17 @@ def parser() -> argparse.ArgumentParser:
     add("--reference_fields", type=int, choices=(0, 1), default=0, help="1: also write revise_log")
     add("--allow_test", action="store_true", help="take trees of test tasks too: never train on them")
     add("--seed", type=int, help="(SEED)")
+    add(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="say what it would do, cost and take; asks no model",
+    )
+    add(
+        "--rejudge",
+        action="store_true",
+        help="ask the judge again about the steps that were judged before; executes nothing, writes no records",
+    )
     add(
         "--verify", metavar="FILE", help="execute the rows of a records file again and report; writes nothing"
     )
@@ -141,8 +155,12 @@ def run(args: argparse.Namespace) -> int:
     given = ("env_server_base", "model_name", "alpha", "beta", "seed")
     settings = settings_from_env(tasks=names()).override(**{name: getattr(args, name) for name in given})
     check_flags(args)
+    if args.rejudge:
+        return rejudge(args, settings)
     if args.data_type == DATA_TYPE and args.input_dir and not args.verify:
         return collect_verdicts(args, settings)
+    if args.dry_run:
+        return revise(args, settings, None)
     with served(settings) as settings:
         return run_with_server(args, settings)
 
@@ -155,8 +173,6 @@ def run_with_server(args: argparse.Namespace, settings: Settings) -> int:
     tasks = open_task_set(settings)
     if args.verify:
         return verify(args.verify, tasks)
-    if not args.input_dir:
-        raise InputError("--input_dir is not given")
     return revise(args, settings, tasks)
 
 
@@ -166,6 +182,12 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError(f"--n must be at least 1, and goes with all data types but {DATA_TYPE}: {args.n}")
     if args.noise is not None and not 0 <= args.noise <= 1:
         raise InputError(f"--noise must be between 0 and 1: {args.noise}")
+    if args.dry_run and (args.verify or args.rejudge or args.data_type in (DATA_TYPE, EXPERT)):
+        raise InputError(
+            "--dry-run goes with the data types that are made of trees, without --verify and --rejudge"
+        )
+    if args.rejudge and (args.verify or args.data_type != "centric" or not args.revise):
+        raise InputError("--rejudge goes with --data_type centric --revise 1, and without --verify")
     for name in ("task_ids", "noise"):
         value = getattr(args, name)
         if value is not None and (args.data_type != EXPERT or args.input_dir):
@@ -174,6 +196,8 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def collect_expert(args: argparse.Namespace, settings: Settings) -> int:
     """Write expert episodes as records: the bundled expert's, or those of a trajectory set; return the exit code."""
+    if settings.actions == TOOLS:
+        raise InputError(f"--data_type expert: the episodes act in text, ACTIONS is {TOOLS}")
     tasks = open_task_set(settings) if settings.env_server_base and args.verified else None
     options = replace(options_of(args, settings), verified=tasks is not None)
     if args.input_dir:
@@ -213,11 +237,13 @@ def verify(path: str, tasks: TaskSet) -> int:
     return 0 if counts.get("exact", 0) == counts.get("rows", 0) else 2
 
 
-def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet) -> int:
+def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet | None) -> int:
     """Build the records, print failures and the summary line; return the exit code."""
+    if not args.input_dir:
+        raise InputError("--input_dir is not given")
     options = options_of(args, settings)
     live = is_live_folder(args.input_dir, settings.task)  # its steps were judged when they were played
-    if not live:
+    if tasks and not live:
         tasks.require_replay("trees of --strategy live do not need it")
     judged = args.data_type == "centric" and args.revise == 1 and not live
     stage = RevisionStage(
@@ -230,10 +256,43 @@ def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet) -> int:
         tasks=tasks,
         most=args.n or 0,
     )
+    if args.dry_run:
+        print("\n".join(revision_lines(stage)))
+        return 0
     actor = None
     if (options.repair and not live) or (stage.judge and stage.judge.is_actor):
         actor = partial(make_actor, settings.require("model_name"))
+    assert tasks
     return written(stage, stage.run(actor, tasks.environment))
+
+
+def rejudge(args: argparse.Namespace, settings: Settings) -> int:
+    """Ask the judge again, print what changes, and return the exit code."""
+    if not args.input_dir:
+        raise InputError("--input_dir is not given")
+    settings = replace(settings, executor="threads")
+    stage = RejudgeStage(settings, options_of(args, settings), args.input_dir, args.output_dir)
+    own = stage.judge and not stage.judge.is_actor
+    counts = stage.ask_again(None if own else partial(make_actor, settings.require("model_name")))
+    for line in stage.failures:
+        print(line, file=sys.stderr)
+    print_agreement(counts["agreement"])
+    changes = ", ".join(f"{n} {change}" for change, n in sorted(counts["changes"].items())) or "none"
+    print(
+        f"{stage.output_dir}: {counts['asked_again']} verdicts on {counts['trees']} trees asked again, differences: "
+        f"{changes}; records: {counts['kept']} kept, {counts['changed']} changed. Without --rejudge, the same command "
+        "makes them from the new verdicts"
+    )
+    return 2 if stage.failures else 0
+
+
+def print_agreement(votes: Agreement | None) -> None:
+    """Print how far several verdicts a step agree."""
+    if votes:
+        kappa = "" if votes.fleiss_kappa is None else f", Fleiss' kappa {votes.fleiss_kappa:.2f}"
+        print(
+            f"{votes.votes} verdicts a step: unanimous on {votes.unanimous:.1%} of {votes.steps} steps{kappa}"
+        )
 
 
 def written(stage: RevisionStage, counts: RevisionCounts) -> int:
@@ -246,6 +305,7 @@ def written(stage: RevisionStage, counts: RevisionCounts) -> int:
         stage.unparsed,
     ):
         print(warning, file=sys.stderr)
+    print_agreement(counts.agreement or None)
     reasons = sorted(counts.dropped.items(), key=lambda item: -item[1])
     dropped = ", ".join(f"{name} {count}" for name, count in reasons) or "none"
     already = " (done before, nothing executed again)" if stage.resumed else ""

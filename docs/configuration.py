@@ -39,6 +39,7 @@ COMMANDS = {  # as it is typed -> module with its main
     "python -m mcts_utils.report.budget": "mcts_utils.report.budget.__main__",
     "python -m mcts_utils.report.experiment": "mcts_utils.report.experiment.__main__",
     "python -m mcts_utils.actors.serve": "mcts_utils.actors.serve",
+    "python -m mcts_utils.actors.llama_server": "mcts_utils.actors.llama_server",
     "python -m mcts_utils.servers.textcraft": "mcts_utils.servers.textcraft.__main__",
     "python -m mcts_utils.servers.sciworld": "mcts_utils.servers.sciworld.__main__",
     "python -m mcts_utils.servers.webshop": "mcts_utils.servers.webshop.__main__",

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from mcts_utils.parent import end_with_script
-from mcts_utils.types import ActorError, EnvError, InputError
+from mcts_utils.types import ActorError, BudgetReached, EnvError, InputError
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 LINE_SECONDS = 10.0
@@ -94,8 +94,9 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
     So does the end of the script that started it (parent.py).
 
     Returns:
-        what `work` returns (None: 0); 2 after bad input, or if a server, a model or a file cannot be used, with one
-        line on standard error; 130 after Ctrl-C, with the line `if_interrupted`.
+        what `work` returns (None: 0); 2 after bad input, or if a server, a model or a file cannot be used, and 3
+        if MAX_COST, MAX_TOKENS_TOTAL or MAX_HOURS is reached, with one line on standard error; 130 after Ctrl-C, with
+        the line `if_interrupted`.
     """
     earlier = signal.signal(signal.SIGTERM, _interrupt)
     end_with_script()
@@ -106,6 +107,8 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
             2,
             f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error),
         )
+    except BudgetReached as error:
+        code, line = 3, str(error)
     except (InputError, EnvError, ActorError) as error:
         code, line = 2, " ".join(str(error).split())
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs ruff, mypy, the documentation's build and pytest, as CI does. Stops at the first one that fails.
 #   bash scripts/check.sh [--fast] [pytest arguments]
-# --fast leaves out the documentation and the tests that are slow, run a whole pipeline, or need the trainer, Java or Ray.
+# --fast leaves out the documentation and the tests that are slow, run a whole pipeline, or need the trainer, Java or Ray;
+# mypy runs beside the tests.
 # pytest runs in two processes; -n 0 among its arguments: in one. PYTHON: interpreter; default .venv/bin/python.
 set -euo pipefail
 cd "$(dirname "$0")/.."

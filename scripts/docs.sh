@@ -8,7 +8,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh --no-train --docs
+made=runs/docs.$$ # another build may run at the same time
+trap 'rm -rf "$made"' EXIT
+.venv/bin/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -c docs . "$made"
+echo '<meta http-equiv="refresh" content="0; url=docs/index.html">' >"$made/index.html"
 rm -rf runs/docs
-.venv/bin/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -c docs . runs/docs
-echo '<meta http-equiv="refresh" content="0; url=docs/index.html">' >runs/docs/index.html
+mv -T "$made" runs/docs
 echo "docs.sh: runs/docs/index.html"

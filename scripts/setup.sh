@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Makes the two environments: .venv (the project) and .venv-xtuner (the trainer). Does nothing where both are current.
-#   bash scripts/setup.sh [--no-train] [--ray] [--dev] [--docs]
-# --no-train leaves out the trainer, which only stage 3 needs. --ray, --dev and --docs add what EXECUTOR=ray, the checks and
-# the pages need (requirements-ray.txt and so on). Needs Python 3.11; PYTHON311 names one that is not on PATH.
-# torch is the wheel that pip finds: a CPU wheel in a folder of PIP_FIND_LINKS wins over the registry's CUDA build.
+#   bash scripts/setup.sh [--no-train] [--ray] [--llamacpp] [--dev] [--docs]
+# --no-train leaves out the trainer, which only stage 3 needs. --ray, --llamacpp, --dev and --docs add what EXECUTOR=ray,
+# SERVE=llamacpp, the checks and the pages need (requirements-ray.txt and so on). Needs Python 3.11; PYTHON311 names one
+# that is not on PATH. torch is the wheel that pip finds: a CPU wheel in a folder of PIP_FIND_LINKS wins over the registry's
+# CUDA build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 train=1 extras=()
 for argument in "$@"; do
   case $argument in
     --no-train) train=0 ;;
-    --ray | --dev | --docs) extras+=("${argument#--}") ;;
-    *) echo "setup.sh: unknown argument '$argument' (known: --no-train, --ray, --dev, --docs)" >&2; exit 2 ;;
+    --ray | --llamacpp | --dev | --docs) extras+=("${argument#--}") ;;
+    *) echo "setup.sh: unknown argument '$argument' (known: --no-train, --ray, --llamacpp, --dev, --docs)" >&2; exit 2 ;;
   esac
 done
 # shellcheck source=scripts/make_env.sh

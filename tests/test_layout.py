@@ -16,6 +16,8 @@ PACKAGE = "mcts_utils"
 ROOMS = (
     *(
         "types",
+        "reasoning",
+        "tool_calls",
         "replies",
         "tables",
         "parent",
@@ -35,6 +37,8 @@ ROOMS = (
 )
 # Pure folders and files: no clock, no files, no network, no vendor but those named.
 PURE = {
+    "reasoning": set(),
+    "tool_calls": set(),
     "replies": set(),
     "tables": set(),
     "storage.formats": {"msgspec"},  # definitions

@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -17,7 +18,7 @@ import httpx2  # the HTTP client of the openai library
 import openai
 
 from mcts_utils.actors.adaptive_limit import AdaptiveLimit
-from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, parse_body, said, samples
+from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, ReplyLimit, parse_body, said, samples
 from mcts_utils.actors.limiter import ConcurrencyLimiter, RequestStats
 from mcts_utils.actors.server_profile import ChatRequest, ServerProfile, chat_body
 from mcts_utils.actors.transport import better_address, light_client
@@ -77,6 +78,7 @@ class EndpointActor:
         self._rng, self._sleep = rng or random.Random(), sleep or self._closed.wait
         self._profile = ServerProfile(f"{base_url} model {model}")
         self._patience = patience
+        self._works = False  # it has answered as a chat endpoint; another body is a gateway's, and may pass
         self._watch = ServiceWatch(f"the endpoint {base_url}", "ENDPOINT_PATIENCE", EndpointGone)
 
     def sample(
@@ -95,34 +97,34 @@ class EndpointActor:
         if temperature == 0 and n > 1 and not self._profile.refused & {"temperature 0", "temperature"}:
             # All are equal, and vLLM refuses n > 1.
             first = request(1, seed)[0]
-            return [first] + [Sample(first.text, truncated=first.truncated)] * (n - 1)
+            return [first] + [replace(first, prompt_tokens=0, completion_tokens=0, cached_tokens=0)] * (n - 1)
         single = n > 1 and "n" in self._profile.refused
         found = [] if single else request(n, seed)
         if len(found) < n and n > 1:
             self._profile.learn({"n"})
-            rest = range(len(found), n)
-            seeds = [None if seed is None else seed + i for i in rest]
+            seeds = [None if seed is None else seed + i for i in range(len(found), n)]
             for samples in self._pool.map(lambda s: request(1, s), seeds):
                 found += samples[:1]
         return found[:n]
 
-    def check(self) -> None:
-        """Check within seconds that the endpoint answers for the model.
+    def check(self, tools: str = "") -> None:
+        """Check within seconds that the endpoint answers for the model, and takes the tools that are to be called.
 
         Raises:
-            InputError: it does not; naming OPENAI_BASE_URL, OPENAI_API_KEY or MODEL_NAME.
+            InputError: it does not; naming OPENAI_BASE_URL, OPENAI_API_KEY, MODEL_NAME or ACTIONS.
         """
+        request = ChatRequest([Message("user", "Hi", tools=tools)], 1, 0.0, None, 16)
         try:
-            if not self._is_listed():
-                self._request(
-                    ChatRequest([Message("user", "Hi")], 1, 0.0, None, 16), attempts=2, patience=0.0
-                )
+            if not self._is_listed() or tools:
+                self._request(request, attempts=2, patience=0.0)
         except openai.APIStatusError as error:
             raise InputError(self._check_failure(error.status_code, self._text(error))) from None
         except openai.APIConnectionError as error:
-            line = f"OPENAI_BASE_URL={self.base_url} cannot be reached: {self._text(error)}"
-            raise InputError(line) from None
+            where = f"OPENAI_BASE_URL={self.base_url}"
+            raise InputError(f"{where} cannot be reached: {self._text(error)}") from None
         except ActorError as error:
+            if tools and "tool" in str(error).lower():
+                raise InputError(f"ACTIONS=tools: the endpoint takes no tools: {error}") from None
             status = error.__cause__.status_code if isinstance(error.__cause__, openai.APIStatusError) else 0
             raise InputError(self._check_failure(status, str(error))) from None
 
@@ -161,13 +163,14 @@ class EndpointActor:
                 # An unexplained 500 may pass, so it is tried once more.
                 found = self._try(request, guess=attempt > 0)
                 self._watch.answered()
+                self._works = True
                 return found
             except openai.APIStatusError as error:
                 failure, status, pause = error, str(error.status_code), retry_after(error.response.headers)
                 lasting = error.status_code < 500 and error.status_code not in RETRIED
                 lasting = lasting or b"insufficient_quota" in error.response.content
             except NoAnswer as error:
-                failure, status, lasting = error, NO_ENDPOINT, not error.passing
+                failure, status, lasting = error, NO_ENDPOINT, not (error.passing or self._works)
             except openai.APIConnectionError as error:
                 failure, status, lasting = error, "no answer", False
             line = self._failure(status, self._text(failure))
@@ -202,10 +205,11 @@ class EndpointActor:
         left_out: frozenset[str] = frozenset()
         while True:
             without = self._profile.refused | left_out
-            body, used = chat_body(self.model, request, without)
+            body, used = chat_body(self.model, request, without, self._profile.reasoning_field)
             try:
                 answer = parse_body(self._post(body))
                 found = samples(answer, 1 if "n" in without else request.n)
+                self._profile.note_reasoning(answer, found)
             except (openai.APIStatusError, NoAnswer) as error:
                 suspect = self._suspect(error, used, guess)
                 if not suspect:
@@ -223,16 +227,14 @@ class EndpointActor:
 
         Raises:
             ContextOverflow: it says that the conversation is too long.
-            ActorError: it says that MAX_TOKEN_LENGTH is.
+            ReplyLimit: it says that MAX_TOKEN_LENGTH is.
         """
         status, text = _refusal(error)
         if status not in REFUSED:
             return ""
         if REPLY_LIMIT.search(text):
-            where = (
-                f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of {self.base_url} model {self.model}"
-            )
-            raise ActorError(f"{where}: {self._masked(text)}") from error
+            above = f"MAX_TOKEN_LENGTH={self.max_tokens} (with THINK_TOKENS) is above the limit of "
+            raise ReplyLimit(above + self._failure(status, self._masked(text))) from error
         if OVERFLOW.search(text):
             raise ContextOverflow(self._failure(status, self._masked(text))) from error
         unnamed = "n" if "n" in used and (status != 500 or guess) else ""

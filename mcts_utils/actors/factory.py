@@ -6,7 +6,10 @@ It builds no conversation and reads no environment variable.
 from __future__ import annotations
 
 from mcts_utils.actors.answer_guard import AnswerGuard
+from mcts_utils.actors.history import HistoryActor
 from mcts_utils.config import Settings
+from mcts_utils.envs.specs import env_spec
+from mcts_utils.tool_calls import TOOLS, definitions
 from mcts_utils.types import Actor, InputError
 
 
@@ -21,9 +24,15 @@ def make_actor(settings: Settings) -> Actor:
         from mcts_utils.actors.local import LocalActor, load_model
 
         model, tokenizer = load_model(settings.model_dir, settings.chat_template, settings.number_format)
-        limits = settings.max_token_length, settings.concurrency
+        limits = settings.reply_tokens, settings.concurrency
         local = LocalActor(model, tokenizer, *limits, cache_gb=settings.cache_gb)
-        return AnswerGuard(local, settings.model_name, settings.max_token_length)
+        if settings.actions == TOOLS and not local.tokens.takes_tools():
+            local.close()
+            raise InputError(
+                f"ACTIONS=tools: the chat template of MODEL_DIR={settings.model_dir} writes no tools: set "
+                "ACTIONS=text, or CHAT_TEMPLATE to one that does"
+            )
+        return _guarded(local, settings)
     if not settings.model_name:
         raise InputError(
             "MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)"
@@ -36,11 +45,16 @@ def make_actor(settings: Settings) -> Actor:
 
     actor = EndpointActor(
         settings.openai_base_url or "https://api.openai.com/v1", settings.openai_api_key, settings.model_name,
-        settings.max_token_length, settings.concurrency, patience=settings.endpoint_patience,
+        settings.reply_tokens, settings.concurrency, patience=settings.endpoint_patience,
     )  # fmt: skip
     try:
-        actor.check()
+        actor.check(definitions(env_spec(settings.task).tools) if settings.actions == TOOLS else "")
     except InputError:
         actor.close()
         raise
-    return AnswerGuard(actor, settings.model_name, settings.max_token_length)
+    return _guarded(actor, settings)
+
+
+def _guarded(actor: Actor, settings: Settings) -> Actor:
+    guard = AnswerGuard(actor, settings.model_name, settings.max_token_length)
+    return HistoryActor(guard, settings.history_reasoning)

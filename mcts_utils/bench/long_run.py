@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mcts_utils.bench.processes import ROOT, ServerProcess, with_only
+from mcts_utils.bench.processes import ROOT, ServerProcess, with_variables
 from mcts_utils.bench.scenarios import MODEL, TASK, EndpointLoad, SearchSize, testbed
 from mcts_utils.bench.table import Figures
 from mcts_utils.storage.layout import tree_folder
@@ -57,7 +57,7 @@ def sampled(
         InputError: it failed; the message ends with its last line.
     """
     process = subprocess.Popen(
-        [*with_only(variables), sys.executable, str(ROOT / command[0]), *command[1:]],
+        with_variables([sys.executable, str(ROOT / command[0]), *command[1:]], variables),
         cwd=folder,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -74,10 +74,10 @@ def server(arguments: Sequence[str], log: Path) -> Iterator[ServerProcess]:
             process.wait()
 
 
-def with_only(variables: Mapping[str, str]) -> list[str]:
-    """Return the beginning of a command that has no settings but these variables."""
+def with_variables(command: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """Return the command with no settings but these variables; its process is the command's own."""
     unset = [word for name in VARIABLES for word in ("-u", name)]
-    return ["env", *unset, *(f"{name}={value}" for name, value in variables.items())]
+    return ["env", *unset, *(f"{name}={value}" for name, value in variables.items()), *command]
 
 
 def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path, log: Path) -> ProcessUsage:
@@ -91,7 +91,7 @@ def measured(command: Sequence[str], variables: Mapping[str, str], folder: Path,
     began = time.monotonic()
     with log.open("w") as out:
         process = subprocess.Popen(
-            [*with_only(variables), sys.executable, *command],
+            with_variables([sys.executable, *command], variables),
             cwd=folder,
             stdout=out,
             stderr=subprocess.STDOUT,

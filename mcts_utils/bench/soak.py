@@ -13,7 +13,6 @@ import argparse
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.bench.processes import ROOT, VARIABLES
-from mcts_utils.bench.ray_node import ray_node, worker_processes
+from mcts_utils.bench.killable import Service, free_port, ray_node, worker_processes
+from mcts_utils.bench.processes import ROOT, with_variables
 from mcts_utils.storage.files import read_json
 from mcts_utils.tables import text_row
 from mcts_utils.terminal import run_command
@@ -67,37 +66,6 @@ ARMS: dict[str, tuple[str, ...]] = {  # command; the output folder follows
 
 
 @dataclass
-class Service:
-    """A server on a port of its own, which may be killed and started again there."""
-
-    name: str
-    arguments: Sequence[str]
-    port: int
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it accepts connections."""
-        command = [sys.executable, "-m", *self.arguments, "--port", str(self.port)]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--end_with", str(os.getpid())], cwd=ROOT, stdout=log, stderr=log
-            )
-        while self.process.poll() is None:
-            try:
-                return socket.create_connection(("127.0.0.1", self.port), 5).close()
-            except OSError:
-                time.sleep(0.05)
-        raise InputError(f"the {self.name} does not start: {self.log.read_text()[-300:]}")
-
-    def kill(self) -> None:
-        """Kill it with -9."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-
-@dataclass
 class Row:
     """What happened to one arm."""
 
@@ -131,12 +99,14 @@ class Soak:
             "OPENAI_BASE_URL": f"http://127.0.0.1:{ports[0]}/v1",
             "ENV_SERVER_BASE": f"http://127.0.0.1:{ports[1]}",
         }
+        self.stage: subprocess.Popen[bytes] | None = None  # the command that runs
         self.node: subprocess.Popen[str] | None = None  # of Ray
 
     @contextmanager
     def servers(self, ray: bool) -> Iterator[None]:
         """Run the servers, and a Ray node if needed, for the length of the block."""
         with ExitStack() as stack:
+            stack.callback(self._end_stage)
             for service in (self.endpoint, self.world):
                 stack.callback(service.kill)
                 service.start()
@@ -201,31 +171,24 @@ class Soak:
         return "stage"
 
     def _start(self, arm: str, out: Path) -> subprocess.Popen[bytes]:
-        environ = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        environ |= {
-            **self.variables,
-            "EXECUTOR": "ray" if arm == "ray" else "threads",
-            "END_WITH": str(os.getpid()),
-        }
+        executor = "ray" if arm == "ray" else "threads"
+        environ = {**self.variables, "EXECUTOR": executor, "END_WITH": str(os.getpid())}
         trees = self.folder / "search" / "textcraft" / SETTINGS["MODEL_NAME"]
         words = [word.format(trees=trees) for word in ARMS[arm]]
         command = [sys.executable, str(ROOT / words[0]), *words[1:], str(out)]
         with self._log(arm).open("wb") as log:
-            return subprocess.Popen(command, cwd=self.folder, env=environ, stdout=log, stderr=log)
+            self.stage = subprocess.Popen(
+                with_variables(command, environ), cwd=self.folder, stdout=log, stderr=log
+            )
+        return self.stage
+
+    def _end_stage(self) -> None:
+        if self.stage is not None:
+            self.stage.kill()
+            self.stage.wait()
 
     def _log(self, arm: str) -> Path:
         return self.folder / f"{arm}.log"
-
-
-def free_port(rng: random.Random) -> int:
-    """Return a free port below those that connections are made from."""
-    while True:
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port := rng.randrange(20000, 32000)))
-                return port
-            except OSError:
-                continue
 
 
 def contents(folder: Path) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class LoopSettings:
         0.2, REVISION, "Least gap between the rewards of a good and a bad trajectory.", ge=0, le=1
     )
     judge_wave: int = var(4, REVISION, "Verdicts of one path asked for at once; 0: of the whole path.", ge=0)
+    judge_votes: int = var(
+        1, REVISION, "Verdicts on each step; the label that most of them give counts, and a tie is uncertain.", ge=1,
+        le=99,
+    )  # fmt: skip
     executor: Literal["threads", "ray"] = var(
         "threads",
         MACHINES,
@@ -85,8 +89,22 @@ class LoopSettings:
         le=1e4,
     )
     token_price: Annotated[str, BeforeValidator(checks.two_prices)] = var(
-        "", LIVE, "Dollars of a million prompt and completion tokens, such as `3 15`: shows the cost so far."
+        "", LIVE, "Dollars of a million prompt and completion tokens, such as `3 15`."
     )
+    prices: Annotated[str, BeforeValidator(checks.is_file)] = var(
+        "",
+        LIVE,
+        "File with the prices of models (.json, .toml or .csv): model, and dollars of a million `prompt`, `completion` "
+        "and, if it has one, `cached` prompt tokens. TOKEN_PRICE holds for models that it does not name.",
+    )
+    max_tokens_total: int = var(
+        0, LIVE, "Prompt and completion tokens that a stage pays for in one output folder, at most; 0: any.", ge=0,
+        le=10**15,
+    )  # fmt: skip
+    max_cost: float = var(
+        0.0, LIVE, "Dollars that it pays there, at most; needs PRICES or TOKEN_PRICE. 0: any.", "0", ge=0, le=1e9
+    )  # fmt: skip
+    max_hours: float = var(0.0, LIVE, "Hours that it works there, at most; 0: any.", "0", ge=0, le=1e5)
     tensorboard_dir: str = var(
         "", LIVE, "Folder for a stage's figures in TensorBoard's format (package tensorboard)."
     )

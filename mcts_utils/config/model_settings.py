@@ -70,6 +70,16 @@ class ModelSettings:
         le=86400,
     )
     max_token_length: int = var(256, ANSWERS, "New tokens per reply, at most.", ge=1)
+    think_tokens: int = var(
+        0, ANSWERS, "More new tokens per reply, for a model that reasons before it answers.", ge=0
+    )
+    history_reasoning: Literal["drop", "keep", "last"] = var(
+        "drop",
+        ANSWERS,
+        "Reasoning of earlier turns that the model sees: drop (none, as most chat templates do), keep (all of it) or "
+        "last (that of its last turn).",
+        "drop; keep with ACTIONS=tools",
+    )
     prompt: Literal["full", "brief"] = var(
         "full",
         ANSWERS,
@@ -118,6 +128,12 @@ class ModelSettings:
         "ScienceWorld: 1 maps an action that the world does not understand to the nearest valid one; 0 leaves it "
         "refused.",
         "1",
+    )
+    actions: Literal["text", "tools"] = var(
+        "text",
+        ACTS,
+        "How the model acts: text (a command in its reply) or tools (calls of tools: act(command), or those that the "
+        "environment states).",
     )
     action_format: Literal["any", "agentgym", "eto", "react"] = var(
         "any", ACTS, "How an action is read from a reply: any form, or only that of AgentGym, ETO or ReAct."

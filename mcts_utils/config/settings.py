@@ -16,7 +16,15 @@ from mcts_utils.config.concurrency import MAX_AUTO_CONCURRENCY
 from mcts_utils.config.faults import fault_line, variable
 from mcts_utils.config.loop_settings import LoopSettings
 from mcts_utils.config.model_settings import ModelSettings
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import InputError
+
+# Settings that are recorded only where they are not their defaults.
+RARE = (
+    *("task_source", "judge_model", "judge_base_url", "judge_model_dir", "judge_votes"),
+    *("think_tokens", "history_reasoning", "actions"),
+)
+SPENDING = ("token_price", "prices", "max_tokens_total", "max_cost", "max_hours")  # they change no result
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,20 @@ class Settings(LoopSettings, ModelSettings):
         """Return the number of requests in flight, at most."""
         return self.concurrency or MAX_AUTO_CONCURRENCY
 
+    @property
+    def form(self) -> str:
+        """Return how actions are read from replies: `tools`, or ACTION_FORMAT."""
+        return self.actions if self.actions == TOOLS else self.action_format
+
+    @property
+    def reply_tokens(self) -> int:
+        """Return the new tokens of a reply, at most."""
+        return self.max_token_length + self.think_tokens
+
     def public(self) -> dict[str, Any]:
         """Return all settings but the API key and passwords in URLs, as manifests and trees may record them."""
-        unsaid = {"openai_api_key", "judge_api_key", "token_price", "tensorboard_dir", "wandb_project"}
-        rare = ("task_source", "judge_model", "judge_base_url", "judge_model_dir")
-        unsaid |= {name for name in rare if not getattr(self, name)}
+        unsaid = {"openai_api_key", "judge_api_key", "tensorboard_dir", "wandb_project", *SPENDING}
+        unsaid |= {name for name in RARE if getattr(self, name) == getattr(Settings, name)}
         plain = {name: value for name, value in asdict(self).items() if name not in unsaid}
         urls = ("env_server_base", "openai_base_url", "judge_base_url")
         return plain | {name: checks.without_password(plain[name]) for name in urls if name in plain}

@@ -48,7 +48,7 @@ def open_task_set(settings: Settings) -> TaskSet:
         settings.env_server_base,
         grounding=settings.grounding,
         patience=settings.server_patience,
-        action_format=settings.action_format,
+        action_format=settings.form,
     )
     if is_source(settings.task):
         environment().close()

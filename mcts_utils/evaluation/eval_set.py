@@ -38,6 +38,13 @@ class EpisodeStart:
         """Return the sha256 of the prefix's replies, or an empty string without a prefix."""
         return _sha256([step.reply for step in self.prefix]) if self.prefix else ""
 
+    def replayed_exactly(self, steps: Sequence[Step]) -> bool:
+        """Return True if the environment answered the replayed prefix as it was recorded."""
+        replayed = steps[: len(self.prefix)]
+        return [(s.observation, s.reward) for s in self.prefix] == [
+            (s.observation, s.reward) for s in replayed
+        ]
+
 
 def repeat_starts(starts: Iterable[EpisodeStart], samples: int) -> list[EpisodeStart]:
     """Return every start `samples` times, with sample numbers from 0."""
@@ -196,6 +203,8 @@ def _cut_run(settings: Settings, server_kind: str, source: str) -> list[EpisodeS
         raise InputError(
             f"--from {source}: played on a server of kind {other.pop()}, this one is {server_kind}"
         )
+    if other := {episode.settings.actions or Settings.actions for episode in episodes} - {settings.actions}:
+        raise InputError(f"--from {source} was played with ACTIONS={other.pop()}, now {settings.actions}")
     starts, left_out = cut_failures(episodes, settings.seed)
     sys.stderr.write(f"{len(starts)} failed episodes cut; left out: {left_out}\n")
     if not starts:

@@ -110,8 +110,9 @@ class EpisodeJudge:
         weights = fingerprint(settings.model_dir if settings.local else "", settings.chat_template)
         self.model = settings.model_name + (f"@{weights[:12]}" if weights else "")
         self.judge = Judge(
-            actor, settings.prompt, seed=settings.seed, wave=settings.judge_wave, slots=settings.in_flight
-        )
+            actor, settings.prompt, seed=settings.seed, wave=settings.judge_wave, slots=settings.in_flight,
+            votes=settings.judge_votes,
+        )  # fmt: skip
 
     def first_error(self, run: Path, episode: EpisodeFile) -> int | None:
         """Return the number (from 1) of the agent's own step that is first called bad, or None."""

@@ -26,6 +26,7 @@ from mcts_utils.evaluation.protocol import EvalProtocol, differences
 from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
+from mcts_utils.executors.spending import Spending
 from mcts_utils.rollouts.episode import derive_seed, run_episode
 from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.storage.files import read_json, write_json
@@ -37,7 +38,7 @@ from mcts_utils.storage.journal import Journals
 from mcts_utils.storage.layout import episode_path, existing, run_folder
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.terminal import Progress
-from mcts_utils.types import Actor, Environment, InputError, ServiceGone, Step, one_line
+from mcts_utils.types import Actor, Environment, InputError, ServiceGone, one_line
 
 
 class EvaluationStage:
@@ -65,9 +66,11 @@ class EvaluationStage:
         self.starts = list(starts)
         self.server_kind, self.stop = protocol.server_kind, Event()
         self.usage: dict[str, Any] = {}  # calls and tokens of this run
+        self.models, self.spending = {"actor": settings}, Spending(settings.max_token_length)
         self._output_dir = Path(output_dir)
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
         self.folder = run_folder(output_dir, settings.task, settings.model_name, kind)
+        self.manifest = self.folder / "manifest.json"
         self._journals = Journals(self.folder)
         if weights is None:
             weights = fingerprint(settings.model_dir if settings.local else "", settings.chat_template)
@@ -112,12 +115,13 @@ class EvaluationStage:
             KeyboardInterrupt: after the running episodes have ended; the next run resumes from there.
         """
         began = time.monotonic()
-        todo = [start for start in self.starts if not self._finished(start, overwrite)]
         with self._journals.running(self._path(start).stem for start in self.starts):
-            if todo:
+            if todo := [start for start in self.starts if not self.finished(start, overwrite)]:
                 self._roll_out(todo, make_actor, make_environment)
-            ran, tokens = bool(todo) or self._journals.interrupted, self._journals.with_recovered(self.usage)
-            return self._write_results(ran, tokens, time.monotonic() - began)
+            tokens = self._journals.with_recovered(self.usage) | self.spending.paid
+            return self._write_results(
+                bool(todo) or self._journals.interrupted, tokens, time.monotonic() - began
+            )
 
     @contextmanager
     def job_runner(
@@ -154,7 +158,7 @@ class EvaluationStage:
         path = existing(self._path(start))
         return parse_episode(read_json(path), str(path))
 
-    def _finished(self, start: EpisodeStart, overwrite: bool) -> bool:
+    def finished(self, start: EpisodeStart, overwrite: bool) -> bool:
         """Return True if the episode is on disk and was made with the same settings."""
         path = existing(self._path(start))
         if not path.exists():
@@ -191,8 +195,8 @@ class EvaluationStage:
         make_bar = partial(Progress, total=len(self.starts), initial=len(kept), **how)
         slots = self.settings.in_flight
         with run_jobs(self, todo, slots, make_actor, make_environment, make_bar) as (results, bar):
-            for name in ("summary.json", "manifest.json"):  # they describe files that are about to change
-                (self.folder / name).unlink(missing_ok=True)
+            for path in (self.folder / "summary.json", self.manifest):  # of files that are about to change
+                path.unlink(missing_ok=True)
             self._collect(results, kept, bar)
 
     def _collect(self, results: Iterable[tuple[EpisodeStart, Any]], kept: Sequence[float], bar: Any) -> None:
@@ -246,7 +250,7 @@ class EvaluationStage:
             reward=episode.reward,
             end=episode.end,
             prefix_steps=len(start.prefix),
-            prefix_exact=_same_answers(start.prefix, episode.steps),
+            prefix_exact=start.replayed_exactly(episode.steps),
             seconds=round(time.monotonic() - began, 3),
             prompt=self.protocol.prompt,
             settings=self._settings(start),
@@ -289,22 +293,8 @@ class EvaluationStage:
             )
         )
         settings = {**self.settings.public(), **plain(self._made_with)}
-        write_manifest(
-            self.folder / "manifest.json",
-            "eval",
-            settings,
-            self._inputs,
-            [*files, path],
-            counts,
-            tokens,
-            seconds,
-        )
+        outputs = [*files, path]
+        write_manifest(self.manifest, "eval", settings, self._inputs, outputs, counts, tokens, seconds)
         each = zip(self.starts, episodes, strict=True)
         self._journals.settle(self._path(s).stem for s, episode in each if isinstance(episode, EpisodeFile))
         return summary
-
-
-def _same_answers(prefix: Sequence[Step], steps: Sequence[Step]) -> bool:
-    """Return True if the environment answered the replayed prefix as it was recorded."""
-    replayed = steps[: len(prefix)]
-    return [(s.observation, s.reward) for s in prefix] == [(s.observation, s.reward) for s in replayed]

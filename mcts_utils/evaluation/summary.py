@@ -62,7 +62,7 @@ def summarise(
         "protocol": replace(protocol, panel=panel, samples=samples if samples > 1 else UNSET),
         "indices": [episode.task.index for episode in first],
         "duplicates": duplicates or UNSET,
-        "replies": _replies(done, protocol.action_format or "any"),
+        "replies": _replies(done, protocol.actions or protocol.action_format or "any"),
     }
     if samples > 1:
         summary |= _sample_scores(list(tasks.values()), samples)

@@ -6,18 +6,21 @@ EXECUTOR=ray is set.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
 from mcts_utils.executors.failures import MAX_FAILURES, FailureGuard, with_second_try
-from mcts_utils.executors.live import LiveFigures, live_bar, open_log
+from mcts_utils.executors.ledger import Ledger, LedgerPlan
+from mcts_utils.executors.live import live_bar, open_log
 from mcts_utils.executors.ray_cluster.driver import RayDriver
 from mcts_utils.executors.ray_cluster.messages import WorkerLost, WorkerPlan
+from mcts_utils.executors.spending import Spending, paid_text
 from mcts_utils.executors.stage import Job, Stage, ignore
 from mcts_utils.executors.threads import run_tasks
-from mcts_utils.types import Actor, Environment
+from mcts_utils.types import Actor, BudgetReached, Environment
 
 __all__ = ["MAX_FAILURES", "FailureGuard", "Job", "Stage", "WorkerLost", "run_jobs", "ignore"]
 
@@ -44,20 +47,54 @@ def run_jobs(
         show: called with the bar when a thread of this process has written a file.
 
     Raises:
-        InputError: EXECUTOR=ray, TENSORBOARD_DIR or WANDB_PROJECT cannot be used, or a worker process cannot begin.
+        InputError: EXECUTOR=ray, TENSORBOARD_DIR, WANDB_PROJECT or PRICES cannot be used, or a worker process cannot
+            begin.
+        BudgetReached: a limit is reached, and jobs are left.
     """
-    figures = LiveFigures(stage.settings)
-    with open_log(stage.settings, type(stage).__name__.removesuffix("Stage").lower()) as log:
-        if stage.settings.executor == "ray":
-            plan = WorkerPlan.of(stage, jobs_at_once, make_actor, make_environment)
-            with RayDriver(stage, plan, jobs) as driver, live_bar(make_bar, figures, log) as bar:
-                yield with_second_try(driver.results, jobs, bar), bar
-            return
-        actor = figures.metered(make_actor)
-        with (
-            stage.job_runner(actor, make_environment, lambda path: show(bar)) as run_job,
-            live_bar(make_bar, figures, log) as bar,
-        ):
-            run = partial(run_tasks, run_job, jobs_at_once, stage.stop)
-            with closing(with_second_try(run, jobs, bar)) as results:
-                yield results, bar
+    asked = {name: model for name, model in stage.models.items() if make_actor or name != "actor"}
+    plan = LedgerPlan.of(stage.settings, stage.manifest, asked)
+    ledger = Ledger(plan) if plan else None
+    stage.spending = Spending(stage.settings.max_token_length, ledger)
+    worked: list[Job] = []
+    try:
+        with open_log(stage.settings, type(stage).__name__.removesuffix("Stage").lower()) as log:
+            if stage.settings.executor == "ray":
+                workers = WorkerPlan.of(stage, jobs_at_once, make_actor, make_environment)
+                driver = RayDriver(stage, workers, jobs, plan)
+                worked = driver.worked
+                with driver, live_bar(make_bar, stage.spending.figures, log) as bar:
+                    yield with_second_try(driver.results, jobs, bar), bar
+            else:
+                actor = stage.spending.metered(make_actor)
+                with (
+                    stage.job_runner(actor, make_environment, lambda path: show(bar)) as run_job,
+                    live_bar(make_bar, stage.spending.figures, log) as bar,
+                ):
+                    run = partial(run_tasks, partial(_noted, run_job, worked), jobs_at_once, stage.stop)
+                    with closing(with_second_try(run, jobs, bar)) as results:
+                        yield results, bar
+    except BudgetReached as error:
+        left = bar.total - bar.initial - len(worked)
+        line = f"{left} of {bar.total} {bar.unit}s are left; the same command with a larger one goes on"
+        raise BudgetReached(f"{error}: {line}") from error
+    finally:
+        if ledger:
+            ledger.close()
+    _tell_what_was_paid(stage, plan)
+
+
+def _noted(run_job: Callable[[Job], Any], worked: list[Job], job: Job) -> Any:
+    """Run a job; add it to those that worked."""
+    result = run_job(job)
+    worked.append(job)
+    return result
+
+
+def _tell_what_was_paid(stage: Stage, plan: LedgerPlan | None) -> None:
+    """Note what was paid for in `stage.spending`, and print it where it is priced, limited, or another model's too."""
+    judge = stage.usage.get("judge")
+    paid = Ledger(plan).paid() if plan else {"judge": judge} if judge else {}
+    if plan and paid:
+        stage.spending.paid = {"paid": paid}
+    if paid:
+        print(f"paid so far: {paid_text(paid)}" if plan else paid_text(paid), file=sys.stderr)

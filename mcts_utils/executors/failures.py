@@ -6,7 +6,15 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
 
-from mcts_utils.types import ActorError, ContextOverflow, EnvError, InputError, ServiceGone, one_line
+from mcts_utils.types import (
+    ActorError,
+    BudgetReached,
+    ContextOverflow,
+    EnvError,
+    InputError,
+    ServiceGone,
+    one_line,
+)
 
 T = TypeVar("T")
 MAX_FAILURES = 3  # in a row
@@ -64,9 +72,12 @@ class FailureGuard:
 
         Raises:
             InputError: if a server or an endpoint is gone.
+            BudgetReached: `error`.
             OSError: `error`, if a file could not be written: a full disk ends the run before more is paid for.
         """
         if isinstance(error, OSError) and error.filename:
+            raise error
+        if isinstance(error, BudgetReached):
             raise error
         if isinstance(error, ServiceGone):
             raise InputError(f"{error}; what is finished is kept, and the same command continues") from error

@@ -3,82 +3,23 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from mcts_utils.config import Settings
-from mcts_utils.types import Actor, InputError, Message, Sample
+from mcts_utils.types import InputError
 
 Log = Callable[[int, Mapping[str, float]], object]  # (jobs done, numbers)
 SECONDS = 1.0  # between two looks of a person at a terminal
 
 
-class LiveFigures:
-    """Counts what the actor of this process answers, and shows it with what the stage shows."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._price = [float(dollars) / 1e6 for dollars in settings.token_price.split()]
-        self._lock, self._began = threading.Lock(), time.monotonic()
-        self.in_flight = self.read = self.written = 0
-
-    def metered(self, make_actor: Callable[[], Actor] | None) -> Callable[[], Actor] | None:
-        """Return a function that makes the actor with its requests counted."""
-        return (lambda: MeteredActor(make_actor(), self)) if make_actor else None
-
-    def figures(self) -> dict[str, str]:
-        """Return tokens per second, requests in flight and, with TOKEN_PRICE, dollars; {} before the first request."""
-        if not self.in_flight + self.written:
-            return {}
-        rate = self.written / max(time.monotonic() - self._began, 1e-9)
-        found = {"tokens/s": f"{rate:.0f}", "in flight": str(self.in_flight)}
-        if self._price:
-            found["$"] = f"{self.read * self._price[0] + self.written * self._price[1]:.2f}"
-        return found
-
-    def count(self, requests: int, read: int = 0, written: int = 0) -> None:
-        """Count requests that begin (or, below 0, end), and tokens."""
-        with self._lock:
-            self.in_flight += requests
-            self.read += read
-            self.written += written
-
-
-class MeteredActor:
-    """An actor whose requests are counted."""
-
-    def __init__(self, actor: Actor, figures: LiveFigures) -> None:
-        self._actor, self._figures = actor, figures
-
-    def sample(
-        self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
-    ) -> list[Sample]:
-        """Sample from the actor."""
-        samples: list[Sample] = []
-        self._figures.count(1)
-        try:
-            samples = self._actor.sample(messages, n, temperature, seed)
-        finally:
-            read = max((sample.prompt_tokens for sample in samples), default=0)
-            self._figures.count(-1, read, sum(sample.completion_tokens for sample in samples))
-        return samples
-
-    def stats(self) -> dict[str, Any]:
-        """Return the actor's counters."""
-        return self._actor.stats()
-
-    def close(self) -> None:
-        """Close the actor."""
-        self._actor.close()
-
-
 @contextmanager
-def live_bar(make_bar: Callable[[], Any], figures: LiveFigures, log: Log) -> Iterator[Any]:
+def live_bar(make_bar: Callable[[], Any], figures: Callable[[], dict[str, str]], log: Log) -> Iterator[Any]:
     """Open a progress bar that shows the figures beside the stage's own, each second on a terminal, and logs both."""
     ended = threading.Event()
     with make_bar() as bar:
-        bar.live, bar.log = figures.figures, log
+        bar.live, bar.log = figures, log
         ticker = threading.Thread(target=_tick, args=(bar, ended), daemon=True)
         if not bar.lines:
             ticker.start()

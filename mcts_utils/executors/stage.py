@@ -9,6 +9,7 @@ from threading import Event
 from typing import Any, Protocol
 
 from mcts_utils.config import Settings
+from mcts_utils.executors.spending import Spending
 from mcts_utils.types import Actor, Environment
 
 Job = Any  # an index, an EpisodeStart or (index, name of a tree file): small, and picklable
@@ -24,6 +25,11 @@ class Stage(Protocol):
     settings: Settings
     stop: Event  # set: running jobs save what they can and end soon
     usage: dict[str, Any]  # calls, tokens, ... of the jobs; set when the context of `job_runner` ends
+    manifest: Path  # its file; what is paid for is written beside it
+    models: dict[
+        str, Settings
+    ]  # of each model that may be asked: `actor`, and `judge` if that is another one
+    spending: Spending  # what this process asks; set before `job_runner` is called
 
     @property
     def server_kind(self) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import UNSET
+
 from mcts_utils.revision.options import KINDS, Options
 from mcts_utils.revision.pairs import (
     CutPoint,
@@ -27,6 +29,7 @@ from mcts_utils.revision.pairs import (
 from mcts_utils.revision.record import Record, Source, UniqueRows, to_row
 from mcts_utils.revision.splicing import Splicer
 from mcts_utils.revision.verdict_cache import LABELS
+from mcts_utils.revision.votes import agreement
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.rollouts.steps import earned
 from mcts_utils.search.tree import Tree
@@ -86,7 +89,7 @@ class TreeBuilder:
         replayer.cuts.update({s.reply: s.cut for path in self.paths for s in path.steps if s.cut})
         self.counts: Counter[str] = Counter(paths=len(self.paths))
         self.rows: list[RecordRow] = []
-        self._splicer = Splicer(self.env, options, replayer, source.prompt, actor)
+        self._splicer = Splicer(self.env, options, replayer, source.prompt, actor, source.form)
         self._written: set[tuple[str, ...]] = set()  # actions of the rows
         self._beginnings: set[tuple[str, ...]] = set()  # bad actions up to the cut, of the rows
         # (beginning, pruned tail) that gave a row, or a duplicate of one
@@ -246,6 +249,7 @@ def run_counts(
         tasks_written=len(rows.tasks),
         dropped={name: total[name] for name in (*REASONS, *OTHER_REASONS) if total[name]},
         verdicts={name: total[f"verdict {name}"] for name in (*LABELS, "unparsed", "requests")},
+        agreement=agreement(total) or UNSET,
         repairs_tried=total["repairs_tried"],
         replays=total["replays"],
         env_steps=total["env_steps"],

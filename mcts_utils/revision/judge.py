@@ -6,12 +6,13 @@ It finds the transition point of a path; it knows nothing of pairs, replays or r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.replies import parse_verdict
 from mcts_utils.revision.pairs import CutPoint
 from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
+from mcts_utils.revision.votes import combined
 from mcts_utils.rollouts.recorded import RecordedActor
 from mcts_utils.types import Actor, ContextOverflow, Message, Step, Stopped, Task, Verdict
 
@@ -35,6 +36,7 @@ class Judge:
         seed: int = 0,
         wave: int = WAVE,
         slots: int = 16,
+        votes: int = 1,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """Judge with the prompt of that name (prompts.JUDGE_PROMPTS).
@@ -42,26 +44,39 @@ class Judge:
         Args:
             wave: steps of one path asked about at once; 0 for all.
             slots: requests in flight at most.
+            votes: verdicts on each step.
             stopped: turns true when the run is being stopped.
         """
         self.actor, self.prompt, self.seed, self.wave, self.stopped = actor, prompt, seed, wave, stopped
+        self.votes = votes
         self._threads = ThreadPoolExecutor(max(slots, wave), thread_name_prefix="judge")
 
     def close(self) -> None:
         """Wait for the requests in flight and end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def ask(self, messages: Sequence[Message], actor: Actor | None = None) -> Verdict:
-        """Return one verdict: greedy first, asked again with other seeds, "uncertain" if no answer parses.
+    def ask(
+        self, messages: Sequence[Message], actor: Actor | None = None, known: Sequence[Verdict] = ()
+    ) -> Verdict:
+        """Return the verdict on a step: what most of `votes` verdicts say. `known`: those that are there already.
 
         A question longer than the actor's context is "uncertain". `actor` is asked in place of the judge's, if given.
 
         Raises:
             ActorError: if the actor cannot answer at all.
         """
+        rest = range(len(known), self.votes)
+        return combined([*known[: self.votes], *(self._ask(messages, number, actor) for number in rest)])
+
+    def _ask(self, messages: Sequence[Message], number: int, actor: Actor | None) -> Verdict:
+        """Return verdict `number` on a step; if no answer parses, the step is asked about again with other seeds.
+
+        The first answer of number 0 is greedy.
+        """
         try:
             for again in range(ASKS):
-                answer = (actor or self.actor).sample(messages, 1, float(again > 0), self.seed + again)[0]
+                temperature, seed = float(number + again > 0), self.seed + number * ASKS + again
+                answer = (actor or self.actor).sample(messages, 1, temperature, seed)[0]
                 parsed = parse_verdict(answer.text)
                 if parsed is not None:
                     return Verdict(parsed[0], parsed[1], again + 1, True)
@@ -101,41 +116,49 @@ class Judge:
                 raise Stopped
             wave = range(begin, min(begin + size, len(steps)))
             for index, verdict in zip(
-                wave, self._verdicts(task, steps, keys, wave, cache, actor), strict=True
+                wave, self.verdicts(task, steps, keys, wave, cache, actor), strict=True
             ):
                 seen.append((keys[index], verdict))
                 if verdict.label == "bad":
                     return CutPoint(index, tuple(seen))
         return CutPoint(None, tuple(seen))
 
-    def _verdicts(
+    def verdicts(
         self,
         task: Task,
         steps: Sequence[Step],
         keys: Sequence[int],
         wave: Sequence[int],
         cache: VerdictCache,
-        actor: RecordedActor | None,
+        actor: RecordedActor | None = None,
     ) -> list[Verdict]:
+        """Return the verdicts on the steps with the places `wave`; new ones are asked for at once, and kept."""
         questions = [judge_messages(task, steps[:i], steps[i], self.prompt) for i in wave]
         hashes = [question_sha256(messages) for messages in questions]
         recorded = [actor is not None and actor.knows(messages, 1, 0.0, self.seed) for messages in questions]
         found = [
-            SIGNAL if is_signal_step(steps[i]) else None if known else cache.get(keys[i], question)
+            SIGNAL
+            if is_signal_step(steps[i])
+            else None
+            if known
+            else cache.get(keys[i], question, self.votes)
             for i, question, known in zip(wave, hashes, recorded, strict=True)
         ]
         # Nothing is asked about steps after a kept bad verdict.
         known_bad = next((n for n, v in enumerate(found) if v is not None and v.label == "bad"), len(found))
         asked = {
-            n: self._threads.submit(self.ask, questions[n], actor)
+            n: self._threads.submit(
+                self.ask, questions[n], actor, () if recorded[n] else cache.begun(keys[wave[n]], hashes[n])
+            )
             for n, v in enumerate(found[:known_bad])
             if v is None
         }
-        try:
-            for n, future in asked.items():
-                verdict = future.result()
-                cache.put(keys[wave[n]], hashes[n], verdict)
-                found[n] = verdict
-        finally:
-            cache.save()
+        wait(asked.values())
+        for n, future in asked.items():
+            if not future.exception():
+                found[n] = future.result()
+                cache.put(keys[wave[n]], hashes[n], future.result())
+        cache.save()
+        for future in asked.values():
+            future.result()  # the first failure
         return [verdict or UNASKED for verdict in found]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from threading import Event
+from typing import Any, Protocol
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings, judge_settings
+from mcts_utils.executors.spending import MeteredActor, Spending
 from mcts_utils.revision.builder import FindCut
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.verdict_cache import VerdictCache, judge_name
@@ -44,18 +46,17 @@ class JudgeSource:
         return lambda task, bad, start: judge.first_bad(task, bad.steps, bad.nodes, start, cache, asked)
 
     @contextmanager
-    def opened(
-        self, actor: Actor | None, stopped: Callable[[], bool], usage: dict[str, Any]
-    ) -> Iterator[Judge]:
+    def opened(self, actor: Actor | None, stage: JudgedStage, usage: dict[str, Any]) -> Iterator[Judge]:
         """Yield the judge. If it is another model than `actor`, it is opened here, and its use noted as usage["judge"].
 
         Raises:
             InputError: it cannot be opened.
         """
         s = self.settings
-        asked = actor if self.is_actor else make_actor(s)
+        asked = actor if self.is_actor else MeteredActor(make_actor(s), stage.spending, "judge")
         assert asked is not None
-        judge = Judge(asked, s.prompt, seed=s.seed, wave=s.judge_wave, slots=s.in_flight, stopped=stopped)
+        how = {"seed": s.seed, "wave": s.judge_wave, "slots": s.in_flight, "votes": s.judge_votes}
+        judge = Judge(asked, s.prompt, **how, stopped=stage.stop.is_set)
         try:
             yield judge
         finally:
@@ -63,3 +64,34 @@ class JudgeSource:
             if asked is not actor:
                 usage["judge"] = asked.stats()
                 asked.close()
+
+
+def models_of(settings: Settings, judge: JudgeSource | None) -> dict[str, Settings]:
+    """Return the settings of the models of a stage (executors.stage.Stage)."""
+    return {"actor": settings} | ({"judge": judge.settings} if judge and not judge.is_actor else {})
+
+
+class JudgedStage(Protocol):
+    """What is needed of a stage to open its models."""
+
+    judge: JudgeSource | None
+    stop: Event
+    spending: Spending
+    usage: dict[str, Any]
+
+
+@contextmanager
+def models_opened(
+    stage: JudgedStage, make_actor: Callable[[], Actor] | None
+) -> Iterator[tuple[Actor | None, Judge | None]]:
+    """Open the actor and the judge of a stage; note in its `usage` what they were asked at the end."""
+    actor = make_actor() if make_actor else None
+    used: dict[str, Any] = {}
+    try:
+        with stage.judge.opened(actor, stage, used) if stage.judge else nullcontext() as judge:
+            yield actor, judge
+    finally:
+        stage.usage = used
+        if actor is not None:
+            stage.usage = {**actor.stats(), **used}
+            actor.close()

@@ -20,9 +20,9 @@ from typing import Any
 from mcts_utils.config import Settings
 from mcts_utils.envs.session_pool import SessionPool
 from mcts_utils.executors import ignore
-from mcts_utils.prompts import is_signal_step, judge_messages, revision_signal
+from mcts_utils.prompts import env_steps_of, is_signal_step, judge_messages, revision_signal
 from mcts_utils.revision.judge import Judge
-from mcts_utils.revision.judge_source import JudgeSource
+from mcts_utils.revision.judge_source import JudgeSource, models_of
 from mcts_utils.revision.live_rows import usual_reward
 from mcts_utils.revision.verdict_cache import question_sha256
 from mcts_utils.rollouts.episode import derive_seed, ending, take_step
@@ -50,7 +50,12 @@ class LiveStrategy(Strategy):
 
     def fixed(self) -> dict[str, Any]:
         """Return what all trees of the folder share; each of them records it."""
-        return {**super().fixed(), "judge": self.judge, "judge_prompt": self.judge_prompt}
+        judge = {
+            "judge": self.judge,
+            "judge_prompt": self.judge_prompt,
+            "judge_votes": self.settings.judge_votes,
+        }
+        return {**super().fixed(), **judge}
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,9 @@ class Player:
                     if turns < settings.max_depth and (found := self._verdict(task, steps)):
                         verdicts[len(steps) - 1] = found
                         if found.label == "bad":
-                            steps.append(take_step(env, revision_signal(rng), earned(steps)))
+                            steps.append(take_step(env, revision_signal(rng, settings.form), earned(steps)))
                 counts = dict(explorer.counts())
-        taken = sum(not is_signal_step(step) for step in steps)
+        taken = sum(map(env_steps_of, steps))
         simulator.counters.add(env_steps=taken)
         counts |= {"env_resets": 1, "env_steps": taken}
         if self.judge:
@@ -131,7 +136,8 @@ class Player:
 class LiveStage(SearchStage):
     """One run of live revision. Its trees hold one branch an episode: first the plain ones, then the judged ones."""
 
-    _judge: Judge | None = None
+    judge: JudgeSource | None
+    _judge: Judge
 
     def _make_strategy(self, weights: str, baseline: Baseline | None) -> Strategy:
         if self.settings.n_rollout < 1:
@@ -139,8 +145,9 @@ class LiveStage(SearchStage):
                 f"N_ROLLOUT must be at least 1 for --strategy {LIVE}, whose plain episodes it counts: "
                 f"{self.settings.n_rollout}"
             )
-        self._source = JudgeSource.of(self.settings, weights)
-        judge = (self._source.name, self._source.settings.prompt)
+        self.judge = source = JudgeSource.of(self.settings, weights)
+        self.models = models_of(self.settings, source)
+        judge = (source.name, source.settings.prompt)
         return LiveStrategy(self.settings, self.server_kind, weights, None, *judge)
 
     @contextmanager
@@ -151,7 +158,7 @@ class LiveStage(SearchStage):
         saved: Callable[[Path], None] = ignore,
     ) -> Iterator[Callable[[int], Any]]:
         """Yield the function that plays the episodes of one task (executors.stage.Stage)."""
-        assert make_actor is not None
+        assert make_actor is not None and self.judge is not None
         made: list[Actor] = []
         used: dict[str, Any] = {}
 
@@ -162,7 +169,7 @@ class LiveStage(SearchStage):
         try:
             with (
                 super().job_runner(make, make_environment, saved) as run_job,
-                self._source.opened(made[0], self.stop.is_set, used) as self._judge,
+                self.judge.opened(made[0], self, used) as self._judge,
             ):
                 yield run_job
         finally:

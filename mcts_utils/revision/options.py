@@ -13,6 +13,7 @@ KINDS = {  # data type -> kind of its rows
     "optimal": "optimal",
     "preference": "preference",
 }
+REJUDGE = "rejudge"  # names the manifest of `--rejudge`
 EXPERT = "expert"  # a data type that is made without trees (expert.py)
 
 

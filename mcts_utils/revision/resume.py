@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.config import Settings
+from mcts_utils.config.settings import RARE
 from mcts_utils.revision.options import Options
 from mcts_utils.storage.files import sha256_file
 from mcts_utils.storage.formats.base import parsed
@@ -22,6 +23,7 @@ IRRELEVANT = (
     *("chat_template", "cache_gb"),  # the judge's name holds the template's content
     *(
         "judge_wave",
+        "judge_votes",  # the judge's name holds it
         "server_patience",
         "endpoint_patience",
         "max_sessions",
@@ -38,6 +40,7 @@ def relevant_settings(settings: Settings, options: Options, judge: str, allow_te
     Args:
         judge: verdict_cache.judge_name; empty without a judge.
     """
+    judge += f" votes {settings.judge_votes}" * (bool(judge) and settings.judge_votes > 1)
     found = {**settings.public(), **asdict(options), "judge": judge, "allow_test": allow_test}
     return {name: value for name, value in found.items() if name not in IRRELEVANT}
 
@@ -56,9 +59,11 @@ def finished_counts(
         return None
     try:
         manifest = read_manifest(manifest_file)
-        # A setting that an older version did not have had the effect of its default.
-        known = {**Settings().public(), **manifest.settings}
-        same = {name: known.get(name) for name in settings} == json.loads(json.dumps(settings))  # no tuples
+        # A setting that a manifest does not have had the effect of its default.
+        rare = {name: getattr(Settings, name) for name in RARE if name not in IRRELEVANT}
+        known = {**rare, **Settings().public(), **manifest.settings}
+        wanted = rare | json.loads(json.dumps(settings))  # no tuples
+        same = {name: known.get(name) for name in wanted} == wanted
         same = same and manifest.outputs[0].sha256 == sha256_file(output)
         others = [(manifest_file.parent / entry.path, entry.sha256) for entry in manifest.outputs[1:]]
         same = same and all(sha256_file(path) == digest for path, digest in others)

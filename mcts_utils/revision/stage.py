@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,16 @@ from mcts_utils.envs.contamination import HeldOut
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.envs.task_set import TaskSet
 from mcts_utils.executors import FailureGuard, ignore, run_jobs
+from mcts_utils.executors.spending import Spending
 from mcts_utils.revision.builder import Built, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
-from mcts_utils.revision.judge_source import JudgeSource
+from mcts_utils.revision.judge_source import JudgeSource, models_of, models_opened
 from mcts_utils.revision.live_rows import MADE, LiveBuilder, is_live
 from mcts_utils.revision.options import EXPERT, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
 from mcts_utils.revision.verdict_cache import VerdictCache, verdict_file
+from mcts_utils.revision.votes import patterns
 from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.search.tree import Tree
@@ -84,6 +86,7 @@ class RevisionStage:
         self.output = records_path(output_dir, settings.task, options.data_type)
         self._journals = Journals(self.output_dir, self.output.stem)
         self.manifest = manifest_path(output_dir, settings.task, options.data_type)
+        self.models, self.spending = models_of(settings, self.judge), Spending(settings.max_token_length)
         self.stop = Event()
         self.usage: dict[str, Any] = {}  # of this run
         self.unparsed = ""  # what an answer was that gave no verdict
@@ -112,9 +115,7 @@ class RevisionStage:
             KeyboardInterrupt: the verdicts so far are kept, the next run asks only for the others.
         """
         began = time.monotonic()
-        self.jobs = self._find_jobs()
-        files, settings = self._inputs(dict(self.jobs)), self._relevant_settings()
-        earlier = finished_counts(self.manifest, self.output, settings, files)
+        earlier = self.earlier_counts()
         names = [Path(name).stem for _, name in self.jobs]
         remove_temporary(self.output_dir, f"{self.output.stem}.")
         if self.judged:  # no other run writes verdicts
@@ -129,6 +130,12 @@ class RevisionStage:
         with self._journals.running(names), closing(RowSpool(self.output_dir, RecordRow)) as spool:
             self._convert(make_actor, make_environment, spool)
             return self._conclude(spool, time.monotonic() - began)
+
+    def earlier_counts(self) -> RevisionCounts | None:
+        """Find the jobs; return the counts of an earlier run that did all of them, or None."""
+        self.jobs = self._find_jobs()
+        files, settings = self._inputs(dict(self.jobs)), self._relevant_settings()
+        return finished_counts(self.manifest, self.output, settings, files)
 
     def _verdict_files(self) -> list[Path]:
         """Return the files of verdicts on the trees, where a judge finds the cuts."""
@@ -176,17 +183,8 @@ class RevisionStage:
         with closing(SessionPool(make_environment, session_limit(self.settings, self.server_kind))) as pool:
             with pool.session():
                 pass  # report an unusable server before a model is loaded
-            actor = make_actor() if make_actor else None
-            used: dict[str, Any] = {}
-            try:
-                opened = self.judge.opened(actor, self.stop.is_set, used) if self.judge else nullcontext()
-                with opened as judge:
-                    yield lambda job: anew_without_record(self._build, *job, pool, judge, actor, saved)
-            finally:
-                self.usage = used
-                if actor is not None:
-                    self.usage = {**actor.stats(), **used}
-                    actor.close()
+            with models_opened(self, make_actor) as (actor, judge):
+                yield lambda job: anew_without_record(self._build, *job, pool, judge, actor, saved)
 
     def _relevant_settings(self) -> dict[str, Any]:
         judge = self.judge.name if self.judge else ""
@@ -247,11 +245,11 @@ class RevisionStage:
         settings, path = self.settings, self.input_dir / name
         tree = read_tree(path, settings.task, index)
         check_tree(tree, settings, self.server_kind, None if self._allow_test else self._held_out)
-        source = Source(name, sha256_file(path), tree.prompt, settings.seed)
+        history = tree.settings.get("history_reasoning", Settings.history_reasoning)
+        source = Source(name, sha256_file(path), tree.prompt, settings.seed, history, settings.form)
         if is_live(tree):
             return self._live(tree, source, saved)
-        task = tree.task
-        expected_id = task_id(settings.task, task.opening, task.index)
+        expected_id = task_id(settings.task, tree.task.opening, tree.task.index)
         cache: VerdictCache | None = None
         if judge and self.judge:
             verdicts = verdicts_path(self.output_dir, index)
@@ -259,7 +257,7 @@ class RevisionStage:
         try:
             with self._journals.open(path.stem, self._scope(source)) as journal:
                 repairer, kept = RecordedActor(actor, journal) if actor else None, RecordedPool(pool, journal)
-                replayer = Replayer(kept, task.index, expected_id, self.stop.is_set, settings.action_format)
+                replayer = Replayer(kept, tree.task.index, expected_id, self.stop.is_set, settings.form)
                 find_cut = self.judge.cuts(judge, cache, journal) if judge and self.judge and cache else None
                 built = TreeBuilder(tree, source, self.options, replayer, find_cut, repairer).build()
         finally:
@@ -267,6 +265,7 @@ class RevisionStage:
                 saved(cache.path)
         if cache:
             built.counts.update({f"verdict {label}": count for label, count in cache.counts().items()})
+            built.counts.update(patterns(cache.used.values()))
             unparsed = [verdict.reason for verdict in cache.used.values() if not verdict.parsed]
             built = replace(built, unparsed=next(iter(unparsed), ""))
         built.counts["partial_trees"] = int(tree.status != "done")
@@ -292,8 +291,8 @@ class RevisionStage:
     def _scope(self, source: Source) -> list[Any]:
         """Return what the answers to the tree's requests depend on, besides the requests."""
         s, judge = self.settings, self.judge
-        asked = [judge.name, judge.settings.max_token_length] if judge else []
-        actor = [s.model_name, self._weights, s.max_token_length, s.grounding, s.action_format]
+        asked = [judge.name, judge.settings.reply_tokens] if judge else []
+        actor = [s.model_name, self._weights, s.reply_tokens, s.grounding, s.form]
         return [source.sha256, self.server_kind, actor, asked]
 
     def _conclude(self, spool: RowSpool[RecordRow], seconds: float) -> RevisionCounts:
@@ -315,7 +314,7 @@ class RevisionStage:
         inputs = self._inputs({index for index, _ in self.jobs if index in spool})
         settings = self._relevant_settings() | {"goals": self.server_kind}
         manifest, outputs = self.manifest, [self.output, *self._verdict_files()]
-        usage = self._journals.with_recovered(self.usage)
+        usage = self._journals.with_recovered(self.usage) | self.spending.paid
         write_manifest(manifest, "revision", settings, inputs, outputs, plain(counts), usage, seconds)
         ended = (Path(name).stem for index, name in self.jobs if index in spool)
         self._journals.settle(ended)

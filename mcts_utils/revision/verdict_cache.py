@@ -9,9 +9,10 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from mcts_utils.prompts import JUDGE_PROMPTS
+from mcts_utils.revision.votes import combined, votes_of
 from mcts_utils.storage.files import read_as, write_json
 from mcts_utils.storage.formats.verdicts import KeptVerdict, VerdictFile
-from mcts_utils.storage.layout import existing
+from mcts_utils.storage.layout import existing, safe_name
 from mcts_utils.types import InputError, Message, Verdict
 
 LABELS = ("good", "bad", "uncertain")
@@ -35,6 +36,11 @@ def verdict_file(model: str, prompt: str, verdicts: Mapping[int, KeptVerdict]) -
     return VerdictFile(model=model, prompt=prompt, prompt_sha256=digest, verdicts=kept)
 
 
+def set_aside_path(path: Path, file: VerdictFile) -> Path:
+    """Return where a file of verdicts goes when others take its place."""
+    return path.parent / safe_name(f"{file.model} {file.prompt_sha256[:8]}") / path.name
+
+
 class VerdictCache:
     """The verdicts on one tree, by node id. For one thread; `save` replaces the file atomically."""
 
@@ -43,7 +49,8 @@ class VerdictCache:
 
         Args:
             again: take only verdicts that parsed, so that the others are asked for again.
-            path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there.
+            path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there, and one
+                that was set aside where this judge's verdicts are in no other.
         """
         self.path = path
         self._empty = verdict_file(model, prompt, {})
@@ -51,26 +58,33 @@ class VerdictCache:
         self._changed = False
         self.used: dict[int, Verdict] = {}  # by node, what this run has read or put
         self.asked = 0  # requests of this run
-        try:
-            found = read_as(existing(path), VerdictFile)
-        except InputError:
-            return  # not there, or damaged: that only costs requests
-        if replace(found, verdicts={}) == self._empty:
-            self._kept = {n: kept for n, kept in found.verdicts.items() if kept.parsed or not again}
+        for file in (existing(path), set_aside_path(path, self._empty)):
+            try:
+                found = read_as(file, VerdictFile)
+            except InputError:
+                continue  # not there, or damaged: that only costs requests
+            if replace(found, verdicts={}) == self._empty:
+                self._kept = {n: kept for n, kept in found.verdicts.items() if kept.parsed or not again}
+                return
 
-    def get(self, node: int, question: str) -> Verdict | None:
-        """Return the kept verdict on the node, or None unless it answered the same question."""
+    def begun(self, node: int, question: str) -> tuple[Verdict, ...]:
+        """Return the kept verdicts on the node, if they answered the same question."""
         kept = self._kept.get(str(node))
-        if kept is None or kept.question != question:
+        return votes_of(kept.verdict()) if kept is not None and kept.question == question else ()
+
+    def get(self, node: int, question: str, votes: int = 0) -> Verdict | None:
+        """Return the kept verdict on the node, or None unless so many (0: any) answered the same question."""
+        found = self.begun(node, question)
+        if not found or len(found) < votes:
             return None
-        self.used[node] = kept.verdict()
+        self.used[node] = combined(found[: votes or None])
         return self.used[node]
 
     def put(self, node: int, question: str, verdict: Verdict) -> None:
         """Keep a new verdict."""
+        self.asked += verdict.asked - sum(vote.asked for vote in self.begun(node, question))
         self._kept[str(node)] = KeptVerdict.of(question, verdict)
         self._changed = True
-        self.asked += verdict.asked
         self.used[node] = verdict
 
     def save(self) -> None:

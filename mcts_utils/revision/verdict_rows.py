@@ -16,6 +16,7 @@ from typing import Any
 from mcts_utils.config import Settings, judge_settings
 from mcts_utils.prompts import judge_messages
 from mcts_utils.revision.verdict_cache import LABELS, VerdictCache, judge_name, question_sha256
+from mcts_utils.revision.votes import votes_of
 from mcts_utils.search.tree import Node, Tree, nodes, path_steps, step_of, task_at
 from mcts_utils.search.tree_io import read_tree
 from mcts_utils.storage.files import sha256_file, write_jsonl
@@ -56,10 +57,10 @@ def verdict_rows(
         verdict = cache.get(node.id, question_sha256(question))
         if verdict is None:
             continue
-        if verdict.parsed:
+        if verdict.parsed and verdict.label in {vote.label for vote in votes_of(verdict)}:
             found[verdict.label].append((node, question, verdict))
         else:
-            left_out["unparsed"] += 1
+            left_out["tie" if verdict.parsed else "unparsed"] += 1
     rng = random.Random(f"{seed}|{tree.task.id}|rehearsal")
     for group in found.values():
         rng.shuffle(group)

@@ -14,8 +14,9 @@ from mcts_utils.envs.specs import env_spec
 from mcts_utils.rollouts.episode import replay
 from mcts_utils.rollouts.steps import EPSILON, earned
 from mcts_utils.storage.files import iter_jsonl_as
-from mcts_utils.storage.formats.record import Lineage, RecordRow, Turn
+from mcts_utils.storage.formats.record import Lineage, RecordRow, Turn, exchanges
 from mcts_utils.terminal import Progress
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import Environment, InputError
 
 
@@ -47,8 +48,12 @@ def _verify(lineage: Lineage, side: int, turns: Sequence[Turn], env: Environment
     last, reward = lineage.replay.final_observation, lineage.rewards.record
     if side:
         last, reward = lineage.replay.final_observation_rejected or "", lineage.rewards.rejected or 0.0
-    written = [turn.content for turn in turns if turn.role == "user"] + [last]
-    task, steps = replay(env, lineage.task.index, [t.content for t in turns if t.role == "assistant"])
+    head, said = exchanges(turns)
+    if (env.action_format == TOOLS) != any(turn.calls for turn, _ in said):
+        raise InputError(f"{lineage.tree}: rows with tool calls want ACTIONS=tools, others ACTIONS=text")
+    answers = ["\n".join(turn.content for turn in found) for _, found in said[:-1]]
+    written = [turn.content for turn in head if turn.role == "user"] + answers + [last]
+    task, steps = replay(env, lineage.task.index, [turn.reply for turn, _ in said])
     observed = [task.opening] + [step.observation for step in steps]
     exact = sum(a == b for a, b in zip(written, observed, strict=False))
     return len(written), exact, abs(earned(steps) - reward) < EPSILON

@@ -21,6 +21,7 @@ from mcts_utils.config import Settings
 from mcts_utils.envs.contamination import HeldOut, HeldOutTask
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.executors import MAX_FAILURES, FailureGuard, WorkerLost, ignore, run_jobs
+from mcts_utils.executors.spending import Spending
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.search.baselines import Baseline
@@ -67,12 +68,13 @@ class SearchStage:
         self.stop = Event()
         self.server_kind = server_kind
         self.usage: dict[str, Any] = {}  # of this run
+        self.models, self.spending = {"actor": settings}, Spending(settings.max_token_length)
         weights = fingerprint(settings.model_dir, settings.chat_template) if weights is None else weights
         self.strategy = self._make_strategy(weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)
         self.manifest = self.path(0).with_name("manifest.json")
         self._journals = Journals(self.manifest.parent)
-        self._finished: Counter[str] = Counter()  # sums of the finished trees' totals
+        self.finished: Counter[str] = Counter()  # sums of the finished trees' totals
 
     def _make_strategy(self, weights: str, baseline: Baseline | None) -> Strategy:
         return Strategy(self.settings, self.server_kind, weights, baseline)
@@ -120,14 +122,14 @@ class SearchStage:
             KeyboardInterrupt: after the running trees stopped; the next run resumes them.
         """
         began = time.monotonic()
-        todo = self._unfinished()
+        todo = self.unfinished()
         self._journals.settle(self.path(index).stem for index in set(self.indices).difference(todo))
         failed = 0
         with self._journals.running(()):
             if todo:
                 with closing(make_environment()) as env:
                     env.reset(todo[0])  # report an unusable server before a model is loaded
-                done = self._finished["trees"]
+                done = self.finished["trees"]
                 bar = partial(Progress, total=len(self.indices), initial=done, desc="search", unit="tree")
                 workers = self.settings.workers
                 run = run_jobs(self, todo, workers, make_actor, make_environment, bar, self._show)
@@ -160,7 +162,7 @@ class SearchStage:
         counts = self.counters.counts()
         return {name: counts.get(name, 0) for name in ("env_steps", "replayed_steps")}
 
-    def _unfinished(self) -> list[int]:
+    def unfinished(self) -> list[int]:
         """Return the indices to search, and note the totals of the finished trees.
 
         Raises:
@@ -176,7 +178,7 @@ class SearchStage:
             if tree is not None and self._is_held_out(tree.task):
                 continue
             if tree is not None and tree.status == "done":
-                self._finished.update(tree_totals(tree))
+                self.finished.update(tree_totals(tree))
                 continue
             todo.append(index)
         return todo
@@ -201,7 +203,7 @@ class SearchStage:
             InputError: if MAX_FAILURES trees failed in a row and none has completed an iteration, or if the server or
                 the endpoint is gone.
         """
-        guard = FailureGuard(self._finished["trees"], min(MAX_FAILURES, len(todo)))
+        guard = FailureGuard(self.finished["trees"], min(MAX_FAILURES, len(todo)))
         for index, result in results:
             if isinstance(result, HeldOutTask):
                 self._leave_out(index, result)
@@ -212,7 +214,7 @@ class SearchStage:
                 guard.require_success(index, "trees", result, lambda: any(map(self._store.read_begun, todo)))
             else:
                 guard.add_success(index)
-                self._finished.update(result)
+                self.finished.update(result)
                 self._journals.settle([self.path(index).stem])
         return guard.failed
 
@@ -263,7 +265,7 @@ class SearchStage:
 
     def _journal(self, index: int, shared: bool) -> Journal:
         s = self.settings
-        scope = {**self.strategy.fixed(), "prompt": s.prompt, "seed": s.seed, "format": s.action_format}
+        scope = {**self.strategy.fixed(), "prompt": s.prompt, "seed": s.seed, "format": s.form}
         return self._journals.open(self.path(index).stem, scope) if shared else Journal()
 
     def _new_tree(self, index: int, pool: SessionPool) -> Tree:
@@ -286,18 +288,17 @@ class SearchStage:
         """Show the run's speed, and the mean reward of the finished trees' paths, on the progress bar."""
         counts = self.counters.counts()
         steps = counts.get("env_steps", 0) / max(bar.format_dict["elapsed"], 1e-9)
-        rewards, paths = self._finished["reward_sum"], self._finished["leaves"]
+        rewards, paths = self.finished["reward_sum"], self.finished["leaves"]
         reward = {"reward": f"{rewards / paths:.2f}"} if paths else {}
-        bar.set_postfix(
-            {"steps/s": f"{steps:.1f}", "in flight": counts.get("in_flight", 0), **reward}, refresh=False
-        )
+        shown = {"steps/s": f"{steps:.1f}", "in flight": counts.get("in_flight", 0), **reward}
+        bar.set_postfix(shown, refresh=False)
 
     def _conclude(self, ran: bool, failed: int, seconds: float) -> dict[str, Any]:
         """Return the totals; write the manifest unless there is one and nothing was left to search."""
-        counts, tokens = run_totals(self._finished, failed, len(self._left_out))
+        counts, tokens = run_totals(self.finished, failed, len(self._left_out))
         if ran or not self.manifest.exists():
             files = [self.path(index) for index in self.indices if index not in self._left_out]
-            usage = {**tokens, "this_run": self.usage}
+            usage = {**tokens, "this_run": self.usage, **self.spending.paid}
             write_manifest(self.manifest, "search", self.strategy.public(), [], files, counts, usage, seconds)
         self._journals.settle(self.path(index).stem for index in self._left_out)
         return {**counts, "strategy": self.strategy.name, "tokens": tokens, "seconds": seconds}

@@ -35,6 +35,7 @@ class Node:
     value: float = 0.0  # their sum, so in [0, visits]
     executed: bool = False  # False: a candidate that was only sampled
     samples: int = 0  # times that this turn was drawn from the parent
+    answers: tuple[str, ...] = ()  # to each of several tool calls
     cut: str = ""  # why `reply` is not all that was sampled, or ends early (replies.Cut)
 
     @property
@@ -128,7 +129,16 @@ def task_at(tree: Tree, node: Node) -> Task:
 
 def step_of(node: Node) -> Step:
     """Return the step of an executed node."""
-    return Step(node.reply, node.action, node.obs, node.reward, node.done, node.disaster, cut=node.cut)
+    return Step(
+        node.reply,
+        node.action,
+        node.obs,
+        node.reward,
+        node.done,
+        node.disaster,
+        answers=node.answers,
+        cut=node.cut,
+    )
 
 
 def leaves(tree: Tree) -> list[Node]:

@@ -22,13 +22,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mcts_utils import patience
 from mcts_utils.storage.files import write_bytes
 from mcts_utils.terminal import Progress
 
 T = TypeVar("T")
 Paid = Mapping[str, Mapping[str, int]]  # who was asked ("": the actor; "judge") -> count -> number
 SUFFIX = ".jsonl"
-SYNC = getattr(os, "fdatasync", os.fsync)
+FLUSH_SECONDS = 1.0  # between two flushes of one file; each takes some milliseconds
+FLUSH = getattr(os, "fdatasync", os.fsync)
 
 
 class Journal:
@@ -42,11 +44,12 @@ class Journal:
             scope: what all answers depend on besides the questions (model, longest reply), as JSON values. What was
                 answered in another scope is not found.
         """
-        self._path, self._scope = path, _text(scope)
+        self._path, self._scope = path, _json(scope)
         self._found: dict[str, deque[Any]] = {}  # key -> values that are not taken yet, the oldest first
-        self._lock, self._sync_lock = Lock(), Lock()
+        self._lock = Lock()
         self._file: int | None = None
-        self._size = self._synced = 0  # bytes
+        self._size = 0  # bytes
+        self._flushed = -FLUSH_SECONDS  # when, in seconds of the monotonic clock
         if path is not None:
             lines, self._size = _read(path, warn=True)
             for line in lines:
@@ -70,29 +73,28 @@ class Journal:
             return None  # by another version of this program
 
     def add(self, question: Any, answer: Any, paid: Paid | None = None) -> None:
-        """Append an answer. One that was paid for is on the disk when this returns, with all that was added before.
+        """Append an answer: a kill of this process cannot lose it any more.
+
+        What was paid for is also flushed to the disk, unless that was done within FLUSH_SECONDS: a power cut costs at
+        most what was answered since.
 
         Raises:
             OSError: with the file's name: the disk is full, for example. The file ends before the line then.
         """
         if self._path is None:
             return
-        line = {"key": self._key(question), "value": msgspec.to_builtins(answer)}
+        line = _line({"key": self._key(question), "value": answer} | ({"paid": paid} if paid else {}))
         with self._lock:
-            self._append(_line({**line, "paid": paid} if paid else line))
-            end, file = self._size, self._file
-        if paid and file is not None:
-            with self._sync_lock:  # one flush serves all that wait for it
-                if self._synced < end and self._file == file:
-                    end = self._size
-                    SYNC(file)
-                    self._synced = end
+            file = self._append(line)
+            if paid and patience.now() - self._flushed >= FLUSH_SECONDS:
+                FLUSH(file)
+                self._flushed = patience.now()
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with self._sync_lock, self._lock:
+        with self._lock:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
@@ -102,11 +104,11 @@ class Journal:
         self.__exit__()
         with self._lock:
             self._found.clear()
-            self._size = self._synced = 0
+            self._size = 0
             if self._path is not None:
                 self._path.unlink(missing_ok=True)
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, line: bytes) -> int:
         assert self._path is not None
         if self._file is None:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -120,9 +122,10 @@ class Journal:
                 os.ftruncate(self._file, self._size)
             raise OSError(error.errno or errno.EIO, error.strerror, str(self._path)) from error
         self._size += len(line)
+        return self._file
 
     def _key(self, question: Any) -> str:
-        return hashlib.sha256((self._scope + _text(question)).encode()).hexdigest()[:32]
+        return hashlib.sha256(self._scope + _json(question)).hexdigest()[:32]
 
 
 class Journals:
@@ -193,13 +196,16 @@ class Journals:
         return self._folder / f"{name}{SUFFIX}"
 
 
-def _text(value: Any) -> str:
+def _json(value: Any) -> bytes:
     """Return one JSON text for equal values."""
-    return json.dumps(msgspec.to_builtins(value), sort_keys=True)
+    try:
+        return msgspec.json.encode(value, order="deterministic")
+    except UnicodeEncodeError:  # a lone surrogate, as a model's reply may hold
+        return json.dumps(msgspec.to_builtins(value), sort_keys=True).encode()
 
 
 def _line(content: Mapping[str, Any]) -> bytes:
-    text = json.dumps(content).encode()  # ASCII: a lone surrogate survives
+    text = _json(content)
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 

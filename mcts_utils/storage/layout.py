@@ -77,6 +77,11 @@ def manifest_path(output_dir: str | Path, task: str, data_type: str) -> Path:
     return records_path(output_dir, task, data_type).with_suffix(".manifest.json")
 
 
+def spent_path(manifest: Path) -> Path:
+    """Return the path of what was paid for, beside a stage's manifest."""
+    return manifest.with_name(manifest.name.replace("manifest", "spent"))
+
+
 def verdicts_path(output_dir: str | Path, index: int, sample: int = 0, judge: str = "") -> Path:
     """Return the path of the verdicts on one tree's nodes, or on one episode's steps.
 

@@ -20,6 +20,7 @@ from mcts_utils.storage.formats.base import Fields
 from mcts_utils.storage.formats.episode import EpisodeFile, FailedEpisode, PanelFile
 from mcts_utils.storage.formats.manifest import Manifest
 from mcts_utils.storage.formats.record import RecordRow, VerdictRow
+from mcts_utils.storage.formats.spent import Spent
 from mcts_utils.storage.formats.summary import Comparison, LoopReport, Summary
 from mcts_utils.storage.formats.tree import TreeFile
 from mcts_utils.storage.formats.verdicts import VerdictFile
@@ -37,6 +38,7 @@ KINDS: dict[str, type[Fields]] = {
     "comparison": Comparison,
     "panel": PanelFile,
     "manifest": Manifest,
+    "spent": Spent,
 }
 
 

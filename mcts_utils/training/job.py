@@ -103,14 +103,16 @@ def _sha256(facts: Mapping[str, Any]) -> str:
 
 def parse(
     description: str, argv: Sequence[str] | None, environ: Mapping[str, str]
-) -> tuple[TrainingJob, bool]:
-    """Return the job of a command line, and whether it is only to be prepared; CHAT_TEMPLATE is a flag's default.
+) -> tuple[TrainingJob, str]:
+    """Return the job of a command line, and what alone is to be done: `dry_run`, `prepare` or "".
+
+    CHAT_TEMPLATE is a flag's default.
 
     Raises:
         InputError: if a flag is unknown, missing or has a bad value.
     """
     args = _parser(description, default_template(environ)).parse_args(argv)
-    return job_of(args), args.prepare
+    return job_of(args), "dry_run" if args.dry_run else "prepare" if args.prepare else ""
 
 
 def _parser(description: str, chat_template: str) -> Parser:
@@ -154,6 +156,12 @@ def _parser(description: str, chat_template: str) -> Parser:
         choices=(0, 1),
         default=0,
         help="1: start even if memory or disk space seem too small",
+    )
+    parser.add_argument(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="say what it would do and take; writes and trains nothing",
     )
     parser.add_argument(
         "--prepare", action="store_true", help="write everything, print the command, train nothing"

@@ -3,8 +3,9 @@
     .venv/bin/python -m mcts_utils.training.tokenizer_check --model_dir DIR --base_url http://127.0.0.1:8000
         [--chat_template FILE]
 
-vLLM and actors/serve.py answer /tokenize with the token ids of a conversation in their chat template. Exit code: 0 for
-the same tokens, 1 for other tokens (another chat template is served), 2 for bad input or an endpoint without /tokenize.
+vLLM and actors/serve.py answer /tokenize with the token ids of a conversation in their chat template; llama.cpp does
+so in two requests, and also says which token ends a turn. SERVER_TOKEN or OPENAI_API_KEY is the server's token. Exit
+code: 0 for the same tokens, 1 for others (another chat template is served), 2 for bad input or no /tokenize.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import os
 import sys
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
 from mcts_utils.actors.chat_tokens import ChatTokens, load_tokenizer
+from mcts_utils.actors.transport import is_loopback
 from mcts_utils.terminal import Parser, run_command
 from mcts_utils.training.row_filter import default_template
 from mcts_utils.types import InputError, Message
@@ -36,7 +39,7 @@ PROBES: tuple[tuple[Message, ...], ...] = (
 
 
 def differences(model_dir: str, base_url: str, chat_template: str = "") -> list[str]:
-    """Return one line for each probe to which the endpoint gives other tokens.
+    """Return one line for each probe to which the endpoint gives other tokens, and one for another end of a turn.
 
     A template that writes today's date may write it: a folder that was trained here has one that does not.
 
@@ -60,6 +63,8 @@ def differences(model_dir: str, base_url: str, chat_template: str = "") -> list[
             got = tokenized(base_url, turns)  # the template refuses a system turn; the actor learns that too
         if got not in (wanted, dated):
             found.append(f"probe {number}: {len(got)} tokens served, {len(wanted)} trained")
+    if (served := end_token(base_url)) not in ("", tokenizer.eos_token):
+        found.append(f"a turn ends with {served} as served, with {tokenizer.eos_token} as trained")
     return found
 
 
@@ -69,14 +74,35 @@ def tokenized(base_url: str, turns: Sequence[dict[str, str]]) -> list[int]:
     Raises:
         InputError: if the endpoint does not answer, or not with token ids.
     """
-    root = base_url.rstrip("/").removesuffix("/v1")
-    body: Any = {"messages": turns, "add_generation_prompt": True}
     try:
-        answer = requests.post(f"{root}/tokenize", json=body, timeout=TIMEOUT_SECONDS)
-        answer.raise_for_status()
-        return list(answer.json()["tokens"])
+        ids = _ask(base_url, "tokenize", {"messages": turns, "add_generation_prompt": True})["tokens"]
+        if not ids:  # llama.cpp: it tokenizes texts
+            text = _ask(base_url, "apply-template", {"messages": turns})["prompt"]
+            body = {"content": text, "add_special": True, "parse_special": True}
+            ids = _ask(base_url, "tokenize", body)["tokens"]
+        return list(ids)
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise InputError(f"--base_url {base_url}: no answer to POST /tokenize ({error})") from error
+
+
+def end_token(base_url: str) -> str:
+    """Return the token that ends a turn, as llama.cpp says it, or "" where the server does not say it."""
+    try:
+        return str(_ask(base_url, "props").get("eos_token", ""))
+    except (requests.RequestException, ValueError, AttributeError):
+        return ""
+
+
+def _ask(base_url: str, route: str, body: Any = None) -> Any:
+    """Return the JSON answer to a POST of `body`, or to a GET without one."""
+    token = os.environ.get("SERVER_TOKEN") or os.environ.get("OPENAI_API_KEY")
+    url = f"{base_url.rstrip('/').removesuffix('/v1')}/{route}"
+    with requests.Session() as session:
+        session.trust_env = not is_loopback(urlsplit(url).hostname or "")  # no proxy to this machine
+        session.headers.update({"Authorization": f"Bearer {token}"} if token else {})
+        answer = session.request("GET" if body is None else "POST", url, json=body, timeout=TIMEOUT_SECONDS)
+    answer.raise_for_status()
+    return answer.json()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
     .venv/bin/python xtuner_config/train.py --data A.jsonl [B.jsonl ...] --model_dir DIR --output_dir DIR
         [--general sharegpt.jsonl --eta 0.2] [--config NAME] [--max_per_task N] [--long cut|drop] [--epochs N] [--lr X]
         [--accumulation N] [--batch N] [--max_length N] [--seed S] [--dtype bfloat16] [--chat_template FILE] [--force 1]
-        [--prepare]
+        [--prepare] [--dry-run]
 
 The run works in DIR.partial, which is renamed to DIR at the end, with manifest.json. The same command again does
 nothing if DIR is complete, and otherwise continues from the last checkpoint. Environment: XTUNER_PYTHON,
@@ -43,8 +43,8 @@ DEFAULT_DEEPSPEED = "deepspeed_zero2"  # for several processes, which fail witho
 NODE_0_SECONDS = 3600  # the other nodes wait at most so long for node 0 to write the rows
 
 
-def run_job(job: TrainingJob, prepare: bool, environ: Mapping[str, str]) -> str:
-    """Run the stage on this node and return its summary line.
+def run_job(job: TrainingJob, only: str, environ: Mapping[str, str]) -> str:
+    """Run the stage on this node, or what `only` names (job.parse), and return its summary line.
 
     Raises:
         InputError: if an input or the environment is bad.
@@ -65,12 +65,14 @@ def run_job(job: TrainingJob, prepare: bool, environ: Mapping[str, str]) -> str:
     inner_environ = launcher.trainer_environ(environ, trainer.gpus, job.settings.quantized)
     if layout.rank:
         return follow_node_0(job, identity, trainer, layout, inner_environ)
+    if only == "dry_run":
+        return plan_text(job, *plan_inputs(job, size, layout.devices), layout.devices)
     data, schedule = prepare_inputs(job, identity, size, layout.devices)
     command = remaining_command(job, trainer, layout, final_checkpoint(schedule))
     notes = [*data.notes, *schedule.notes()]
     for note in notes:
         print(f"train.py: note: {note}", file=sys.stderr)
-    if prepare:
+    if only == "prepare":
         return f"prepared: {launcher.shell_line(job.folder, command, inner_environ, environ)}"
     curve = train(job, trainer, command, schedule, inner_environ)
     seconds = time.monotonic() - started
@@ -93,7 +95,15 @@ def adapt_job(job: TrainingJob, trainer: Trainer, layout: NodeLayout) -> Trainin
 def prepare_inputs(
     job: TrainingJob, identity: str, size: preflight.ModelSize, devices: int
 ) -> tuple[corpus.Corpus, Schedule]:
-    """Build the rows and the schedule, and write the trainer's inputs.
+    """Build the rows and the schedule, write the trainer's inputs, and return both; raise as `plan_inputs` does."""
+    data, schedule = plan_inputs(job, size, devices)
+    open_work_folder(job, identity, devices)
+    write_inputs(job, data)
+    return data, schedule
+
+
+def plan_inputs(job: TrainingJob, size: preflight.ModelSize, devices: int) -> tuple[corpus.Corpus, Schedule]:
+    """Build the rows and the schedule; write nothing.
 
     Raises:
         InputError: if a row is malformed, the run is too short, or the disk has too little room.
@@ -104,9 +114,30 @@ def prepare_inputs(
     schedule = plan_schedule(len(data.rows), job.settings, devices)
     if not job.force:
         preflight.check_disk(job.settings, size, job.partial, schedule.iterations)
-    open_work_folder(job, identity, devices)
-    write_inputs(job, data)
     return data, schedule
+
+
+def plan_text(job: TrainingJob, data: corpus.Corpus, schedule: Schedule, devices: int) -> str:
+    """Return what a run would do and take: rows, tokens, iterations, and hours if the model was trained here before."""
+    s, kinds = job.settings, ", ".join(f"{count} {kind}" for kind, count in data.counts["rows"].items())
+    read, trained = (sum(kind[name] for kind in data.tokens.values()) for name in ("input", "trained"))
+    lines = [
+        "dry run: nothing is written or trained",
+        f"{len(data.rows)} rows ({kinds}) of {read:,} tokens, {trained:,} of them with loss",
+        f"config {s.name}: {s.epochs} epochs, {schedule.iterations} iterations on {devices} devices, an optimizer step "
+        f"for {s.batch * s.accumulation * devices} rows, learning rate {s.lr:g}, at most {s.max_length} tokens a row",
+        f"{job.model} -> {job.output}, {read * s.epochs:,} tokens pass through the model",
+    ]
+    if checkpoint_name := launcher.last_checkpoint(job.folder / "run"):
+        lines.append(f"an interrupted run goes on from {checkpoint_name} of {final_checkpoint(schedule)}")
+    if (job.model / "manifest.json").is_file():
+        before = manifest.read_manifest(job.model / "manifest.json")
+        kinds_before = [kind for kind in before.tokens.values() if isinstance(kind, dict)]
+        passed = sum(kind.get("input", 0) for kind in kinds_before) * before.settings.get("epochs", 0)
+        if passed:
+            hours = before.seconds * read * s.epochs / passed / 3600
+            lines.append(f"likely {hours:.1f} h, at the speed of the training of {job.model}")
+    return "\n".join(lines)
 
 
 def follow_node_0(
@@ -246,8 +277,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     def work() -> int:
         try:
             given = os.environ if environ is None else environ
-            job, prepare = parse(__doc__ or "", argv, given)
-            print(f"train.py: {run_job(job, prepare, given)}")
+            job, only = parse(__doc__ or "", argv, given)
+            print(f"train.py: {run_job(job, only, given)}")
             return 0
         except TrainingFailed as error:
             print(f"{error}\ntrain.py: training failed", file=sys.stderr)

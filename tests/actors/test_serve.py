@@ -193,8 +193,9 @@ def test_serve_prints_the_exports_and_stops_what_it_started(tiny, tmp_path):
 
 
 VLLM = """#!{python}
-import http.server, sys
-open({seen!r}, "w").write(" ".join(sys.argv[1:]))
+import http.server, os, sys
+space = os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+open({seen!r}, "w").write(" ".join([*sys.argv[1:], f"space {{space}}"]))
 class Healthy(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -203,17 +204,24 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 """
 
 
+def program(folder: Path, name: str, text: str) -> str:
+    """Write a program; return a PATH that begins with its folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    (folder / name).chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
 @pytest.mark.slow
-def test_vllm_is_started_with_the_flags_that_matter(tiny, tmp_path):
+@pytest.mark.parametrize("gpu", [True, False])
+def test_vllm_is_started_with_the_flags_that_matter(tiny, tmp_path, gpu):
     """vLLM's place is taken by a program of its name that answers /health and no /tokenize."""
-    bin_folder, seen = tmp_path / "bin", tmp_path / "seen"
-    bin_folder.mkdir()
-    program = bin_folder / "vllm"
-    program.write_text(VLLM.format(python=sys.executable, seen=str(seen)), encoding="utf-8")
-    program.chmod(0o755)
-    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    seen = tmp_path / "seen"
+    program(tmp_path / "bin", "nvidia-smi", f"#!/bin/sh\nexit {int(not gpu)}\n")
+    path = program(tmp_path / "bin", "vllm", VLLM.format(python=sys.executable, seen=str(seen)))
     with reserved_ports(1) as port:
-        script = serve(tiny, tmp_path / "log", SERVE="vllm", PORT=str(port), PATH=path, TENSOR_PARALLEL="2")
+        changes = {"TENSOR_PARALLEL": "2", "http_proxy": "http://127.0.0.1:9"}
+        script = serve(tiny, tmp_path / "log", SERVE="vllm", PORT=str(port), PATH=path, **changes)
         assert script.stdout is not None
         assert script.stdout.readline() == f"export OPENAI_BASE_URL=http://127.0.0.1:{port}/v1\n"
         script.send_signal(signal.SIGINT)
@@ -221,19 +229,90 @@ def test_vllm_is_started_with_the_flags_that_matter(tiny, tmp_path):
     assert script.returncode == 130 and "no answer to POST /tokenize" in error
     flags = seen.read_text(encoding="utf-8")
     assert flags.startswith(f"serve {tiny} --served-model-name {tiny.name} --host 127.0.0.1 --port {port}")
-    for flag in ("--enable-prefix-caching", "--generation-config vllm", "--tensor-parallel-size 2"):
+    for flag in (
+        "--enable-prefix-caching",
+        "--generation-config vllm",
+        "--tensor-parallel-size 2",
+    ):
         assert flag in flags
+    for flag in ("--no-enable-chunked-prefill", "--enforce-eager", "space 2"):
+        assert (flag in flags) is not gpu
 
 
 @pytest.mark.parametrize(
     ("environ", "code", "words"),
     [
         ({"MODEL_DIR": "missing"}, 2, "MODEL_DIR"),
-        ({"SERVE": "tgi"}, 2, "SERVE must be vllm or local: 'tgi'"),
-        ({"SERVE": "vllm", "PATH": "/usr/bin:/bin"}, 1, "the server ended"),
+        ({"SERVE": "tgi"}, 2, "SERVE must be vllm, llamacpp or local: 'tgi'"),
+        ({"SERVE": "llamacpp"}, 2, "MODEL_DIR is no GGUF file and no folder with one"),
+        (
+            {"MODEL_DIR": "missing.gguf"},
+            2,
+            "MODEL_DIR is no GGUF file and no folder with one: 'missing.gguf'",
+        ),
     ],
 )
 def test_what_cannot_be_served_ends_with_a_line(tiny, tmp_path, environ, code, words):
     script = serve(tiny, tmp_path / "log", **environ)
     error = script.communicate(timeout=600)[1]
     assert script.returncode == code and words in error and error.startswith("serve.sh: ")
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        (
+            "(APIServer pid=5) WARNING 11-28 16:13:10 [a.py:1] ImportError: no triton\n"
+            "(APIServer pid=5) ERROR 11-28 16:13:10 [b.py:126] Error parsing config for m: model type `martian`\n"
+            "Traceback (most recent call last):\n"
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+            "  Value error, The checkpoint has model type `martian`\n    For further information visit\n",
+            "Error parsing config for m: model type `martian`",
+        ),
+        (
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+            "  Value error, max_model_len (9) is too large\n    For further information visit\n",
+            "Value error, max_model_len (9) is too large",
+        ),
+        (
+            "(EngineCore pid=7) ERROR 11-28 16:13:12 [core.py:9] EngineCore failed to start.\n"
+            "(EngineCore pid=7) ERROR 11-28 16:13:12 [core.py:9] Traceback (most recent call last):\n"
+            '(EngineCore pid=7) ERROR 11-28 16:13:12 [core.py:9]   File "x.py", line 1, in f\n'
+            "(EngineCore pid=7) ERROR 11-28 16:13:12 [core.py:9] ValueError: Not enough memory for 92 GiB\n"
+            "RuntimeError: Engine core initialization failed. See root cause above.\n",
+            "ValueError: Not enough memory for 92 GiB",
+        ),
+        ("  sock.bind(addr)\nOSError: [Errno 98] Address already in use\nthe end\n", "OSError: [Errno 98] Address"),
+        ("0.00.008 W srv init: error: none\n0.00.009 E srv  start: couldn't bind\n0.1 I x\n", "srv  start: couldn't"),
+        ("nothing that looks like one\nthe last line\n", "the last line (log: "),
+    ],
+)  # fmt: skip
+def test_the_first_error_of_a_server_that_ends_is_shown(tiny, tmp_path, log, line):
+    (tmp_path / "said").write_text(log, encoding="utf-8")
+    path = program(tmp_path / "bin", "vllm", f"#!/bin/sh\ncat {tmp_path}/said\nexit 1\n")
+    script = serve(tiny, tmp_path / "log", SERVE="vllm", PATH=path)
+    error = script.communicate(timeout=600)[1]
+    assert (
+        script.returncode == 1
+        and error.startswith(f"serve.sh: the server ended: {line}")
+        and error.count("\n") == 1
+    )
+
+
+def test_a_server_that_is_killed_is_said_to_be(tiny, tmp_path):
+    path = program(tmp_path / "bin", "vllm", "#!/bin/sh\necho loading\nkill -9 $$\n")
+    error = serve(tiny, tmp_path / "log", SERVE="vllm", PATH=path).communicate(timeout=600)[1]
+    line = error.splitlines()[-1]  # after bash's own
+    assert line.startswith("serve.sh: the server ended: killed, as where memory runs out: loading (log: ")
+
+
+@pytest.mark.slow
+def test_a_wide_host_is_served_with_its_token(tiny, tmp_path):
+    script = serve(tiny, tmp_path / "log", SERVE="local", HOST="0.0.0.0", SERVER_TOKEN="abcdefgh")
+    assert script.stdout is not None
+    assert "id by id" in script.stdout.readline()
+    base = script.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
+    assert requests.get(f"{base}/models", timeout=60).status_code == 401
+    assert requests.get(f"{base}/models", headers={"Authorization": "Bearer abcdefgh"}, timeout=60).ok
+    script.send_signal(signal.SIGTERM)
+    script.communicate(timeout=600)

@@ -25,6 +25,8 @@ REWORDED = {
     "open door to ": "open the door that leads to ",
 }
 
+STEPPED = sorted(VARIATIONS)[::3]  # tasks whose paths are played step by step, too
+
 
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
@@ -56,11 +58,14 @@ def gold(base_url: str, index: int) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(VARIATIONS))
 def test_gold_paths_earn_everything(env: AgentGym, name: str) -> None:
-    game = next(game for game in known_games().values() if game.task == name)
+    known = [game for game in known_games().values() if game.task == name]
+    game = min(known, key=lambda game: len(game.path))
     index, actions = game.id, game.path
     task, replayed = env.replay(index, actions)
     assert task.id == f"sciworld:{name}:{index - firsts()[name]}"
     assert replayed[-1].reward == 1.0 and replayed[-1].done
+    if name not in STEPPED:
+        return
     again = env.reset(index)
     assert again.id == task.id
     for action, before in zip(actions, replayed, strict=False):

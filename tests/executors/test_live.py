@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from mcts_utils.config import settings_from_env
-from mcts_utils.executors.live import LiveFigures, live_bar, open_log
+from mcts_utils.executors.ledger import Ledger, LedgerPlan
+from mcts_utils.executors.live import live_bar, open_log
+from mcts_utils.executors.spending import Spending
 from mcts_utils.terminal import Progress
 from mcts_utils.types import InputError, Message, Sample
 
@@ -19,7 +21,7 @@ class Talker:
     def sample(
         self, messages: Any, n: int = 1, temperature: float = 1.0, seed: int | None = None
     ) -> list[Sample]:
-        return [Sample("Action: look", 100, 10)] * n
+        return [Sample("Action: look", 100 * (i == 0), 10) for i in range(n)]
 
     def stats(self) -> dict[str, Any]:
         return {"calls": 1}
@@ -28,13 +30,15 @@ class Talker:
         return None
 
 
-def test_the_bar_shows_tokens_requests_and_cost_beside_the_stages_own_figures(capsys):
-    figures, logged = LiveFigures(settings_from_env({"TOKEN_PRICE": "30000 1000000"})), []
-    make = figures.metered(Talker)
-    assert make and figures.metered(None) is None and figures.figures() == {}
-    with live_bar(
-        lambda: Progress(total=2, desc="search", unit="tree"), figures, lambda n, x: logged.append((n, x))
-    ) as bar:
+def test_the_bar_shows_tokens_requests_and_cost_beside_the_stages_own_figures(capsys, tmp_path):
+    settings, logged = settings_from_env({"TOKEN_PRICE": "30000 1000000"}), []
+    plan = LedgerPlan.of(settings, tmp_path / "manifest.json", {"actor": settings})
+    assert plan
+    spending = Spending(256, Ledger(plan))
+    make = spending.metered(Talker)
+    assert make and spending.metered(None) is None and spending.figures() == {}
+    bar_of = lambda: Progress(total=2, desc="search", unit="tree")  # noqa: E731
+    with live_bar(bar_of, spending.figures, lambda n, x: logged.append((n, x))) as bar:
         actor = make()
         actor.sample([Message("user", "hello")], n=2)
         bar.update(2)

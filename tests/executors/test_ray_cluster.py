@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Lock
@@ -25,11 +27,14 @@ from mcts_utils.executors.ray_cluster import driver as driver_module
 from mcts_utils.executors.ray_cluster.connection import NodeSlot
 from mcts_utils.executors.ray_cluster.driver import RayDriver, WorkerSlot
 from mcts_utils.executors.ray_cluster.messages import WorkerUpdate, portable
+from mcts_utils.executors.ray_cluster.worker import remove_folders_of_dead_workers
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, ChatServer, running_chat
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json
+from mcts_utils.storage.lock import reserved
 from mcts_utils.types import EnvError
+from tests.helpers.faulty_proxy import failing
 from tests.helpers.ports import reserved_ports
 
 pytestmark = pytest.mark.ray
@@ -270,6 +275,25 @@ def test_a_killed_worker_loses_nothing(
     assert files(tmp_path / "ray") == files(tmp_path / "threads")
 
 
+@pytest.mark.slow
+def test_faults_of_the_server_and_the_endpoint_change_no_tree(
+    variables: dict[str, str],
+    chat: ChatServer,
+    textcraft_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EXECUTOR", "threads")
+    assert search("threads") == 0
+    chat.behaviour = replace(chat.behaviour, fail="503", fail_every=10)
+    monkeypatch.setenv("EXECUTOR", "ray")
+    with failing(textcraft_url, 0.1) as proxy:
+        monkeypatch.setenv("ENV_SERVER_BASE", proxy.url)
+        assert search("ray") == 0
+    assert len([kind for kind, count in proxy.met.items() if kind and count]) > 3
+    assert files(tmp_path / "ray") == files(tmp_path / "threads")
+
+
 def test_a_task_that_takes_its_workers_down_fails_alone(
     variables: dict[str, str], chat: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,6 +419,17 @@ def test_a_node_whose_tasks_fail_in_a_row_gets_no_more_of_them() -> None:
         good.jobs[number] = "job"
         driver._jobs_ended(good, WorkerUpdate(ended=((number, EnvError("refused")),)))
     assert killed == ["bad"]
+
+
+def test_the_temporary_folders_of_killed_workers_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("agent-r-dead", "agent-r-live", "other"):
+        (tmp_path / name / "out").mkdir(parents=True)
+    with reserved(tmp_path / "agent-r-live"):
+        remove_folders_of_dead_workers()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["agent-r-live", "other"]
 
 
 def test_an_exception_that_cannot_travel_arrives_as_its_text() -> None:

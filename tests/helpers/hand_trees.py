@@ -22,6 +22,7 @@ STEM, PLANKS = "get 2 crimson stem", "craft 4 crimson planks using 1 crimson ste
 CRAFT = "craft 3 crimson door using 6 crimson planks"
 BUTTON = "craft 1 crimson button using 1 crimson planks"  # wastes one of the eight planks, six are needed
 SHORT = (STEM, PLANKS, PLANKS, CRAFT)  # the planner's plan
+BAD = (STEM, CRAFT, CRAFT, "inventory")
 SURPLUS = "get 1 ink sac"
 
 

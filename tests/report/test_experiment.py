@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
-from mcts_utils.evaluation.metrics import paired, scores
 from mcts_utils.evaluation.summary import summarise as score
 from mcts_utils.report.experiment.__main__ import main, summarise
 from mcts_utils.report.experiment.cells import Cells, read_plan
@@ -118,15 +117,6 @@ def make_run(run: Path) -> Path:
     made(run, "agent_r", 1, 1, cuts=[3, 3])
     made(run, "agent_r", 0, 2, cuts=[1])
     return run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_resamples() -> Iterator[None]:
-    """Intervals from 499 samples each: no test asks for their last digit."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (paired, scores):
-            patch.setattr(module, "RESAMPLES", 499)
-        yield
 
 
 @pytest.fixture

@@ -26,13 +26,17 @@ def trees(folder: Path) -> dict[str, dict[str, Any]]:
 def search(tmp_path, monkeypatch, capsys, textcraft_url):
     """Search IDS in a folder of this name behind a proxy: (trees, proxy)."""
 
-    def run(name: str, rate: float = 0.0, extensions: bool = True, **more: str):
+    def run(name: str, rate: float = 0.0, extensions: bool = True, at: str = "server", **more: str):
         with (
             running_chat(Behaviour(noise=0.4)) as chat,
-            failing(textcraft_url, rate, extensions) as proxy,
+            failing(
+                chat.base_url.removesuffix("/v1") if at == "endpoint" else textcraft_url, rate, extensions
+            ) as proxy,
         ):
             given = {"TASK": "textcraft", "MODEL_NAME": MODEL, "MODEL_DIR": "", "ITERA": "2", "N_GEN": "3"}
             urls = {"OPENAI_BASE_URL": chat.base_url, "ENV_SERVER_BASE": proxy.url}
+            if at == "endpoint":
+                urls = {"OPENAI_BASE_URL": f"{proxy.url}/v1", "ENV_SERVER_BASE": textcraft_url}
             for variable, value in {**given, **urls, "N_ROLLOUT": "3", "MAX_DEPTH": "8", **more}.items():
                 monkeypatch.setenv(variable, value)
             (tmp_path / name).mkdir()
@@ -52,6 +56,13 @@ def test_one_request_in_seven_fails_and_the_trees_are_the_same(search, extension
     assert made == undisturbed
     assert all(tree["status"] == "done" for tree in made.values())
     assert set(KINDS) <= set(proxy.met)
+
+
+def test_one_request_in_seven_fails_at_the_endpoint_and_the_trees_are_the_same(search):
+    undisturbed, _ = search("without")
+    made, proxy = search("with", 0.15, at="endpoint")
+    assert made == undisturbed
+    assert sum(proxy.met[kind] for kind in KINDS) > 5
 
 
 def test_a_public_servers_sessions_are_limited_and_the_trees_are_the_same(search):

@@ -78,7 +78,8 @@ def test_a_flag_that_is_not_true_or_false_is_refused(flag):
         ({"messages": "hello"}, "no list of turns"),
         ({"messages": [None]}, "no list of turns"),
         ({"chosen": [], "rejected": []}, "preference pair"),
-        (record(turn("tool")), "'tool'"),
+        (record(turn("narrator")), "'narrator'"),
+        (record(turn("tool")), "is tool, not "),
         (record(turn("user", None)), "no text"),  # type: ignore[arg-type]
         (record(turn("user"), turn("user"), turn("assistant", loss=True)), "message 2 is user"),
         (record(turn("system"), turn("assistant", loss=True)), "message 2 is assistant"),

@@ -144,7 +144,11 @@ def test_todays_date_is_a_fixed_one():
         ("qwen3", "<think>why</think>go", "<think>why</think>go<|im_end|>"),  # as it was written
         ("qwen3 thinking", "go", "\n</think>\n\ngo<|im_end|>"),
         ("qwen3 thinking", "why\n</think>\n\ngo", "why\n</think>\n\ngo<|im_end|>"),
+        ("qwen3 thinking", "<think>\nwhy\n</think>\n\ngo", "why\n</think>\n\ngo<|im_end|>"),
         ("r1", "why\n</think>\n\ngo", "why\n</think>\n\ngo</s>"),
+        ("r1", "<think>\nwhy\n</think>\n\ngo", "why\n</think>\n\ngo</s>"),
+        ("field", "<think>\nwhy\n</think>\n\ngo", "[why]go<|im_end|>"),
+        ("field", "go", "go<|im_end|>"),
         ("glm", "go", "\n<think></think>\ngo<|user|>"),
         ("gpt-oss", "go", "<|channel|>final<|message|>go<|return|>"),
         ("chatml", "", "<|im_end|>"),

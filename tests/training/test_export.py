@@ -131,7 +131,7 @@ def test_rows_that_train_every_turn_stay_whole(tmp_path, capsys, rows):
             },
             "no turn",
         ),
-        ({"messages": [{"role": "tool", "content": "q", "loss": False}]}, "role is unknown"),
+        ({"messages": [{"role": "narrator", "content": "q", "loss": False}]}, "role is unknown"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_by_name(tmp_path, tiny, capsys, form, bad, words):

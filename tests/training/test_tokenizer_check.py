@@ -18,18 +18,39 @@ from tests.helpers.training_models import byte_tokenizer
 
 
 @contextmanager
-def endpoint(tokenizer: Any) -> Iterator[str]:
-    """POST /tokenize as vLLM answers it: the template as it stands, and 400 where it raises."""
+def endpoint(tokenizer: Any, end: str = "", key: str = "") -> Iterator[str]:
+    """POST /tokenize as vLLM answers it: the template as it stands, and 400 where it raises.
+
+    With the token `end`, as llama.cpp does: POST /apply-template and /tokenize of a text, GET /props.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            turns = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             try:
-                ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-                status, body = 200, {"tokens": ids}
+                if self.path == "/apply-template":
+                    text = tokenizer.apply_chat_template(
+                        asked["messages"], add_generation_prompt=True, tokenize=False
+                    )
+                    body = {"prompt": text}
+                elif end:
+                    ids = tokenizer(asked.get("content", ""), add_special_tokens=False)["input_ids"]
+                    body = {"tokens": ids}
+                else:
+                    ids = tokenizer.apply_chat_template(
+                        asked["messages"], add_generation_prompt=True, return_dict=False
+                    )
+                    body = {"tokens": ids}
+                self.answer(200, body)
             except Exception as error:
-                status, body = 400, {"error": {"message": str(error)}}
-            self.send_response(status)
+                self.answer(400, {"error": {"message": str(error)}})
+
+        def do_GET(self) -> None:
+            self.answer(200 if end else 404, {"eos_token": end})
+
+        def answer(self, status: int, body: dict) -> None:
+            refused = key and self.headers["Authorization"] != f"Bearer {key}"
+            self.send_response(401 if refused else status)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
@@ -55,3 +76,18 @@ def test_what_is_served_is_what_is_trained(tmp_path: Path, name: str, differing:
     tokenizer.save_pretrained(tmp_path)
     with endpoint(tokenizer) as url:
         assert len(tokenizer_check.differences(str(tmp_path), url)) == differing
+
+
+def test_llama_cpp_is_asked_in_two_requests_and_for_the_end_of_a_turn(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    template, special, end = TEMPLATES["qwen3"]
+    tokenizer = byte_tokenizer(special, template, special[0], end)
+    tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setenv("SERVER_TOKEN", "abcdefgh")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with endpoint(tokenizer, end, "abcdefgh") as url:
+        assert tokenizer_check.differences(str(tmp_path), url) == []
+    with endpoint(tokenizer, "</s>") as url:
+        (line,) = tokenizer_check.differences(str(tmp_path), url)
+        assert line == f"a turn ends with </s> as served, with {end} as trained"

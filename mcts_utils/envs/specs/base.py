@@ -37,6 +37,9 @@ class EnvSpec:
     look_actions: re.Pattern[str] = NO_MATCH  # actions that read the state and change nothing
     action_form: re.Pattern[str] = ANY_TEXT  # actions of another form are never carried out
 
+    # What may be called with ACTIONS=tools: name -> command with its places (tool_calls.py).
+    tools: Mapping[str, str] = {"act": "{command}"}  # noqa: RUF012
+
     score = "mean_reward"  # the metric of Table 2: this or "success_rate"
     id_field = "id"  # names the session in every request and in /create's answer
     index_field = "data_idx"  # names the goal in /reset

@@ -39,6 +39,7 @@ class WebShop(EnvSpec):
     brief_prompt = "Buy what is asked for."
     # Both a refused action and a clicked option show the same page again, so no observation counts as a refusal.
     action_form = re.compile(r"(?:search|click)\[.+\]", re.DOTALL)
+    tools = {"search": "search[{words}]", "click": "click[{value}]"}  # noqa: RUF012
     id_field, index_field = "env_idx", "session_id"
     session_bound_tasks = True
     hello = listing = "/list_envs"

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from mcts_utils.executors.ledger import LedgerPlan
 from mcts_utils.executors.ray_cluster.connection import NodeSlot, connect, node_slots
 from mcts_utils.executors.ray_cluster.file_sync import FileSync
 from mcts_utils.executors.ray_cluster.messages import JobMessage, WorkerLost, WorkerPlan, WorkerUpdate
+from mcts_utils.executors.ray_cluster.remote_ledger import RemoteLedger
 from mcts_utils.executors.ray_cluster.worker import Worker
 from mcts_utils.executors.stage import Job, Stage
 from mcts_utils.terminal import Progress
@@ -41,13 +43,23 @@ class WorkerSlot:
     lost_workers: int = 0  # in a row, since a job last ended here
     failures: int = 0  # jobs in a row that ended with an EnvError
     ended_jobs: int = 0
+    starts: int = 0  # of workers
+
+    @property
+    def process(self) -> str:
+        """Return the name of the worker in the ledger."""
+        return f"{self.number}-{self.starts}"
 
 
 class RayDriver:
     """The workers of one run, for the length of a `with`; `stage.usage` is set at its end."""
 
-    def __init__(self, stage: Stage, plan: WorkerPlan, jobs: Sequence[Job]) -> None:
-        self._stage, self._plan = stage, plan
+    def __init__(
+        self, stage: Stage, plan: WorkerPlan, jobs: Sequence[Job], ledger: LedgerPlan | None = None
+    ) -> None:
+        """Take the plans of the workers, and of the ledger that they share."""
+        self._stage, self._plan, self._ledger = stage, plan, ledger
+        self.worked: list[Job] = []  # jobs that worked
         self._slots: list[WorkerSlot] = []
         self._calls: dict[Any, tuple[WorkerSlot, str]] = {}  # Ray's reference -> slot, method called
         self._wanted = len(jobs)  # workers, at most
@@ -56,6 +68,7 @@ class RayDriver:
         self._job_losses: Counter[int] = Counter()  # number of the job -> workers that it was lost with
         self._lost_workers = 0
         self._usage: Counter[str] = Counter()
+        self._judge: Counter[str] = Counter()  # the usage of a judge of its own
         self._refused: set[str] = set()  # by the endpoint, as any of the workers was told
 
     def __enter__(self) -> RayDriver:
@@ -66,6 +79,9 @@ class RayDriver:
         """
         self._file_sync = FileSync(self._stage.folders)
         self._ray = connect(self._stage.settings)
+        if self._ledger:
+            self._stage.spending.ledger = RemoteLedger.begin(self._ray, self._ledger)
+            self._plan = replace(self._plan, ledger=self._stage.spending.ledger)
         try:
             nodes = node_slots(self._ray, self._stage.settings)[: self._wanted]
             self._slots = [WorkerSlot(number, node) for number, node in enumerate(nodes)]
@@ -82,14 +98,18 @@ class RayDriver:
         try:
             self._finish()
         finally:
+            if self._plan.ledger:
+                self._plan.ledger.close()
             workers = [
                 {"node": slot.node.node_id, "host": slot.node.host, "jobs": slot.ended_jobs}
                 for slot in self._slots
             ]
             refused = {"refused_by_server": sorted(self._refused)} if self._refused else {}
+            judge = {"judge": dict(self._judge)} if self._judge else {}
             self._stage.usage = {
                 **self._usage,
                 **refused,
+                **judge,
                 "ray": {"workers": workers, "lost": self._lost_workers},
             }
             self._ray.shutdown()
@@ -125,9 +145,9 @@ class RayDriver:
             scheduling_strategy=slot.node.strategy(),
             name=f"agent-r-{os.getpid()}-{slot.number}-{slot.lost_workers}",
         )
-        slot.worker, slot.ready = remote.remote(), False
+        slot.worker, slot.ready, slot.starts = remote.remote(), False, slot.starts + 1
         # The plan holds the API key: an argument of a method is sent to the worker alone, not to the cluster's tables.
-        self._call(slot, "begin", self._plan)
+        self._call(slot, "begin", replace(self._plan, process=slot.process))
 
     def _call(self, slot: WorkerSlot, method: str, *args: Any) -> None:
         self._calls[getattr(slot.worker, method).remote(*args)] = (slot, method)
@@ -158,12 +178,16 @@ class RayDriver:
             slot.ended_jobs, slot.lost_workers = slot.ended_jobs + 1, 0
             slot.failures = slot.failures + 1 if isinstance(result, EnvError) else 0
         ended = [(slot.jobs.pop(number), result) for number, result in update.ended]
+        self._note_worked(ended)
         if slot.failures >= SLOT_FAILURES and any(other.ready for other in self._slots if other is not slot):
             self._end_worker(slot)
             self._waiting.extendleft(reversed(slot.jobs.items()))
             slot.jobs = {}
             self._note(f"{SLOT_FAILURES} tasks in a row failed on {slot.node.host}: it gets no more of them")
         return ended
+
+    def _note_worked(self, ended: Iterable[tuple[Job, Any]]) -> None:
+        self.worked += [job for job, result in ended if not isinstance(result, Exception)]
 
     def _send_jobs(self) -> None:
         """Send jobs, each to the worker with the fewest, until all have enough; the last try of a job runs alone."""
@@ -192,6 +216,8 @@ class RayDriver:
         """Replace a lost worker and put its jobs back in the queue; return those that were lost too often."""
         self._end_worker(slot)
         self._lost_workers += 1
+        if self._plan.ledger:
+            self._plan.ledger.forget(slot.process)
         given_up = []
         for number, job in reversed(slot.jobs.items()):
             self._job_losses[number] += 1
@@ -254,6 +280,8 @@ class RayDriver:
                 update, usage = self._answer_or(call, (WorkerUpdate(), {}))
                 self._file_sync.store(update.files)
                 slot.ended_jobs += len(update.ended)
+                self._note_worked((slot.jobs[number], result) for number, result in update.ended)
+                self._judge.update(usage.pop("judge", {}))
                 self._usage.update({k: v for k, v in usage.items() if isinstance(v, (int, float))})
                 self._refused.update(usage.get("refused_by_server", ()))
         finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mcts_utils.executors.ray_cluster.remote_ledger import RemoteLedger
 from mcts_utils.executors.stage import Job, Stage
 from mcts_utils.storage.manifest import fingerprint
 from mcts_utils.types import Actor, EnvError, Environment, one_line
@@ -31,6 +32,8 @@ class WorkerPlan:
     model_dir: str  # of a local model; empty: none
     weights: str  # fingerprint that the model must have (storage.manifest)
     folder: str  # the driver's working folder, to which a relative model_dir refers
+    ledger: RemoteLedger | None = None  # where something is limited or priced
+    process: str = ""  # the worker's name there
 
     @classmethod
     def of(

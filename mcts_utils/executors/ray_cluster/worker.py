@@ -6,20 +6,25 @@ It knows no Ray (driver.py starts it and calls its methods from several threads)
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from threading import Condition
 from typing import Any
 
 from mcts_utils.envs import server_about
 from mcts_utils.executors.ray_cluster.messages import JobMessage, WorkerPlan, WorkerUpdate, portable
+from mcts_utils.executors.spending import Spending
 from mcts_utils.executors.stage import Job, Stage
+from mcts_utils.storage.lock import reserved
 from mcts_utils.storage.manifest import fingerprint
 from mcts_utils.types import InputError, Stopped
+
+PREFIX = "agent-r-"  # of the names of the workers' temporary folders
 
 
 class Worker:
@@ -43,12 +48,16 @@ class Worker:
         """Check the node, load the model or reach the endpoint; return the error, or None."""
         try:
             check_node(plan)
-            self._folder = Path(self._resources.enter_context(TemporaryDirectory(prefix="agent-r-")))
+            self._folder = Path(self._resources.enter_context(TemporaryDirectory(prefix=PREFIX)))
+            self._resources.enter_context(reserved(self._folder))
+            remove_folders_of_dead_workers()
             for name in plan.folders:
                 (self._folder / name).mkdir()
             stage = plan.make_stage(self._folder)
+            stage.spending = Spending(stage.settings.max_token_length, plan.ledger, plan.process)
+            actor = stage.spending.metered(plan.make_actor)
             self._run_job = self._resources.enter_context(
-                stage.job_runner(plan.make_actor, plan.make_environment, self._file_written)
+                stage.job_runner(actor, plan.make_environment, self._file_written)
             )
             self._threads = ThreadPoolExecutor(plan.jobs_at_once, thread_name_prefix="task")
             self._stage = stage
@@ -115,6 +124,13 @@ class Worker:
         with self._changed:
             self._files[path.relative_to(self._folder).as_posix()] = content
             self._changed.notify_all()
+
+
+def remove_folders_of_dead_workers() -> None:
+    """Remove the temporary folders of this machine's workers that were killed: their locks are free."""
+    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(InputError, OSError), reserved(folder):  # in use, or of another user
+            shutil.rmtree(folder)
 
 
 def check_node(plan: WorkerPlan) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterator, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from pathlib import Path
 
 from msgspec import UNSET
@@ -16,6 +15,7 @@ from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
 from mcts_utils.report.verify.checks import Checks
 from mcts_utils.report.verify.rows import difference
+from mcts_utils.report.view.find import EPISODE_FILE
 from mcts_utils.rollouts.steps import EPSILON, earned
 from mcts_utils.storage.files import read_as, read_json
 from mcts_utils.storage.formats.base import plain
@@ -24,20 +24,22 @@ from mcts_utils.storage.formats.summary import Summary
 from mcts_utils.storage.layout import episode_path, existing
 
 EVALUATION = "evaluation"
-NAME = re.compile(r"(?:episode|search_results)_(\d+)(?:_s(\d+))?\.json")
 OWN = ("model ", "weights ", "prefix ")  # settings of an episode that are no part of the protocol
 THIS_RUN = ("seconds", "tokens")  # of a summary: they are of the run that wrote it
 EARLIER = ("ci95", "breakdown", "protocol")  # what a summary without `replies` has in another form
 
 
-def check_evaluation(checks: Checks, folder: Path, listed: Container[Path]) -> list[EpisodeFile]:
+def check_evaluation(
+    checks: Checks, folder: Path, listed: Container[Path], understands: Callable[[str], bool]
+) -> list[EpisodeFile]:
     """Check the folder of an evaluation and return its finished episodes.
 
     Args:
+        understands: returns whether it is known what an environment's texts mean; without, no summary is computed.
         listed: files that manifests list; other episodes are of an earlier run with more tasks.
     """
     found: dict[Path, EpisodeFile | FailedEpisode] = {}
-    names_of = (match for path in folder.iterdir() if (match := NAME.fullmatch(path.name)))
+    names_of = (match for path in folder.iterdir() if (match := EPISODE_FILE.fullmatch(path.name)))
     for index, sample in sorted({(int(match[1]), int(match[2] or 0)) for match in names_of}):
         path = existing(episode_path(folder, index, sample))
         with checks.reading(EVALUATION, path):
@@ -50,8 +52,11 @@ def check_evaluation(checks: Checks, folder: Path, listed: Container[Path]) -> l
         summary = summary_of(folder)
         checks.seen(EVALUATION, "summaries")
         counted = [episode for path, episode in found.items() if path in listed or file not in listed]
-        for fault in summary_faults(summary, set(read_json(file)), counted):
-            checks.fault(EVALUATION, file, fault)
+        if understands(summary.protocol.task):
+            for fault in summary_faults(summary, set(read_json(file)), counted):
+                checks.fault(EVALUATION, file, fault)
+        else:
+            checks.note(EVALUATION, "summaries of an environment of your own, not computed again")
     return [episode for episode in found.values() if isinstance(episode, EpisodeFile)]
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.report.verify.checks import Checks
-from mcts_utils.storage.files import iter_jsonl
+from mcts_utils.report.view.records import rows_of
+from mcts_utils.storage.files import iter_jsonl, sha256_file
 from mcts_utils.storage.formats.manifest import Manifest
 from mcts_utils.storage.manifest import fingerprint
+from mcts_utils.training.corpus import DataMix, build
 from mcts_utils.training.encoding import IGNORED
+from mcts_utils.training.row_filter import row_filter_of
+from mcts_utils.types import InputError
 
 WEIGHTS, LOSS = "weights", "loss"
 SIDES = (("input_ids", "labels"), ("chosen_ids", "chosen_labels"), ("rejected_ids", "rejected_labels"))
@@ -73,6 +78,49 @@ def check_trained_rows(checks: Checks, path: Path, manifest: Manifest) -> None:
         rows = sum(manifest.counts.get("rows", {}).values())
         if rows != count:
             checks.fault(LOSS, path, f"{count} rows, its manifest counts {rows}")
+
+
+def check_encoding(checks: Checks, path: Path, manifest: Manifest) -> None:
+    """Check that the rows in tokens are the records', encoded again with the tokenizer of the trained model.
+
+    Args:
+        path: of the rows, in the model's folder `train/`.
+        manifest: of these rows.
+    """
+    model, mix = path.parents[1], manifest.settings
+    files = [path.parent / entry.path for entry in manifest.inputs]
+    changed = [
+        f
+        for f, e in zip(files, manifest.inputs, strict=True)
+        if not f.is_file() or sha256_file(f) != e.sha256
+    ]
+    if (
+        changed
+        or not (model / "tokenizer_config.json").is_file()
+        or "eta" not in mix
+        or "max_length" not in mix
+    ):
+        return checks.note(LOSS, "files in tokens that were not encoded again")
+    data = [str(file) for file in files if holds_records(file)]
+    general = [str(file) for file in files if str(file) not in data]
+    given = {name: mix[name] for name in ("eta", "seed", "max_per_task", "long", "pairs") if name in mix}
+    wanted = DataMix(data, general, **given)
+    with checks.reading(LOSS, path):
+        again = build(wanted, row_filter_of(model, mix["max_length"], "", wanted.long)).rows
+        for number, (row, made) in enumerate(
+            zip_longest((row for _, row in iter_jsonl(path)), again), start=1
+        ):
+            if row != made:
+                checks.fault(LOSS, path, "not what its records give, encoded again", number)
+        checks.seen(LOSS, "rows encoded again", len(again))
+
+
+def holds_records(path: Path) -> bool:
+    """Return True for a file of stage 2; another one is of general rows."""
+    try:
+        return any(True for _ in rows_of(path))
+    except InputError:
+        return False
 
 
 def sides_of(row: Mapping[str, Any]) -> Iterator[tuple[list[int], list[int]]]:

@@ -7,10 +7,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mcts_utils.storage.layout import TREE
+from mcts_utils.storage.layout import EPISODE, TREE
 from mcts_utils.types import InputError
 
 NUMBERED = re.compile(rf"{TREE}_(\d+)\.json")
+EPISODE_FILE = re.compile(
+    rf"(?:{EPISODE}|{TREE})_(\d+)(?:_s(\d+))?\.json"
+)  # the second as of earlier versions
 MODELS = ("train", "checkpoints")  # folders of a model that hold no results
 NUMBER = re.compile(r"(\d+)")
 
@@ -55,7 +58,7 @@ def find_any(root: Path) -> Found:
         skipped = {"verdicts", *(MODELS if "config.json" in files else ())}
         folders[:] = sorted(set(folders) - skipped, key=natural)
         found.manifests += [folder / file for file in files if file.endswith("manifest.json")]
-        if "summary.json" in files and not (set(files) | set(folders)) & {"panel.json", "test_result"}:
+        if "summary.json" in files and any(map(EPISODE_FILE.fullmatch, files)):
             found.evaluations.append(folder)
             continue
         indices = {int(m[1]): folder / file for file in files if (m := NUMBERED.fullmatch(file))}

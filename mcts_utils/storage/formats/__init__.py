@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from mcts_utils.storage.formats import episode, manifest, record, summary, tree, verdicts
+from mcts_utils.storage.formats import episode, manifest, record, spent, summary, tree, verdicts
 from mcts_utils.storage.formats.base import Fields
 from mcts_utils.types import Step, Task
 
-__all__ = ["episode", "manifest", "record", "summary", "tree", "verdicts"]
+__all__ = ["episode", "manifest", "record", "spent", "summary", "tree", "verdicts"]
 
 
 def _definitions(parent: type[Fields]) -> Iterator[type[Fields]]:

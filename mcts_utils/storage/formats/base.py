@@ -27,6 +27,8 @@ CUT = (
     "action, with an observation or another action, which was cut off; left out otherwise"
 )
 
+ANSWERS = "with `ACTIONS=tools`, the answers to each of several calls of a turn, in order"
+
 
 class Fields(Struct, frozen=True, kw_only=True):
     """An object of a file. Fields that it does not define are ignored when it is read."""
@@ -66,18 +68,20 @@ class StepFields(Fields, frozen=True, kw_only=True):
             "([grounding](environments.md#action-grounding-scienceworld)); empty: the action itself"
         ),
     ] = msgspec.field(name="executed", default="")
+    answers: Annotated[list[str] | msgspec.UnsetType, about(f"{ANSWERS}; left out otherwise")] = msgspec.UNSET
     cut: Annotated[str | msgspec.UnsetType, about(CUT)] = msgspec.UNSET
 
     @classmethod
     def of(cls, step: Step) -> StepFields:
         """Return the fields of a step."""
-        return msgspec.structs.replace(
-            msgspec.convert(step, cls, from_attributes=True), cut=step.cut or msgspec.UNSET
-        )
+        found = msgspec.convert(step, cls, from_attributes=True)
+        rare = {"cut": step.cut or msgspec.UNSET, "answers": list(step.answers) or msgspec.UNSET}
+        return msgspec.structs.replace(found, **rare)
 
     def step(self) -> Step:
         """Return the step."""
-        return msgspec.convert(msgspec.structs.replace(self, cut=self.cut or ""), Step, from_attributes=True)
+        whole = msgspec.structs.replace(self, cut=self.cut or "", answers=self.answers or [])
+        return msgspec.convert(whole, Step, from_attributes=True)
 
 
 def parsed(data: Any, definition: type[T], where: str = "") -> T:

@@ -30,6 +30,9 @@ class EvalProtocol(Fields, frozen=True, kw_only=True):
     shots: Annotated[int | UnsetType, about("number of the examples; only where there are some")] = UNSET
     examples: Annotated[Sha256 | UnsetType, about("hash of the examples; only where there are some")] = UNSET
     action_format: Annotated[str | UnsetType, about("`ACTION_FORMAT`; left out for `any`")] = UNSET
+    actions: Annotated[str | UnsetType, about("`ACTIONS`; left out for `text`")] = UNSET
+    think_tokens: Annotated[int | UnsetType, about("`THINK_TOKENS`; left out for 0")] = UNSET
+    history_reasoning: Annotated[str | UnsetType, about("`HISTORY_REASONING`; left out for `drop`")] = UNSET
     panel: Annotated[Sha256 | UnsetType, about("in the summary only")] = UNSET
     samples: Annotated[int | UnsetType, about("in the summary only, where it is above 1")] = UNSET
 

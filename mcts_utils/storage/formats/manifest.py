@@ -82,6 +82,17 @@ class EvaluationCounts(Fields, frozen=True, kw_only=True):
     replies: Annotated[dict[str, int] | UnsetType, about("as in the summary")] = UNSET
 
 
+class Agreement(Fields, frozen=True, kw_only=True):
+    """How far several verdicts on the same steps agree (`JUDGE_VOTES`)."""
+
+    votes: Annotated[int, about("verdicts on a step")]
+    steps: Annotated[int, about("steps that were judged")]
+    unanimous: Annotated[float, about("share of them on which all verdicts are equal")]
+    fleiss_kappa: Annotated[
+        float | None, about("agreement beyond chance, 1 at most; null if all verdicts have one label")
+    ]
+
+
 class RevisionCounts(Fields, frozen=True, kw_only=True):
     """Counts of a run of stage 2."""
 
@@ -99,6 +110,10 @@ class RevisionCounts(Fields, frozen=True, kw_only=True):
     tasks_written: Annotated[int, about("tasks that have a row")] = 0
     dropped: Annotated[dict[str, int], about("[reason](revision.md) → number")] = {}
     verdicts: Annotated[dict[str, int], about("`good`, `bad`, `uncertain`, `unparsed`, `requests`")] = {}
+    agreement: Annotated[
+        Agreement | UnsetType,
+        about("`{votes, steps, unanimous, fleiss_kappa}`, with several verdicts a step"),
+    ] = UNSET
     repairs_tried: Annotated[int, about("paths that the actor was to continue (`--repair 1`)")] = 0
     replays: Annotated[int, about("distinct paths that were executed")] = 0
     env_steps: Annotated[int, about("steps of the environment")] = 0

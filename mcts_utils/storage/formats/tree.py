@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from mcts_utils.storage.formats.base import CUT, Fields, Prompt, TaskFields, about, field_of, parsed
+from mcts_utils.storage.formats.base import ANSWERS, CUT, Fields, Prompt, TaskFields, about, field_of, parsed
 from mcts_utils.storage.formats.verdicts import KeptVerdict
 from mcts_utils.types import InputError
 
@@ -18,6 +18,7 @@ VERSION = 2  # version 1 had an object for every node
 STATUSES = ("partial", "done", "failed")
 FLAGS = ("is_terminal", "done", "disaster", "executed")  # fields of a node that are 0 or 1
 LIVE_COUNTS = ("plain", "judged", "judge_requests", "signals")  # of live revision alone
+OPTIONAL: dict[str, Any] = {"answers": (), "cut": ""}  # lists that a file has where not all values are these
 Flag = Literal[0, 1]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
 Sum = Annotated[float, Meta(ge=0, le=1e9)]
@@ -73,6 +74,10 @@ class NodeColumns(Fields, frozen=True, kw_only=True):
     done: Annotated[list[Flag], about("the environment said so")]
     disaster: Annotated[list[Flag], about("the score went negative; the reward is 0")]
     executed: Annotated[list[Flag], about("0: a candidate that was only drawn")]
+    answers: Annotated[
+        list[list[str]] | UnsetType,
+        about(f"{ANSWERS} (here: an empty list for other nodes, or no list at all)"),
+    ] = UNSET
     cut: Annotated[list[str] | UnsetType, about(f"{CUT} (here: empty, or no list at all)")] = UNSET
 
 
@@ -133,6 +138,6 @@ def _as_columns(nodes: Any) -> Any:
     """Return the nodes as columns; version 1 has an object for every node, with flags that are true or false."""
     if not isinstance(nodes, list):
         return nodes
-    names = set(NODE_NAMES.values()) - {"cut"}
+    names = set(NODE_NAMES.values()) - set(OPTIONAL)
     columns: dict[str, list[Any]] = {name: [row[name] for row in nodes] for name in names}
     return columns | {name: [int(value) for value in columns[name]] for name in FLAGS}

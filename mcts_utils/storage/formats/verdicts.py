@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
+from msgspec import UNSET, UnsetType
+
 from mcts_utils.storage.formats.base import Fields, Label, Prompt, Sha256, about
 from mcts_utils.types import Verdict
+
+
+class Vote(Fields, frozen=True, kw_only=True):
+    """One of several verdicts on a step."""
+
+    label: Annotated[Label, about("`good`, `bad` or `uncertain`")]
+    reason: Annotated[str, about("what the judge gave")]
+    asked: Annotated[int, about("requests until an answer parsed")]
+    parsed: Annotated[bool, about("false: no answer parsed")]
 
 
 class KeptVerdict(Fields, frozen=True, kw_only=True):
@@ -17,6 +29,13 @@ class KeptVerdict(Fields, frozen=True, kw_only=True):
     asked: Annotated[int, about("requests until an answer parsed")]
     parsed: Annotated[bool, about("false: no answer parsed, so the label is `uncertain` by rule")]
 
+    votes: Annotated[
+        list[Vote] | UnsetType,
+        about(
+            "`{label, reason, asked, parsed}` of each, with [several verdicts](revision.md#several-verdicts)"
+        ),
+    ] = UNSET
+
     @classmethod
     def of(cls, question: str, verdict: Verdict) -> KeptVerdict:
         """Return a verdict as it is kept."""
@@ -26,11 +45,13 @@ class KeptVerdict(Fields, frozen=True, kw_only=True):
             reason=verdict.reason,
             asked=verdict.asked,
             parsed=verdict.parsed,
+            votes=[msgspec.convert(vote, Vote, from_attributes=True) for vote in verdict.votes] or UNSET,
         )
 
     def verdict(self) -> Verdict:
         """Return the verdict."""
-        return Verdict(self.label, self.reason, self.asked, self.parsed)
+        votes = tuple(Verdict(v.label, v.reason, v.asked, v.parsed) for v in self.votes or ())
+        return Verdict(self.label, self.reason, self.asked, self.parsed, votes)
 
 
 class VerdictFile(Fields, frozen=True, kw_only=True):
