@@ -53,8 +53,9 @@ def describe(totals: Mapping[str, Any], folder: Path) -> str:
         if totals["strategy"] == LIVE:
             counts = {name: totals.get(name, 0) for name in LIVE_COUNTS}
             what += " ({plain} plain), {judged} steps judged, {signals} signals".format_map(counts)
+    failed = f"{totals['failed']} failed" + f"; the first: {totals['failure']}" * bool(totals["failure"])
     return (
-        f"{totals['trees']} trees ({totals['failed']} failed), {totals.get('nodes', 0)} nodes, {what}, "
+        f"{totals['trees']} trees ({failed}), {totals.get('nodes', 0)} nodes, {what}, "
         f"mean leaf reward {totals['mean_leaf_reward'] or 0:.3f}, {totals['seconds']:.1f} s: {folder}"
     )
 
