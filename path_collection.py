@@ -163,11 +163,15 @@ def run(args: argparse.Namespace) -> int:
     if args.verify:
         with served(settings) as settings:
             return verify(args.verify, open_task_set(settings.require("env_server_base")))
+    # The steps of live episodes were judged when they were played.
+    args.live = args.data_type in KINDS and is_live_folder(args.input_dir, settings.task)
     if args.dry_run:
         return revise(args, settings, None)
-    if args.data_type == JUDGED and args.revise:
+    if args.live and args.rejudge:
+        raise InputError(f"--rejudge: {args.input_dir} holds live episodes, judged when they were played")
+    if args.data_type == JUDGED and args.revise and not args.live:
         require_actor(judge_settings(settings), say=True)
-    if args.repair:
+    if args.repair and not args.live:
         require_actor(settings, say=True)
     check_limits(settings, settings.workers + settings.in_flight)
     file = records_path(args.output_dir, settings.task, args.data_type)
@@ -247,10 +251,9 @@ def verify(path: str, tasks: TaskSet) -> int:
 def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet | None) -> int:
     """Build the records, print failures and the summary line; return the exit code."""
     options = options_of(args, settings)
-    live = is_live_folder(args.input_dir, settings.task)  # its steps were judged when they were played
-    if tasks and not live:
+    if tasks and not args.live:
         tasks.require_replay("trees of --strategy live do not need it")
-    judged = args.data_type == JUDGED and args.revise == 1 and not live
+    judged = args.data_type == JUDGED and args.revise == 1 and not args.live
     stage = RevisionStage(
         settings,
         options,
@@ -265,7 +268,7 @@ def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet | None) 
         print("\n".join(revision_lines(stage)))
         return 0
     actor = None
-    if (options.repair and not live) or (stage.judge and stage.judge.is_actor):
+    if (options.repair and not args.live) or (stage.judge and stage.judge.is_actor):
         actor = partial(make_actor, settings.require("model_name"))
     assert tasks
     return written(stage, stage.run(actor, tasks.environment))

@@ -21,7 +21,7 @@ from mcts_utils.envs import task_id
 from mcts_utils.prompts import JUDGE_PROMPTS, REVISION_THOUGHTS, action_of
 from mcts_utils.replies import parse_reply
 from mcts_utils.report.data import __main__ as data_report
-from mcts_utils.report.verify import command as verify
+from mcts_utils.report.verify import __main__ as verify
 from mcts_utils.revision.live import LiveStage
 from mcts_utils.search.tree_io import load_tree
 from mcts_utils.servers.app_server import running
