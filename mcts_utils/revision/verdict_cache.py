@@ -75,6 +75,10 @@ class VerdictCache:
         kept = self._kept.get(str(node))
         return votes_of(kept.verdict()) if kept is not None and kept.question == question else ()
 
+    def forget(self, node: int) -> None:
+        """Drop the kept verdict on the node: it is made again from the answers that it was made of."""
+        self._kept.pop(str(node), None)
+
     def get(self, node: int, question: str, votes: int = 0) -> Verdict | None:
         """Return the kept verdict on the node, or None unless so many (0: any) answered the same question."""
         found = self.begun(node, question)
