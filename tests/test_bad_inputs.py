@@ -550,6 +550,7 @@ def environ(given: Path, chat: ChatServer, textcraft_url: str, **changes: str) -
     return {name: os.environ[name] for name in ("PATH", "HOME")} | usual | small | changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),
     [
