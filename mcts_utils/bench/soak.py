@@ -198,8 +198,10 @@ def contents(folder: Path) -> dict[str, Any]:
         name = path.relative_to(folder).as_posix()
         timed = "manifest" in name or path.name.startswith(("summary", "episode"))
         found[name] = stripped(read_json(path)) if timed else path.read_bytes()
-        if "manifest" in name and found[name]["stage"] == "eval":
-            found[name].pop("outputs")  # hashes of files with times
+        if "manifest" in name:
+            hashes = ("sha256", "outputs") if found[name]["stage"] == "eval" else ("sha256",)
+            for each in hashes:  # of files with times
+                found[name].pop(each)
     return found
 
 

@@ -69,7 +69,7 @@ class EvaluationStage:
         self.starts = list(starts)
         self.server_kind, self.stop = protocol.server_kind, Event()
         self.usage: dict[str, Any] = {}  # calls and tokens of this run
-        self.models, self.spending = {"actor": settings}, Spending(settings.max_token_length)
+        self.models, self.spending = {"actor": settings}, Spending(settings.reply_tokens)
         self._output_dir = Path(output_dir)
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
         self.folder = run_folder(output_dir, settings.task, settings.model_name, kind)

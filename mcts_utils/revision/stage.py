@@ -83,7 +83,7 @@ class RevisionStage:
         self.output = records_path(output_dir, settings.task, options.data_type)
         self._journals = Journals(self.output_dir, self.output.stem)
         self.manifest = manifest_path(output_dir, settings.task, options.data_type)
-        self.models, self.spending = models_of(settings, self.judge), Spending(settings.max_token_length)
+        self.models, self.spending = models_of(settings, self.judge), Spending(settings.reply_tokens)
         self.stop = Event()
         self.usage: dict[str, Any] = {}  # of this run
         self.unparsed = ""  # what an answer was that gave no verdict

@@ -71,6 +71,10 @@ class VerdictCache:
         kept = self._kept.get(str(node))
         return votes_of(kept.verdict()) if kept is not None and kept.question == question else ()
 
+    def forget(self, node: int) -> None:
+        """Drop the kept verdict on the node: it is made again from the answers that it was made of."""
+        self._kept.pop(str(node), None)
+
     def get(self, node: int, question: str, votes: int = 0) -> Verdict | None:
         """Return the kept verdict on the node, or None unless so many (0: any) answered the same question."""
         found = self.begun(node, question)
@@ -79,9 +83,9 @@ class VerdictCache:
         self.used[node] = combined(found[: votes or None])
         return self.used[node]
 
-    def put(self, node: int, question: str, verdict: Verdict) -> None:
-        """Keep a new verdict."""
-        self.asked += verdict.asked - sum(vote.asked for vote in self.begun(node, question))
+    def put(self, node: int, question: str, verdict: Verdict, known: Sequence[Verdict] = ()) -> None:
+        """Keep a new verdict; `known`: the votes of it that were there already."""
+        self.asked += verdict.asked - sum(vote.asked for vote in known)
         self._kept[str(node)] = KeptVerdict.of(question, verdict)
         self._changed = True
         self.used[node] = verdict

@@ -68,7 +68,7 @@ class SearchStage:
         self.stop = Event()
         self.server_kind = server_kind
         self.usage: dict[str, Any] = {}  # of this run
-        self.models, self.spending = {"actor": settings}, Spending(settings.max_token_length)
+        self.models, self.spending = {"actor": settings}, Spending(settings.reply_tokens)
         weights = fingerprint(settings.model_dir, settings.chat_template) if weights is None else weights
         self.strategy = Strategy(settings, server_kind, weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)

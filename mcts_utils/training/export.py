@@ -82,6 +82,12 @@ def is_whole(conversation: Conversation) -> bool:
     return shown_history(conversation.messages, conversation.history) == list(conversation.messages)
 
 
+def alone(conversation: Conversation) -> Iterator[Sequence[Message]]:
+    """Yield the conversation up to each trained turn, which alone carries loss there."""
+    for before, turn in split(conversation):
+        yield [*(replace(message, loss=False) for message in before), turn]
+
+
 def openai_row(messages: Sequence[Message]) -> dict[str, Any]:
     """Return a row of OpenAI's fine-tuning format."""
     rows = [
@@ -126,15 +132,15 @@ def _sharegpt(message: Message) -> dict[str, str]:
 def export(rows: Iterable[Conversation], form: str) -> tuple[list[dict[str, Any]], str]:
     """Return the rows in the format `form`, and the settings that the other trainer needs."""
     every = list(rows)
-    pieces = [piece for conversation in every for piece in split(conversation)]
-    whole = all(map(is_whole, every))
     if form == "openai":
-        untrained = [([replace(m, loss=False) for m in before], turn) for before, turn in pieces]
-        parts = [c.messages for c in every] if whole else [(*before, turn) for before, turn in untrained]
+        parts = [part for c in every for part in ([c.messages] if is_whole(c) else alone(c))]
         return [openai_row(messages) for messages in parts], "weight 1 on the trained turns"
+    pieces = [piece for conversation in every for piece in split(conversation)]
     if form == "trl":
         return [trl_row(*piece) for piece in pieces], "SFTConfig(completion_only_loss=True), its default here"
-    if whole and all(message.loss for c in every for message in c.messages if message.role == "assistant"):
+    if all(map(is_whole, every)) and all(
+        message.loss for c in every for message in c.messages if message.role == "assistant"
+    ):
         return [llamafactory_row(c.messages) for c in every], "mask_history: false"
     return [llamafactory_row([*before, turn]) for before, turn in pieces], "mask_history: true, no packing"
 
