@@ -66,7 +66,7 @@ COMMANDS = (
         (
             (
                 "python -m mcts_utils.report.verify",
-                "check a run's folder: hashes, lineage, loss flags, test goals, replays; also `python -m mcts_utils verify`",
+                "check a run's folder; also `python -m mcts_utils verify`",
             ),
             (
                 "python -m mcts_utils.report",
@@ -105,7 +105,7 @@ COMMANDS = (
 def main() -> int:
     """Print every command with what it does, or verify a run; return the exit code."""
     if sys.argv[1:2] == ["verify"]:
-        from mcts_utils.report.verify.__main__ import main as verify  # loads numpy and more
+        from mcts_utils.report.verify.command import main as verify  # loads numpy and more
 
         return verify(sys.argv[2:])
     width = max(len(command) for _, rows in COMMANDS for command, _ in rows)
