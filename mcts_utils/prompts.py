@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from mcts_utils.envs.specs import env_spec
 from mcts_utils.reasoning import with_reasoning
-from mcts_utils.replies import REVISION_THOUGHTS, WAIT_ACTION, Reply, parse_reply, read_reply
+from mcts_utils.replies import REVISION_THOUGHTS, SPECIAL, WAIT_ACTION, Reply, parse_reply, read_reply
 from mcts_utils.tool_calls import REFUSED, TOOLS, checked, definitions, join_turn, split_turn, written_calls
 from mcts_utils.types import Message, Sample, Step, Task
 
@@ -30,6 +30,9 @@ JUDGE_PROMPTS = {"full": FULL_JUDGE, "brief": BRIEF_JUDGE}
 
 WAIT_OBSERVATION = "ok."
 FORM = re.compile(r"In every turn reply with exactly two lines:\nThought: [^\n]*\nAction: [^\n]*")
+LAST_TOKENS = re.compile(
+    rf"(?:\s*(?:{SPECIAL.pattern}))+\s*\Z"
+)  # of chat templates, which a server left there
 TOOL_FORM = "In every turn call a tool. Before it, say in one short sentence what to do next and why."
 
 
@@ -70,7 +73,8 @@ def read_turn(sample: Sample, env: str, form: str = "any") -> Reply:
     """Return a sampled turn as it is stored: with a text action, or with calls of the environment's tools (`tools`)."""
     if form != TOOLS:
         return read_reply(sample.text, form, sample.truncated, sample.reasoning)
-    content, calls = (sample.text, sample.tool_calls) if sample.tool_calls else written_calls(sample.text)
+    said = LAST_TOKENS.sub("", sample.text)
+    content, calls = (said, sample.tool_calls) if sample.tool_calls else written_calls(said)
     turn = join_turn(content.strip(), [checked(call, env_spec(env).tools) for call in calls])
     text = with_reasoning(sample.reasoning, turn)
     return Reply(text, action_of(text, form), "length" if sample.truncated else "")

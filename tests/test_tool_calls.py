@@ -77,6 +77,8 @@ WRITTEN = [
     '<tool_call>{"name": "act", "arguments": {"command": "x"}}',
     '[TOOL_CALLS][{"name": "act", "arguments": {"command": "x"}}]',
     '{"name": "act", "parameters": {"command": "x"}}',
+    '<|python_tag|>{"name": "act", "parameters": {"command": "x"}}<|eom_id|>',
+    '<tool_call>{"name": "act", "arguments": {"command": "x"}}</tool_call><|im_end|>\n',
     '{"type": "function", "function": {"name": "act", "arguments": "{\\"command\\": \\"x\\"}"}}',
 ]
 

@@ -275,7 +275,10 @@ def _message(
     role, content = turn.get(name), turn.get(value)
     if not isinstance(role, str) or role not in roles:
         raise RowError(source, "a role is unknown", f"message {number} has {role!r}")
-    calls = tuple(_call(call, source, number) for call in turn.get("tool_calls") or ())
+    listed = turn.get("tool_calls") or []
+    if not isinstance(listed, list):
+        raise RowError(source, "tool_calls is no list", f"message {number} has {str(listed)[:60]}")
+    calls = tuple(_call(call, source, number) for call in listed)
     content = "" if content is None and calls else content
     if not isinstance(content, str):
         raise RowError(source, "a message has no text", f"message {number} has {content!r}")

@@ -89,7 +89,9 @@ class Encoder:
         try:
             prompt = self.chat.render(shown)
             whole = self.chat.render(messages, generation_prompt=False)
-            reply = self._reply(messages, prompt, whole)
+            reply = self._reply(
+                messages, prompt, whole, any(CLOSES.search(m.content) for m in conversation.messages)
+            )
         except RowError as error:
             raise RowError(source, error.reason, f"message {index + 1}") from error
         except Exception as error:  # jinja2.TemplateError, and whatever a template's expressions raise
@@ -100,14 +102,21 @@ class Encoder:
             return before, after[len(before) :]
         return before, self.chat.tokenize(reply)  # a token across the border, which no actor can write
 
-    def _reply(self, messages: Sequence[Message], prompt: str, whole: str) -> str:
-        """Return the text of the last message as the model writes it after the prompt, with the token that ends it."""
+    def _reply(self, messages: Sequence[Message], prompt: str, whole: str, thinks: bool) -> str:
+        """Return the text of the last message as the model writes it after the prompt, with the token that ends it.
+
+        Of a model that `thinks`, a turn without a thought, such as a revision signal, closes at once the one that the
+        prompt opens.
+        """
         if messages[-1].tool_calls:
             return self._calling(messages, prompt, whole)
         text = messages[-1].content
         opened = OPENED.search(prompt)
         if opened and (tag := OPENS.match(text)):  # the prompt has it already
             text = text[tag.end() :].lstrip("\n" if prompt.endswith("\n") else "")
+        if opened and thinks and not CLOSES.search(text):
+            begun = opened[0].strip()
+            text = f"{begun[0]}/{begun[1:]}\n\n{text}"
         if whole.startswith(prompt):
             at = self._end_of(text, whole[len(prompt) :])
             if at is not None:

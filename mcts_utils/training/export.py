@@ -37,7 +37,8 @@ from typing import Any
 from mcts_utils.actors.server_profile import calls_of
 from mcts_utils.reasoning import shown_history, split_reasoning, with_reasoning
 from mcts_utils.storage import files
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.storage.lock import reserved
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.tool_calls import arguments_object
 from mcts_utils.training import checkpoint, corpus, dataset
 from mcts_utils.training.dataset import Conversation
@@ -79,6 +80,12 @@ def split(conversation: Conversation) -> Iterator[tuple[Sequence[Message], Messa
 def is_whole(conversation: Conversation) -> bool:
     """Return True if every turn saw the earlier ones as the conversation has them."""
     return shown_history(conversation.messages, conversation.history) == list(conversation.messages)
+
+
+def alone(conversation: Conversation) -> Iterator[Sequence[Message]]:
+    """Yield the conversation up to each trained turn, which alone carries loss there."""
+    for before, turn in split(conversation):
+        yield [*(replace(message, loss=False) for message in before), turn]
 
 
 def openai_row(messages: Sequence[Message]) -> dict[str, Any]:
@@ -125,15 +132,15 @@ def _sharegpt(message: Message) -> dict[str, str]:
 def export(rows: Iterable[Conversation], form: str) -> tuple[list[dict[str, Any]], str]:
     """Return the rows in the format `form`, and the settings that the other trainer needs."""
     every = list(rows)
-    pieces = [piece for conversation in every for piece in split(conversation)]
-    whole = all(map(is_whole, every))
     if form == "openai":
-        untrained = [([replace(m, loss=False) for m in before], turn) for before, turn in pieces]
-        parts = [c.messages for c in every] if whole else [(*before, turn) for before, turn in untrained]
+        parts = [part for c in every for part in ([c.messages] if is_whole(c) else alone(c))]
         return [openai_row(messages) for messages in parts], "weight 1 on the trained turns"
+    pieces = [piece for conversation in every for piece in split(conversation)]
     if form == "trl":
         return [trl_row(*piece) for piece in pieces], "SFTConfig(completion_only_loss=True), its default here"
-    if whole and all(message.loss for c in every for message in c.messages if message.role == "assistant"):
+    if all(map(is_whole, every)) and all(
+        message.loss for c in every for message in c.messages if message.role == "assistant"
+    ):
         return [llamafactory_row(c.messages) for c in every], "mask_history: false"
     return [llamafactory_row([*before, turn]) for before, turn in pieces], "mask_history: true, no packing"
 
@@ -185,7 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True)
     parser.add_argument("--model_dir", help="for tokens and xtuner: the model's folder")
     parser.add_argument(
-        "--max_length", type=int, help="for tokens and xtuner; default: the model's, at most 8192"
+        "--max_length",
+        type=between(1, 10**7),
+        help="for tokens and xtuner; default: the model's, at most 8192",
     )
     parser.add_argument("--chat_template", default="", help="default: CHAT_TEMPLATE")
     parser.add_argument(
@@ -199,7 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         if args.reader and args.format != "tokens":
             raise InputError(f"--for {args.reader} goes with --format tokens, not {args.format}")
-        (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
+        output = Path(args.output)
+        with reserved(output.parent, output.name, "--output"):
+            (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
 
     return run_command("export.py", work)
 

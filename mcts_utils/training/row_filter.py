@@ -104,7 +104,7 @@ class RowFilter:
             if len(found) != 2:
                 raise RowError(
                     pair.chosen.source,
-                    "the chat template rewrites earlier turns, so that no sequence holds a side",
+                    "the chat template rewrites earlier turns, or drops their reasoning: no sequence holds a side",
                 )
             length = max(len(sequence.input_ids) for sequence in found)
             if length > self.max_length:

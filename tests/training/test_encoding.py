@@ -171,6 +171,23 @@ def test_a_reply_is_trained_as_a_model_writes_it(name, content, reply):
 
 
 @pytest.mark.parametrize(
+    ("name", "closed"),
+    [("r1", "</think>\n\n"), ("qwen3 thinking", "\n</think>\n\n"), ("qwen3", "<think>\n\n</think>\n\n")],
+)
+def test_a_turn_without_a_thought_among_others_closes_it_at_once(name, closed):
+    row = row_of("r1")
+    signal, last = row["messages"][4], row["messages"][6]
+    row["revise"] = signal["content"] = signal["content"].removeprefix(THOUGHT)
+    encoder = encoder_of(name)
+    found = encoder.encode(record_conversation(row, "f"))
+    replies = [encoder.tokenizer.decode([t for t in s.labels if t != IGNORED]) for s in found]
+    end = TEMPLATES[name][2]
+    assert replies[0] == f"{closed}{signal['content']}{end}" and replies[1].endswith(
+        f"{last['content']}{end}"
+    )
+
+
+@pytest.mark.parametrize(
     ("template", "words"),
     [
         (TEMPLATES["r1"][0], "opens a thought"),  # and the row has none
