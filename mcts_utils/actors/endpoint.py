@@ -233,8 +233,10 @@ class EndpointActor:
         if status not in REFUSED:
             return ""
         if REPLY_LIMIT.search(text):
-            above = f"MAX_TOKEN_LENGTH={self.max_tokens} (with THINK_TOKENS) is above the limit of "
-            raise ReplyLimit(above + self._failure(status, self._masked(text))) from error
+            above = f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of "
+            raise ReplyLimit(
+                f"{above}{self._failure(status, self._masked(text))} (THINK_TOKENS included)"
+            ) from error
         if OVERFLOW.search(text):
             raise ContextOverflow(self._failure(status, self._masked(text))) from error
         unnamed = "n" if "n" in used and (status != 500 or guess) else ""
