@@ -156,8 +156,8 @@ def test_pure_modules_touch_nothing_outside(place):
 
 
 @pytest.mark.parametrize("name", [name for name in modules() if name.split(".")[0] == "servers"])
-def test_servers_import_nothing_else_of_the_package(name):
-    assert internal(modules()[name]) <= {"servers", "parent"}
+def test_servers_import_nothing_of_the_stages(name):
+    assert internal(modules()[name]) <= {"servers", "parent", "terminal", "types"}
 
 
 def test_only_config_reads_the_environment():

@@ -22,7 +22,7 @@ from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, ReplyLimi
 from mcts_utils.actors.limiter import ConcurrencyLimiter, RequestStats
 from mcts_utils.actors.server_profile import ChatRequest, ServerProfile, chat_body
 from mcts_utils.actors.transport import better_address, light_client
-from mcts_utils.config import MAX_AUTO_CONCURRENCY
+from mcts_utils.config import MAX_AUTO_CONCURRENCY, without_password
 from mcts_utils.patience import ServiceWatch, retry_after
 from mcts_utils.types import ActorError, ContextOverflow, EndpointGone, InputError, Message, Sample
 
@@ -70,6 +70,7 @@ class EndpointActor:
             timeout=TIMEOUT,
             http_client=light_client(base_url),
         )
+        base_url = without_password(base_url)  # as it is shown
         self.base_url, self._key, self.model, self.max_tokens = base_url, api_key, model, max_tokens
         self._limiter = ConcurrencyLimiter(concurrency, AdaptiveLimit(MAX_AUTO_CONCURRENCY))
         self._stats = RequestStats()
@@ -274,11 +275,11 @@ class EndpointActor:
         return self._masked(str(error) if not error.__cause__ else f"{error} ({error.__cause__})")
 
     def _masked(self, text: str) -> str:
-        """Return a text as it is printed: one line of at most 300 characters, without the API key."""
+        """Return a text as it is printed: one line of at most 300 characters, without the API key or a password."""
         # A key as short as a word's part would hide other words, and need not be hidden there.
         bounds = r"\b" if len(self._key) < 8 else ""
         hidden = re.sub(bounds + re.escape(self._key) + bounds, "***", text) if self._key else text
-        return " ".join(hidden.split())[:300]
+        return " ".join(without_password(hidden).split())[:300]
 
     def _failure(self, status: int | str, line: str) -> str:
         hint = better_address(self.base_url) if status in ("404", "405", NO_ENDPOINT) else ""

@@ -5,12 +5,33 @@ It builds no conversation and reads no environment variable.
 
 from __future__ import annotations
 
+import sys
+
 from mcts_utils.actors.answer_guard import AnswerGuard
 from mcts_utils.actors.history import HistoryActor
 from mcts_utils.config import Settings
 from mcts_utils.envs.specs import env_spec
 from mcts_utils.tool_calls import TOOLS, definitions
 from mcts_utils.types import Actor, InputError
+
+OPENAI = "https://api.openai.com/v1"
+
+
+def require_actor(settings: Settings, say: bool = False) -> Settings:
+    """Return the settings; `say`: print a line where it is OpenAI itself that answers.
+
+    Raises:
+        InputError: they name nobody who can answer.
+    """
+    if not (settings.model_dir or settings.openai_base_url or settings.openai_api_key):
+        raise InputError("neither MODEL_DIR nor OPENAI_BASE_URL is set, so nobody can answer")
+    if not settings.model_name:
+        raise InputError(
+            "MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)"
+        )
+    if say and not settings.local and not settings.openai_base_url:
+        print(f"neither MODEL_DIR nor OPENAI_BASE_URL is set: {OPENAI} answers", file=sys.stderr)
+    return settings
 
 
 def make_actor(settings: Settings) -> Actor:
@@ -33,18 +54,11 @@ def make_actor(settings: Settings) -> Actor:
                 "ACTIONS=text, or CHAT_TEMPLATE to one that does"
             )
         return _guarded(local, settings)
-    if not settings.model_name:
-        raise InputError(
-            "MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)"
-        )
-    if not (settings.openai_base_url or settings.openai_api_key):
-        raise InputError(
-            "neither MODEL_DIR nor OPENAI_BASE_URL nor OPENAI_API_KEY is set, so nobody can answer"
-        )
+    require_actor(settings)
     from mcts_utils.actors.endpoint import EndpointActor  # the openai library takes half a second to import
 
     actor = EndpointActor(
-        settings.openai_base_url or "https://api.openai.com/v1", settings.openai_api_key, settings.model_name,
+        settings.openai_base_url or OPENAI, settings.openai_api_key, settings.model_name,
         settings.reply_tokens, settings.concurrency, patience=settings.endpoint_patience,
     )  # fmt: skip
     try:

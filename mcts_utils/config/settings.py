@@ -84,10 +84,10 @@ class Settings(LoopSettings, ModelSettings):
 
 
 def bounds(field: str) -> str:
-    """Return what a number must be, such as "at least 1" or "between 0 and 1"; empty for other settings."""
+    """Return what a number must be, such as "between 0 and 1"; empty for other settings."""
     found: dict[str, float] = {}
     for limit in vars(Settings)["__pydantic_fields__"][field].metadata:
         found |= {name: getattr(limit, name) for name in ("ge", "le") if hasattr(limit, name)}
     if "le" in found:
-        return f"between {found['ge']:g} and {found['le']:g}"
-    return f"at least {found['ge']:g}" if found else ""
+        return f"between {found['ge']} and {found['le']}"
+    return ""

@@ -23,7 +23,12 @@ class TaskSet:
     environment: Callable[[], Environment]  # opens a session; picklable
 
     def kind(self) -> str:
-        """Return the kind of server, to which the indices belong; "agentgym" for public ones."""
+        """Return the kind of server, to which the indices belong; "agentgym" for public ones.
+
+        Raises:
+            InputError: no server answers, or one of another environment.
+        """
+        self.environment().close()
         return str(server_about(self.base_url)["kind"])
 
     def require_replay(self) -> None:

@@ -135,21 +135,18 @@ class Judge:
         """Return the verdicts on the steps with the places `wave`; new ones are asked for at once, and kept."""
         questions = [judge_messages(task, steps[:i], steps[i], self.prompt) for i in wave]
         hashes = [question_sha256(messages) for messages in questions]
-        recorded = [actor is not None and actor.knows(messages, 1, 0.0, self.seed) for messages in questions]
+        for i, messages in zip(wave, questions, strict=True):
+            if actor is not None and actor.knows(messages, 1, 0.0, self.seed):
+                cache.forget(keys[i])
         found = [
-            SIGNAL
-            if is_signal_step(steps[i])
-            else None
-            if known
-            else cache.get(keys[i], question, self.votes)
-            for i, question, known in zip(wave, hashes, recorded, strict=True)
+            SIGNAL if is_signal_step(steps[i]) else cache.get(keys[i], question, self.votes)
+            for i, question in zip(wave, hashes, strict=True)
         ]
         # Nothing is asked about steps after a kept bad verdict.
         known_bad = next((n for n, v in enumerate(found) if v is not None and v.label == "bad"), len(found))
+        begun = [cache.begun(keys[i], hashes[n]) for n, i in enumerate(wave)]
         asked = {
-            n: self._threads.submit(
-                self.ask, questions[n], actor, () if recorded[n] else cache.begun(keys[wave[n]], hashes[n])
-            )
+            n: self._threads.submit(self.ask, questions[n], actor, begun[n])
             for n, v in enumerate(found[:known_bad])
             if v is None
         }
@@ -157,7 +154,7 @@ class Judge:
         for n, future in asked.items():
             if not future.exception():
                 found[n] = future.result()
-                cache.put(keys[wave[n]], hashes[n], future.result())
+                cache.put(keys[wave[n]], hashes[n], future.result(), begun[n])
         cache.save()
         for future in asked.values():
             future.result()  # the first failure

@@ -11,7 +11,7 @@ from typing import Any
 from mcts_utils.config import Settings
 from mcts_utils.config.settings import RARE
 from mcts_utils.revision.options import Options
-from mcts_utils.storage.files import sha256_file
+from mcts_utils.storage.files import sha256_file, usable
 from mcts_utils.storage.formats.base import parsed
 from mcts_utils.storage.formats.manifest import RevisionCounts
 from mcts_utils.storage.manifest import read_manifest
@@ -57,8 +57,10 @@ def finished_counts(
     """
     if not (manifest_file.exists() and output.exists()):
         return None
+    manifest = usable(manifest_file, lambda: read_manifest(manifest_file))
+    if manifest is None:
+        return None
     try:
-        manifest = read_manifest(manifest_file)
         # A setting that a manifest does not have had the effect of its default.
         rare = {name: getattr(Settings, name) for name in RARE if name not in IRRELEVANT}
         known = {**rare, **Settings().public(), **manifest.settings}

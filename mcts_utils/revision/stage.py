@@ -29,7 +29,6 @@ from mcts_utils.revision.judge_source import JudgeSource, models_of, models_open
 from mcts_utils.revision.options import EXPERT, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
-from mcts_utils.revision.verdict_cache import VerdictCache
 from mcts_utils.revision.votes import patterns
 from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.rollouts.replayer import Replayer
@@ -84,7 +83,7 @@ class RevisionStage:
         self.output = records_path(output_dir, settings.task, options.data_type)
         self._journals = Journals(self.output_dir, self.output.stem)
         self.manifest = manifest_path(output_dir, settings.task, options.data_type)
-        self.models, self.spending = models_of(settings, self.judge), Spending(settings.max_token_length)
+        self.models, self.spending = models_of(settings, self.judge), Spending(settings.reply_tokens)
         self.stop = Event()
         self.usage: dict[str, Any] = {}  # of this run
         self.unparsed = ""  # what an answer was that gave no verdict
@@ -246,10 +245,8 @@ class RevisionStage:
         history = tree.settings.get("history_reasoning", Settings.history_reasoning)
         source = Source(name, sha256_file(path), tree.prompt, settings.seed, history, settings.form)
         expected_id = task_id(settings.task, tree.task.opening, tree.task.index)
-        cache: VerdictCache | None = None
-        if judge and self.judge:
-            verdicts = verdicts_path(self.output_dir, index)
-            cache = VerdictCache(verdicts, self.judge.name, judge.prompt, again=True)
+        kept_verdicts = verdicts_path(self.output_dir, index)
+        cache = self.judge.cache(kept_verdicts) if judge and self.judge else None
         try:
             with self._journals.open(path.stem, self._scope(source)) as journal:
                 repairer, kept = RecordedActor(actor, journal) if actor else None, RecordedPool(pool, journal)

@@ -16,6 +16,7 @@ from mcts_utils.rollouts.episode import derive_seed
 from mcts_utils.search.baselines import SEARCH, STRATEGIES, Baseline
 from mcts_utils.search.mcts import Rules, Simulator, run_search
 from mcts_utils.search.tree import Tree, new_tree
+from mcts_utils.storage.files import usable
 from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.types import InputError, Task
 
@@ -97,11 +98,12 @@ class Strategy:
         if tree.stats["iterations"]:
             require_equal(path, found, wanted)
 
-    def check_manifest(self, path: Path) -> None:
-        """Check that this strategy filled the folder, with whatever tasks; raise InputError if not."""
-        if path.exists():
-            made = read_manifest(path).settings.get("strategy", SEARCH)
+    def check_manifest(self, path: Path) -> bool:
+        """Return True if there is a manifest; raise InputError if another strategy filled the folder."""
+        if manifest := usable(path, lambda: read_manifest(path)):
+            made = manifest.settings.get("strategy", SEARCH)
             require_equal(path, {"strategy": made}, {"strategy": self.name})
+        return manifest is not None
 
     def _limit(self, index: int) -> dict[str, int]:
         """Return where a tree ends: its budget of completions, or its number of iterations."""

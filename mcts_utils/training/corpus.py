@@ -153,7 +153,7 @@ def general_rows(path: str) -> Iterator[Any]:
     for line in text.split("\n"):
         if line.strip():
             try:
-                yield json.loads(line)
+                yield files.loads(line)
             except (json.JSONDecodeError, RecursionError):
                 yield None
 

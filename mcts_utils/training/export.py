@@ -37,7 +37,8 @@ from typing import Any
 from mcts_utils.actors.server_profile import calls_of
 from mcts_utils.reasoning import shown_history, split_reasoning, with_reasoning
 from mcts_utils.storage import files
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.storage.lock import reserved
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.tool_calls import arguments_object
 from mcts_utils.training import checkpoint, corpus, dataset
 from mcts_utils.training.dataset import Conversation
@@ -191,7 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True)
     parser.add_argument("--model_dir", help="for tokens and xtuner: the model's folder")
     parser.add_argument(
-        "--max_length", type=int, help="for tokens and xtuner; default: the model's, at most 8192"
+        "--max_length",
+        type=between(1, 10**7),
+        help="for tokens and xtuner; default: the model's, at most 8192",
     )
     parser.add_argument("--chat_template", default="", help="default: CHAT_TEMPLATE")
     parser.add_argument(
@@ -205,7 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         if args.reader and args.format != "tokens":
             raise InputError(f"--for {args.reader} goes with --format tokens, not {args.format}")
-        (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
+        output = Path(args.output)
+        with reserved(output.parent, output.name, "--output"):
+            (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
 
     return run_command("export.py", work)
 

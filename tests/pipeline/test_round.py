@@ -14,7 +14,7 @@ import pytest
 import eval as evaluation
 import path_collection
 from mcts_utils.report.runs.round import main as report
-from mcts_utils.report.verify.command import main as verify
+from mcts_utils.report.verify.__main__ import main as verify
 from mcts_utils.search.tree import leaves
 from mcts_utils.search.tree_io import tree_from_dict
 from mcts_utils.servers.textcraft.world import load_world

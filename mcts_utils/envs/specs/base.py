@@ -113,6 +113,10 @@ class EnvSpec:
         """Return True if the answer to GET /observation shows `seen`, what the last reset or step showed."""
         return bool(answer == seen)
 
+    def comparable(self, observation: str) -> str:
+        """Return an observation without what varies between a server's sessions."""
+        return observation
+
     def valid_actions(self, answer: Any) -> Sequence[str]:
         """Return the valid actions in the answer to POST /step_visual with `free_action`.
 

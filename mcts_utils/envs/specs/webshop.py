@@ -64,6 +64,9 @@ class WebShop(EnvSpec):
             raise EnvError(f"no 'Instruction: [SEP] <goal> [SEP]' in the opening text {opening[:200]!r}")
         return PRICE.sub("", match.group(1)).strip()
 
+    def comparable(self, observation: str) -> str:
+        return PRICE.sub("", observation)  # every page repeats the instruction
+
     def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """Return the number of `name: value` options in the instruction; one that a person wrote has none."""
         goal = INSTRUCTION.search(opening)

@@ -22,6 +22,7 @@ def about(text: str) -> Meta:
 Sha256 = Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9a-f]{64})?$"})]
 Prompt = Annotated[str, Meta(extra_json_schema={"enum": ["full", "brief"]})]
 Label = Literal["good", "bad", "uncertain"]
+Score = Annotated[float, Meta(ge=0, le=1)]
 CUT = (
     "`length`: the turn ended at `MAX_TOKEN_LENGTH`, and is never trained; `played_on`: the model went on after its "
     "action, with an observation or another action, which was cut off; left out otherwise"
@@ -58,7 +59,7 @@ class StepFields(Fields, frozen=True, kw_only=True):
     reply: Annotated[str, about("the whole turn")]
     action: Annotated[str, about("what was sent to the environment")]
     observation: Annotated[str, about("the answer")]
-    reward: Annotated[float, about("score of the episode after the step")]
+    reward: Annotated[Score, about("score of the episode after the step")]
     done: Annotated[bool, about("the environment ended the episode")] = False
     disaster: Annotated[bool, about("the score went negative")] = False
     grounded_action: Annotated[

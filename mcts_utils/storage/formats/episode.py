@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from mcts_utils.storage.formats.base import Fields, Sha256, StepFields, TaskFields, about, field_of, parsed
+from mcts_utils.storage.formats.base import (
+    Fields,
+    Score,
+    Sha256,
+    StepFields,
+    TaskFields,
+    about,
+    field_of,
+    parsed,
+)
 from mcts_utils.types import InputError, Step
 
 VERSION = 1
@@ -52,7 +61,7 @@ class EpisodeFile(Fields, frozen=True, kw_only=True):
     status: Annotated[Literal["done"], about("`done`")] = "done"
     task: Annotated[TaskFields, about("`env`, `index`, `id`, `opening`")]
     steps: Annotated[list[StepFields], about("see below; a replayed prefix is part of it")]
-    reward: Annotated[float, about("final score")]
+    reward: Annotated[Score, about("final score")]
     end: Annotated[
         str, about("`done`, `disaster`, `max_steps` or `context` (the conversation no longer fits)")
     ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, UnsetType
 
 from mcts_utils.replies import parse_reply
-from mcts_utils.storage.formats.base import Fields, Label, Prompt, Sha256, about
+from mcts_utils.storage.formats.base import Fields, Label, Prompt, Score, Sha256, about
 from mcts_utils.tool_calls import action_of_calls, join_turn
 from mcts_utils.types import Message, Role, Step, ToolCall
 
@@ -104,7 +104,7 @@ class LogStep(Fields, frozen=True, kw_only=True):
 
     action: Annotated[str, about("what was sent to the environment")]
     observation: Annotated[str, about("the answer")]
-    reward: Annotated[float, about("score of the episode after the step")]
+    reward: Annotated[Score, about("score of the episode after the step")]
 
     @classmethod
     def of(cls, step: Step) -> LogStep:
@@ -131,10 +131,10 @@ class NodeVerdict(Fields, frozen=True, kw_only=True):
 class Rewards(Fields, frozen=True, kw_only=True):
     """Final rewards, in [0, 1]."""
 
-    good: Annotated[float, about("of the good path")]
-    record: Annotated[float, about("of the executed record")]
-    bad: Annotated[float | UnsetType, about("of the bad path (pairs)")] = UNSET
-    rejected: Annotated[float | UnsetType, about("of the executed bad path (preference)")] = UNSET
+    good: Annotated[Score, about("of the good path")]
+    record: Annotated[Score, about("of the executed record")]
+    bad: Annotated[Score | UnsetType, about("of the bad path (pairs)")] = UNSET
+    rejected: Annotated[Score | UnsetType, about("of the executed bad path (preference)")] = UNSET
 
 
 class Replay(Fields, frozen=True, kw_only=True):

@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from mcts_utils.storage.formats.base import ANSWERS, CUT, Fields, Prompt, TaskFields, about, field_of, parsed
+from mcts_utils.storage.formats.base import (
+    ANSWERS,
+    CUT,
+    Fields,
+    Prompt,
+    Score,
+    TaskFields,
+    about,
+    field_of,
+    parsed,
+)
 from mcts_utils.types import InputError
 
 FORMAT = "agent-r-tree"
@@ -60,7 +70,7 @@ class NodeColumns(Fields, frozen=True, kw_only=True):
             "the environment's answer. Empty before execution, and at the root, whose text is the `opening`"
         ),
     ]
-    reward: Annotated[list[float], about("score of the episode so far")] = field(name="env_score")
+    reward: Annotated[list[Score], about("score of the episode so far")] = field(name="env_score")
     samples: Annotated[list[Count], about("times that this turn was drawn from the parent")]
     visits: Annotated[list[Count], about("rewards backed up through the node")]
     value: Annotated[list[Sum], about("their sum; the mean is `value / visits`")]
@@ -112,7 +122,7 @@ def parse_tree(data: Any) -> TreeFile:
         raise InputError(f"status must be one of {', '.join(STATUSES)}: {status!r}")
     try:
         nodes = _as_columns(data["nodes"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"a node is missing or wrong: {error!r}") from error
     tree = parsed({**data, "version": VERSION, "nodes": nodes}, TreeFile)
     lists = [values for name in NODE_NAMES if (values := getattr(tree.nodes, name)) is not UNSET]

@@ -17,7 +17,7 @@ import eval as evaluation
 import mcts_collection
 import path_collection
 from mcts_utils.report.common import print_report
-from mcts_utils.report.verify.command import main
+from mcts_utils.report.verify.__main__ import main
 from mcts_utils.report.verify.hashes import all_files, check_hashes
 from mcts_utils.report.verify.run import Audit
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, running_chat
