@@ -121,8 +121,9 @@ class EndpointActor:
         except openai.APIStatusError as error:
             raise InputError(self._check_failure(error.status_code, self._text(error))) from None
         except openai.APIConnectionError as error:
-            where = f"OPENAI_BASE_URL={self.base_url}"
-            raise InputError(f"{where} cannot be reached: {self._text(error)}") from None
+            raise InputError(
+                f"OPENAI_BASE_URL={self.base_url} cannot be reached: {self._text(error)}"
+            ) from None
         except ActorError as error:
             if tools and "tool" in str(error).lower():
                 raise InputError(f"ACTIONS=tools: the endpoint takes no tools: {error}") from None
@@ -234,10 +235,8 @@ class EndpointActor:
         if status not in REFUSED:
             return ""
         if REPLY_LIMIT.search(text):
-            above = f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of "
-            raise ReplyLimit(
-                f"{above}{self._failure(status, self._masked(text))} (THINK_TOKENS included)"
-            ) from error
+            failure = f"{self._failure(status, self._masked(text))} (THINK_TOKENS included)"
+            raise ReplyLimit(f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of {failure}") from error
         if OVERFLOW.search(text):
             raise ContextOverflow(self._failure(status, self._masked(text))) from error
         unnamed = "n" if "n" in used and (status != 500 or guess) else ""
