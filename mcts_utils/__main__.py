@@ -68,7 +68,7 @@ COMMANDS = (
         (
             (
                 "python -m mcts_utils.report.verify",
-                "check a run's folder: hashes, lineage, loss flags, test goals, replays; also `python -m mcts_utils verify`",
+                "check a run: hashes, lineage, loss flags, test goals, replays (`python -m mcts_utils verify`)",
             ),
             (
                 "python -m mcts_utils.report",

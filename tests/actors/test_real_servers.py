@@ -76,11 +76,12 @@ def stage(tmp_path: Path, textcraft_url: str) -> Iterator[Callable[..., subproce
 
     def start(script: str, *words: str, **more: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(ROOT / script), *words]
-        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        running.append(
-            subprocess.Popen(command, env=os.environ | environ | more, cwd=tmp_path, text=True, **both)
+        both, variables = subprocess.PIPE, os.environ | environ | more
+        process = subprocess.Popen(
+            command, env=variables, cwd=tmp_path, text=True, stdout=both, stderr=subprocess.STDOUT
         )
-        return running[-1]
+        running.append(process)
+        return process
 
     yield start
     for process in running:
