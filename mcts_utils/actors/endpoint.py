@@ -99,8 +99,7 @@ class EndpointActor:
             # All are equal, and vLLM refuses n > 1.
             first = request(1, seed)[0]
             return [first] + [replace(first, prompt_tokens=0, completion_tokens=0, cached_tokens=0)] * (n - 1)
-        single = n > 1 and "n" in self._profile.refused
-        found = [] if single else request(n, seed)
+        found = [] if n > 1 and "n" in self._profile.refused else request(n, seed)
         if len(found) < n and n > 1:
             self._profile.learn({"n"})
             seeds = [None if seed is None else seed + i for i in range(len(found), n)]
@@ -121,9 +120,8 @@ class EndpointActor:
         except openai.APIStatusError as error:
             raise InputError(self._check_failure(error.status_code, self._text(error))) from None
         except openai.APIConnectionError as error:
-            raise InputError(
-                f"OPENAI_BASE_URL={self.base_url} cannot be reached: {self._text(error)}"
-            ) from None
+            where = f"OPENAI_BASE_URL={self.base_url}"
+            raise InputError(f"{where} cannot be reached: {self._text(error)}") from None
         except ActorError as error:
             if tools and "tool" in str(error).lower():
                 raise InputError(f"ACTIONS=tools: the endpoint takes no tools: {error}") from None
