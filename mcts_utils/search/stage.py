@@ -212,7 +212,7 @@ class SearchStage:
             else:
                 guard.add_success(index)
                 self.finished.update(result)
-                self._journals.settle([self.path(index).stem])
+                self._journals.drop(self.path(index).stem)
         return guard.failed
 
     def _search(
