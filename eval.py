@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mcts_utils.actors.factory import make_actor
+from mcts_utils.actors.factory import make_actor, require_actor
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import names
 from mcts_utils.envs.own_server import served
@@ -29,10 +29,12 @@ from mcts_utils.evaluation.few_shot import load_examples
 from mcts_utils.evaluation.protocol import protocol_of
 from mcts_utils.evaluation.stage import EvaluationStage
 from mcts_utils.evaluation.summary import describe
+from mcts_utils.executors.limits import check_limits
 from mcts_utils.pipeline.dry_run import evaluation_lines
 from mcts_utils.replies import reply_warnings
 from mcts_utils.storage.lock import reserved
-from mcts_utils.terminal import run_command
+from mcts_utils.terminal import Parser, between, run_command
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import InputError
 
 REVISE_STEPS = 50  # Table 3: at most 50 rounds after the cut
@@ -42,7 +44,7 @@ COMMANDS = {"compare": compare.main, "loops": loops.main}  # these read finished
 
 def flags(argv: Sequence[str]) -> argparse.Namespace:
     """Return the parsed command line; flags that are left out are read from the environment."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=(__doc__ or "").partition("\n")[0],
         epilog="eval.py compare -h, eval.py loops -h: on finished runs",
     )
@@ -56,10 +58,24 @@ def flags(argv: Sequence[str]) -> argparse.Namespace:
         help="whole tasks (Table 2) or cut ones (Table 3)",
     )
     add("--task_ids", help="--mode main: test (if left out), train or a list such as 0-9,31")
-    add("--max_steps", type=int, help=f"steps per episode; {MAIN_STEPS}, or {REVISE_STEPS} after a cut")
-    add("--temperature", type=float, default=0.0, help="0: greedy")
-    add("--samples", type=int, default=1, help="episodes of each task, for pass@k; above 1 at a temperature")
-    add("--shots", type=int, default=0, help="solved examples shown before each task; 0: zero-shot")
+    add(
+        "--max_steps",
+        type=between(1, 1_000_000),
+        help=f"steps per episode; {MAIN_STEPS}, or {REVISE_STEPS} after a cut",
+    )
+    add("--temperature", type=between(0, 100, float), default=0.0, help="0: greedy")
+    add(
+        "--samples",
+        type=between(1, 10_000),
+        default=1,
+        help="episodes of each task, for pass@k; above 1 at a temperature",
+    )
+    add(
+        "--shots",
+        type=between(0, 1000),
+        default=0,
+        help="solved examples shown before each task; 0: zero-shot",
+    )
     add("--examples", help="--shots: records with messages (JSONL), or the folder of an evaluation run")
     add("--from", dest="source", help="--mode revise: the run whose failures are cut")
     add("--panel", help="file of the goals or cut prefixes to play; written if missing")
@@ -75,19 +91,16 @@ def flags(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check(args: argparse.Namespace) -> None:
-    """Check that the numbers are in range and go together.
+def check(args: argparse.Namespace, settings: Settings) -> None:
+    """Check that the flags go together.
 
     Raises:
         InputError: a flag has a bad value; the message names both.
     """
-    if not 0 <= args.temperature < float("inf"):
-        raise InputError(f"--temperature must be at least 0: {args.temperature}")
-    for name, least in (("max_steps", 1), ("samples", 1), ("shots", 0)):
-        if getattr(args, name) is not None and getattr(args, name) < least:
-            raise InputError(f"--{name} must be at least {least}: {getattr(args, name)}")
     if args.samples > 1 and not args.temperature:
         raise InputError(f"--samples {args.samples}: greedy episodes are all alike, set --temperature")
+    if args.shots and settings.actions == TOOLS:
+        raise InputError(f"--shots {args.shots}: examples act in text, ACTIONS is {TOOLS}")
     if bool(args.shots) != bool(args.examples):
         raise InputError(f"--shots {args.shots}: goes with --examples, which is {args.examples or 'not set'}")
 
@@ -97,9 +110,11 @@ def evaluate(args: argparse.Namespace) -> int:
     settings = settings_from_env(tasks=names()).override(
         env_server_base=args.env_server_base, model_name=args.model_name, seed=args.seed
     )
+    check(args, settings)
+    require_actor(settings, say=True)
     with served(settings) as settings:
         settings.require("env_server_base", "model_name")
-        check(args)
+        check_limits(settings, settings.in_flight)
         return play(args, settings)
 
 

@@ -17,37 +17,46 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 
-from mcts_utils.actors.factory import make_actor
+from mcts_utils.actors.factory import make_actor, require_actor
 from mcts_utils.config import Settings, settings_from_env
 from mcts_utils.envs import names
 from mcts_utils.envs.own_server import served
-from mcts_utils.envs.task_ids import training_list, training_range, training_variations
+from mcts_utils.envs.task_ids import MAX_INDEX, training_list, training_range, training_variations
 from mcts_utils.envs.task_set import open_task_set
+from mcts_utils.executors.limits import check_limits
 from mcts_utils.pipeline.dry_run import search_lines
 from mcts_utils.replies import reply_warnings
 from mcts_utils.search.baselines import SEARCH, Baseline
 from mcts_utils.search.budget import baseline, check_strategy, spent_by
-from mcts_utils.search.stage import SearchStage
+from mcts_utils.search.stage import SearchStage, rollout_threads
 from mcts_utils.search.totals import describe
 from mcts_utils.storage.layout import tree_folder
 from mcts_utils.storage.lock import reserved
-from mcts_utils.terminal import run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import InputError
 
 
 def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's values; environment variables replace those that are not given."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--env_server_base", help="URL of the environment server (or ENV_SERVER_BASE)")
     add("--model_name", help="the model's name at the endpoint (or MODEL_NAME)")
     add("--task_ids", help="train (default), a list such as 0,3,5-9, or a file with a list")
-    add("--min", type=int, help="with --max: indices min..max-1 of the server, test ids left out")
-    add("--max", type=int)
-    add("--task_num", type=int, help="sciworld: number of a task, from 0, in alphabetical order")
-    add("--task_iteration", type=int, help="sciworld: number of its variations, from the first (default 5)")
+    add(
+        "--min",
+        type=between(0, MAX_INDEX),
+        help="with --max: indices min..max-1 of the server, test ids left out",
+    )
+    add("--max", type=between(1, MAX_INDEX))
+    add("--task_num", type=between(0, 29), help="sciworld: number of a task, from 0, in alphabetical order")
+    add(
+        "--task_iteration",
+        type=between(1, 1000),
+        help="sciworld: number of its variations, from the first (default 5)",
+    )
     add("--strategy", default=SEARCH, help="mcts (default), best_of_n or direct_revision")
-    add("--budget", help="best_of_n, direct_revision: most completions per task")
+    add("--budget", type=between(1, 1_000_000), help="best_of_n, direct_revision: most completions per task")
     add("--budget_from", help="or a folder of trees: as many as each of them took; its tasks are the default")
     add("--output_dir", default="mcts_result")
     add(
@@ -84,9 +93,9 @@ def chosen_ids(args: argparse.Namespace, settings: Settings, test: set[int], def
 def collect(args: argparse.Namespace, settings: Settings, number: int | None) -> int:
     """Search, print the summary line and return the exit code; `number` is the value of --budget."""
     tasks = open_task_set(settings)
-    tasks.require_replay()
     test = set() if args.allow_test else tasks.test_ids()
     kind = tasks.kind()
+    tasks.require_replay()
     spent = spent_by(args.budget_from, settings.task, kind) if args.budget_from is not None else {}
     ids = chosen_ids(args, settings, test, ",".join(map(str, spent)) or "train")
     held_out = tasks.held_out(test)
@@ -102,6 +111,10 @@ def collect(args: argparse.Namespace, settings: Settings, number: int | None) ->
     turns = {**totals, "total": totals["tokens"]["completions"], "no_action": totals["invalid"]}
     for line in reply_warnings(turns, settings.max_token_length):
         print(line, file=sys.stderr)
+    if not totals["trees"] and not totals["failed"]:
+        raise InputError(
+            f"--task_ids: no tree, since all {len(ids)} tasks are test tasks; --allow_test overrides"
+        )
     return 1 if totals["failed"] else 0
 
 
@@ -113,9 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = settings_from_env(tasks=names()).override(
             env_server_base=args.env_server_base, model_name=args.model_name
         )
+        require_actor(settings, say=True)
         with served(settings) as settings:
             settings.require("env_server_base", "model_name")
             number = check_strategy(args.strategy, args.budget, args.budget_from)
+            check_limits(settings, settings.workers + rollout_threads(settings))
             folder = tree_folder(args.output_dir, settings.task, settings.model_name)
             with nullcontext() if args.dry_run else reserved(folder):
                 return collect(args, settings, number)

@@ -17,11 +17,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from mcts_utils.actors.factory import make_actor
-from mcts_utils.config import Settings, settings_from_env
+from mcts_utils.actors.factory import make_actor, require_actor
+from mcts_utils.config import Settings, judge_settings, settings_from_env
 from mcts_utils.envs import names
 from mcts_utils.envs.own_server import served
 from mcts_utils.envs.task_set import TaskSet, open_task_set
+from mcts_utils.executors.limits import check_limits
 from mcts_utils.pipeline.dry_run import revision_lines
 from mcts_utils.revision.expert import ExpertStage
 from mcts_utils.revision.expert_plan import set_to_take, tasks_to_play
@@ -33,16 +34,21 @@ from mcts_utils.revision.verdict_cache import LABELS
 from mcts_utils.revision.verdict_rows import DATA_TYPE, write_verdicts
 from mcts_utils.revision.verification import verify_file
 from mcts_utils.storage.formats.manifest import Agreement, RevisionCounts
-from mcts_utils.terminal import run_command
+from mcts_utils.storage.layout import records_path
+from mcts_utils.storage.lock import reserved
+from mcts_utils.terminal import Parser, between, run_command
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import Environment, InputError
 
 MAX_PER_TASK = {"good": 4, "optimal": 4, DATA_TYPE: 4}  # most rows per task; 8 for the kinds made of pairs
+JUDGED = "centric"  # the data type whose cuts the judge finds, with --revise 1
+MOST = 1_000_000  # rows
 MAX_UNPARSED = 0.2  # share of the verdicts; above it the model cannot judge
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags; environment variables replace those that are not given."""
-    flags = argparse.ArgumentParser(description="Search trees -> verified revision records (stage 2).")
+    flags = Parser(description="Search trees -> verified revision records (stage 2).")
     add = flags.add_argument
     add(
         "--input_dir",
@@ -76,10 +82,18 @@ def parser() -> argparse.ArgumentParser:
     add("--judge_prefix", type=int, choices=(0, 1), default=0, help="1: judge the shared prefix too")
     add("--drop_unjudged", type=int, choices=(0, 1), default=1, help="0: no bad step found: cut at the end")
     add("--repair", type=int, choices=(0, 1), default=0, help="1: the actor continues where a splice fails")
-    add("--max_per_task", type=int, help="most rows per task (default: 8 for pairs, 4 for good paths)")
-    add("--n", type=int, help="most rows in all, spread over the tasks (default: no limit)")
+    add(
+        "--max_per_task",
+        type=between(1, MOST),
+        help="most rows per task (default: 8 for pairs, 4 for good paths)",
+    )
+    add("--n", type=between(1, MOST), help="most rows in all, spread over the tasks (default: no limit)")
     add("--task_ids", help="expert: train (default), a list such as 0-9,31, or a file with a list")
-    add("--noise", type=float, help="expert: share of the episodes with a slip and its repair (default 0)")
+    add(
+        "--noise",
+        type=between(0, 1, float),
+        help="expert: share of the episodes with a slip and its repair (default 0)",
+    )
     add("--reference_fields", type=int, choices=(0, 1), default=0, help="1: also write revise_log")
     add("--allow_test", action="store_true", help="take trees of test tasks too: never train on them")
     add("--seed", type=int, help="(SEED)")
@@ -101,16 +115,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def cap_of(args: argparse.Namespace) -> int:
-    """Return the most rows per task.
-
-    Raises:
-        InputError: if --max_per_task is below 1.
-    """
-    if args.max_per_task is None:
-        return MAX_PER_TASK.get(args.data_type, Options.max_per_task)
-    if args.max_per_task < 1:
-        raise InputError(f"--max_per_task must be at least 1: {args.max_per_task}")
-    return int(args.max_per_task)
+    """Return the most rows per task."""
+    return int(args.max_per_task or MAX_PER_TASK.get(args.data_type, Options.max_per_task))
 
 
 def options_of(args: argparse.Namespace, settings: Settings) -> Options:
@@ -153,47 +159,51 @@ def run(args: argparse.Namespace) -> int:
     given = ("env_server_base", "model_name", "alpha", "beta", "seed")
     settings = settings_from_env(tasks=names()).override(**{name: getattr(args, name) for name in given})
     check_flags(args)
-    if args.rejudge:
-        return rejudge(args, settings)
-    if args.data_type == DATA_TYPE and args.input_dir and not args.verify:
-        return collect_verdicts(args, settings)
+    if args.verify:
+        with served(settings) as settings:
+            return verify(args.verify, open_task_set(settings.require("env_server_base")))
     if args.dry_run:
         return revise(args, settings, None)
+    if args.data_type == JUDGED and args.revise:
+        require_actor(judge_settings(settings), say=True)
+    if args.repair:
+        require_actor(settings, say=True)
+    check_limits(settings, settings.workers + settings.in_flight)
+    file = records_path(args.output_dir, settings.task, args.data_type)
+    if args.rejudge or args.data_type == DATA_TYPE:
+        with reserved(file.parent, file.name):
+            return (rejudge if args.rejudge else collect_verdicts)(args, settings)
     with served(settings) as settings:
-        return run_with_server(args, settings)
-
-
-def run_with_server(args: argparse.Namespace, settings: Settings) -> int:
-    """Do what needs an environment server; return the exit code."""
-    if args.data_type == EXPERT and not args.verify:
-        return collect_expert(args, settings)
-    settings.require("env_server_base")
-    tasks = open_task_set(settings)
-    if args.verify:
-        return verify(args.verify, tasks)
-    return revise(args, settings, tasks)
+        if args.data_type == EXPERT:
+            collect = partial(collect_expert, args, settings)
+        else:
+            collect = partial(revise, args, settings, open_task_set(settings.require("env_server_base")))
+        with reserved(file.parent, file.name):
+            return collect()
 
 
 def check_flags(args: argparse.Namespace) -> None:
     """Check the flags of expert episodes and --n; raise InputError naming the first wrong one."""
-    if args.n is not None and (args.n < 1 or args.data_type == DATA_TYPE):
-        raise InputError(f"--n must be at least 1, and goes with all data types but {DATA_TYPE}: {args.n}")
-    if args.noise is not None and not 0 <= args.noise <= 1:
-        raise InputError(f"--noise must be between 0 and 1: {args.noise}")
+    if args.n is not None and args.data_type == DATA_TYPE:
+        raise InputError(f"--n {args.n} goes with all data types but {DATA_TYPE}")
     if args.dry_run and (args.verify or args.rejudge or args.data_type in (DATA_TYPE, EXPERT)):
         raise InputError(
             "--dry-run goes with the data types that are made of trees, without --verify and --rejudge"
         )
-    if args.rejudge and (args.verify or args.data_type != "centric" or not args.revise):
+    if args.rejudge and (args.verify or args.data_type != JUDGED or not args.revise):
         raise InputError("--rejudge goes with --data_type centric --revise 1, and without --verify")
     for name in ("task_ids", "noise"):
         value = getattr(args, name)
         if value is not None and (args.data_type != EXPERT or args.input_dir):
             raise InputError(f"--{name} {value} goes with --data_type expert without --input_dir")
+    if not (args.input_dir or args.verify or args.data_type == EXPERT):
+        raise InputError("--input_dir is not given")
 
 
 def collect_expert(args: argparse.Namespace, settings: Settings) -> int:
     """Write expert episodes as records: the bundled expert's, or those of a trajectory set; return the exit code."""
+    if settings.actions == TOOLS:
+        raise InputError(f"--data_type expert: the episodes act in text, ACTIONS is {TOOLS}")
     tasks = open_task_set(settings) if settings.env_server_base and args.verified else None
     options = replace(options_of(args, settings), verified=tasks is not None)
     if args.input_dir:
@@ -227,17 +237,15 @@ def collect_verdicts(args: argparse.Namespace, settings: Settings) -> int:
 
 def verify(path: str, tasks: TaskSet) -> int:
     """Execute the rows of a records file again and print the counts; return 2 unless all rows are exact."""
-    counts = verify_file(path, tasks.environment)
+    counts = verify_file(path, tasks)
     print(f"{path}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     return 0 if counts.get("exact", 0) == counts.get("rows", 0) else 2
 
 
 def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet | None) -> int:
     """Build the records, print failures and the summary line; return the exit code."""
-    if not args.input_dir:
-        raise InputError("--input_dir is not given")
     options = options_of(args, settings)
-    judged = args.data_type == "centric" and args.revise == 1
+    judged = args.data_type == JUDGED and args.revise == 1
     stage = RevisionStage(
         settings,
         options,

@@ -65,6 +65,8 @@ def missing_text(field: inspect.Field) -> str:
         return ""
     if field.default is NODEFAULT:
         return "left out" if field.default_factory is NODEFAULT else "empty"
+    if isinstance(field.default, Fields):
+        return "zeros"
     named = {"": "empty", "None": "null"}
     return named.get(f"{field.default}", f"{field.default}".lower().removesuffix(".0"))
 

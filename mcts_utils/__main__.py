@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from mcts_utils.terminal import run_command
+
 COMMANDS = (
     (
         "stages",
@@ -65,8 +67,8 @@ COMMANDS = (
         "reports on finished runs",
         (
             (
-                "python -m mcts_utils verify",
-                "check a run's folder: hashes, lineage, loss flags, test goals, replays",
+                "python -m mcts_utils.report.verify",
+                "check a run: hashes, lineage, loss flags, test goals, replays (`python -m mcts_utils verify`)",
             ),
             (
                 "python -m mcts_utils.report",
@@ -105,16 +107,20 @@ COMMANDS = (
 def main() -> int:
     """Print every command with what it does, or verify a run; return the exit code."""
     if sys.argv[1:2] == ["verify"]:
-        from mcts_utils.report.verify.command import main as verify  # loads numpy and more
+        from mcts_utils.report.verify.__main__ import main as verify  # loads numpy and more
 
         return verify(sys.argv[2:])
+    return run_command("mcts_utils", show)
+
+
+def show() -> None:
+    """Print every command with what it does."""
     width = max(len(command) for _, rows in COMMANDS for command, _ in rows)
     print("Agent-R: what there is to run. Each says more with --help, each script at its head.")
     for title, rows in COMMANDS:
         print(f"\n{title}")
         for command, what in rows:
             print(f"  {command:<{width}}  {what}")
-    return 0
 
 
 if __name__ == "__main__":

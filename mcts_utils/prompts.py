@@ -6,11 +6,15 @@ Pure. It sends nothing and counts no tokens; how an answer is read is in replies
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.replies import parse_reply
-from mcts_utils.types import Message, Step, Task
+from mcts_utils.reasoning import with_reasoning
+from mcts_utils.replies import REVISION_THOUGHTS, SPECIAL, WAIT_ACTION, Reply, parse_reply, read_reply
+from mcts_utils.tool_calls import REFUSED, TOOLS, checked, definitions, join_turn, split_turn, written_calls
+from mcts_utils.types import Message, Sample, Step, Task
 
 FULL_JUDGE = (
     "You review single steps of an agent that acts in an environment. You read the task, the steps taken so far and "
@@ -24,21 +28,12 @@ FULL_JUDGE = (
 BRIEF_JUDGE = "Judge the current step."
 JUDGE_PROMPTS = {"full": FULL_JUDGE, "brief": BRIEF_JUDGE}
 
-# Appendix A: the revision signal is one of ten short thoughts. These are our own sentences.
-REVISION_THOUGHTS = (
-    "That was a mistake. I will change my plan.",
-    "My last step was wrong. I need another way.",
-    "This is not working. I should rethink it.",
-    "I went wrong here. Let me correct that.",
-    "That step did not help. I will do it differently.",
-    "I made an error. I must fix my plan.",
-    "I misjudged this. I should start from what is missing.",
-    "That was the wrong move. I need a better one.",
-    "I see my mistake now. I will go on another way.",
-    "My plan has a flaw. I have to repair it first.",
-)
-WAIT_ACTION = "wait"
 WAIT_OBSERVATION = "ok."
+FORM = re.compile(r"In every turn reply with exactly two lines:\nThought: [^\n]*\nAction: [^\n]*")
+LAST_TOKENS = re.compile(
+    rf"(?:\s*(?:{SPECIAL.pattern}))+\s*\Z"
+)  # of chat templates, which a server left there
+TOOL_FORM = "In every turn call a tool. Before it, say in one short sentence what to do next and why."
 
 
 def reply_text(thought: str, action: str) -> str:
@@ -68,35 +63,76 @@ def is_signal_step(step: Step) -> bool:
     return step.action == WAIT_ACTION and step.observation == WAIT_OBSERVATION
 
 
-def system_prompt(env: str, prompt: str) -> str:
+def env_steps_of(step: Step) -> int:
+    """Return the number of actions of a step that were sent to the environment."""
+    answers = step.answers or (step.observation,)
+    return 0 if is_signal_step(step) else sum(not answer.startswith(REFUSED) for answer in answers)
+
+
+def read_turn(sample: Sample, env: str, form: str = "any") -> Reply:
+    """Return a sampled turn as it is stored: with a text action, or with calls of the environment's tools (`tools`)."""
+    if form != TOOLS:
+        return read_reply(sample.text, form, sample.truncated, sample.reasoning)
+    said = LAST_TOKENS.sub("", sample.text)
+    content, calls = (said, sample.tool_calls) if sample.tool_calls else written_calls(said)
+    turn = join_turn(content.strip(), [checked(call, env_spec(env).tools) for call in calls])
+    text = with_reasoning(sample.reasoning, turn)
+    return Reply(text, action_of(text, form), "length" if sample.truncated else "")
+
+
+def system_prompt(env: str, prompt: str, form: str = "any") -> str:
     """Return the agent's system turn in an environment.
 
     Args:
         prompt: "full" (zero-shot) or "brief" (for a trained model).
+        form: with `tools`, the full one asks for tool calls.
 
     Raises:
         InputError: unknown environment.
     """
     found = env_spec(env)
-    return {"full": found.full_prompt, "brief": found.brief_prompt}[prompt]
+    text = {"full": found.full_prompt, "brief": found.brief_prompt}[prompt]
+    return FORM.sub(TOOL_FORM, text) if form == TOOLS else text
 
 
-def opening_messages(task: Task, prompt: str) -> list[Message]:
-    """Return the system turn and the environment's opening text. `prompt` as for system_prompt."""
-    return [Message("system", system_prompt(task.env, prompt)), Message("user", task.opening)]
+def opening_messages(task: Task, prompt: str, form: str = "any") -> list[Message]:
+    """Return the system turn and the environment's opening text. Arguments as for system_prompt."""
+    tools = definitions(env_spec(task.env).tools) if form == TOOLS else ""
+    system = Message("system", system_prompt(task.env, prompt, form), tools=tools)
+    return [system, Message("user", task.opening)]
 
 
-def step_messages(steps: Sequence[Step], loss: bool = False) -> list[Message]:
-    """Return the steps as alternating assistant and user turns. Fewer steps give a prefix of the messages."""
+def step_messages(steps: Sequence[Step], loss: bool = False, form: str = "any") -> list[Message]:
+    """Return the steps as assistant turns and their answers. Fewer steps give a prefix of the messages."""
     turns = []
     for step in steps:
-        turns += [Message("assistant", step.reply, loss), Message("user", step.observation)]
-    return turns
+        content, calls = split_turn(step.reply) if form == TOOLS else (step.reply, ())
+        turns.append(Message("assistant", content, loss, calls))
+        answers = step.answers or (step.observation,)
+        turns += [Message("tool" if calls else "user", answer) for answer in answers]
+    return with_ids(turns) if form == TOOLS else turns
 
 
-def acting_messages(task: Task, steps: Sequence[Step], prompt: str) -> list[Message]:
+def with_ids(messages: Sequence[Message]) -> list[Message]:
+    """Return the turns with ids for calls that have none, or one that an earlier call has, and the answers' ids."""
+    seen: set[str] = set()
+    found = []
+    open_ids: Iterator[str] = iter(())
+    for message in messages:
+        calls = []
+        for call in message.tool_calls:
+            name = call.id if call.id and call.id not in seen else f"call{len(seen):05d}"
+            seen.add(name)
+            calls.append(replace(call, id=name))
+        open_ids = iter([call.id for call in calls]) if calls else open_ids
+        answered = next(open_ids, "") if message.role == "tool" else ""
+        found.append(replace(message, tool_calls=tuple(calls), tool_call_id=answered))
+    return found
+
+
+def acting_messages(task: Task, steps: Sequence[Step], prompt: str, form: str = "any") -> list[Message]:
     """Return the conversation that the actor continues with its next turn."""
-    return opening_messages(task, prompt) + step_messages(steps)
+    return opening_messages(task, prompt, form) + step_messages(steps, form=form)
 
 
 def judge_messages(task: Task, before: Sequence[Step], step: Step, prompt: str) -> list[Message]:
@@ -112,6 +148,7 @@ def judge_messages(task: Task, before: Sequence[Step], step: Step, prompt: str) 
     ]
 
 
-def revision_signal(rng: random.Random) -> str:
-    """Return a revision signal rs: one of REVISION_THOUGHTS (Appendix A) with the action `wait`."""
-    return reply_text(rng.choice(REVISION_THOUGHTS), WAIT_ACTION)
+def revision_signal(rng: random.Random, form: str = "any") -> str:
+    """Return a revision signal rs: one of REVISION_THOUGHTS (Appendix A) with the action `wait`, or no tool call."""
+    thought = rng.choice(REVISION_THOUGHTS)
+    return thought if form == TOOLS else reply_text(thought, WAIT_ACTION)

@@ -1,7 +1,7 @@
 """Read what a model answers: the thought and the action of a turn, the verdict of a judge. Pure; it asks nobody.
 
 All forms are patterns of one table (FORMATS for turns, VERDICT for judgments); a form that models use is one more
-pattern, not one more branch. Reasoning before a turn (REASONING) is blanked, so that nothing in it is an action or a
+pattern, not one more branch. Reasoning before a turn (reasoning.py) is blanked, so that nothing in it is an action or a
 verdict, and offsets stay those of the whole text.
 """
 
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from mcts_utils.reasoning import spoken, with_reasoning, without_reasoning
+from mcts_utils.tool_calls import TOOLS, action_of_calls, split_turn
 from mcts_utils.types import Label
 
 Cut = Literal[
@@ -19,13 +21,6 @@ Cut = Literal[
 ]  # what a stored reply is not: it ended at MAX_TOKEN_LENGTH; more followed it
 
 COLON = r"(?:[:：﹕︓∶]|[-=]>|→)"
-REASONING = re.compile(  # what opens (a), and what closes (b), a model's reasoning
-    r"(?P<a><(?:think|thinking|thought|reasoning|reflection)>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>"
-    r"|<\|begin_of_thought\|>)"
-    r"|(?P<b></(?:think|thinking|thought|reasoning|reflection)>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>"
-    r"|<\|end_of_thought\|>)",
-    re.IGNORECASE,
-)
 # Tokens of chat templates that a server did not take out; what follows one is not this turn any more.
 SPECIAL = re.compile(
     r"</?s>|<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:end_of_turn|start_of_turn|eos|bos)>|\[/?INST\]"
@@ -61,6 +56,20 @@ NEXT_LINE = re.compile(r"\s*([^\n]*)")
 PAIRS = [(mark, mark) for mark in ("```", "`", "**", "__", "*", '"', "'")]  # around an action
 PAIRS += [(pair[0], pair[1]) for pair in ("“”", "‘’", "«»", "「」", "『』", "[]", "()", "<>")]
 TAGGED = r"(?i:<action>)"
+WAIT_ACTION = "wait"
+# Appendix A: the revision signal is one of ten short thoughts. These are our own sentences.
+REVISION_THOUGHTS = (
+    "That was a mistake. I will change my plan.",
+    "My last step was wrong. I need another way.",
+    "This is not working. I should rethink it.",
+    "I went wrong here. Let me correct that.",
+    "That step did not help. I will do it differently.",
+    "I made an error. I must fix my plan.",
+    "I misjudged this. I should start from what is missing.",
+    "That was the wrong move. I need a better one.",
+    "I see my mistake now. I will go on another way.",
+    "My plan has a flaw. I have to repair it first.",
+)
 
 # ACTION_FORMAT -> where the action begins: at the beginning of a line, else (the second pattern) in its midst.
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -74,9 +83,9 @@ _FORMATS = {name: [re.compile(pattern) for pattern in found] for name, found in 
 
 
 class Reply(NamedTuple):
-    """One turn as it is stored and sent."""
+    """One turn as it is stored."""
 
-    text: str  # the turn, without what was played on after its first action
+    text: str  # reasoning and turn, without what was played on after its first action
     action: str  # what the environment gets
     cut: Cut = ""
 
@@ -91,19 +100,20 @@ class Parsed(NamedTuple):
     played_on: bool  # the turn goes on with an observation, another action or another speaker
 
 
-def read_reply(text: str, form: str = "any", truncated: bool = False) -> Reply:
+def read_reply(text: str, form: str = "any", truncated: bool = False, reasoning: str = "") -> Reply:
     """Return a sampled turn as it is stored: up to the end of its first action, if it plays on after that.
 
     Args:
         form: key of FORMATS.
         truncated: it ended at MAX_TOKEN_LENGTH.
+        reasoning: what the server gave apart; it is stored before the turn, as most models write it.
     """
     text = text.strip()
-    if (lead := LEADING.match(_spoken(text))) is not None and lead.group() == text[: lead.end()] != text:
+    if (lead := LEADING.match(spoken(text))) is not None and lead.group() == text[: lead.end()] != text:
         text = text[lead.end() :].lstrip()
     played_on = False
     shown = _visible(text)
-    for token in SPECIAL.finditer(_spoken(text)):
+    for token in SPECIAL.finditer(spoken(text)):
         if shown[: token.start()].strip():  # else it stands before the turn
             truncated, played_on = False, bool(shown[token.start() :].strip())
             text = text[: token.start()].rstrip()
@@ -111,6 +121,7 @@ def read_reply(text: str, form: str = "any", truncated: bool = False) -> Reply:
     parsed = parse_reply(text, form)
     if parsed.played_on:
         text, played_on = text[: parsed.end].rstrip(), True
+    text = with_reasoning(reasoning, text)
     return Reply(text, parsed.action, "played_on" if played_on else "length" if truncated else "")
 
 
@@ -119,7 +130,7 @@ def count_replies(replies: Iterable[Reply], form: str = "any") -> dict[str, int]
     found = list(replies)
     return {
         "no_action": sum(not parse_reply(reply.text, form).found for reply in found),
-        "empty": sum(not reply.text.strip() for reply in found),
+        "empty": sum(not without_reasoning(reply.text).strip() for reply in found),
         "truncated": sum(reply.cut == "length" for reply in found),
         "played_on": sum(reply.cut == "played_on" for reply in found),
     }
@@ -134,9 +145,10 @@ def reply_warnings(counts: Mapping[str, int], limit: int) -> list[str]:
     if not counts:
         return []
     told = {
-        "no_action": f"had no action ({counts['empty']} were empty) and were sent as they are: look at some; PROMPT "
-        "and ACTION_FORMAT say how a reply is asked for and read",
-        "truncated": f"were cut by MAX_TOKEN_LENGTH={limit} and are never trained: set it higher",
+        "no_action": f"had no action, or a tool call without one ({counts['empty']} were empty): look at some; PROMPT, "
+        "ACTIONS and ACTION_FORMAT say how a reply is asked for and read",
+        "truncated": f"were cut by MAX_TOKEN_LENGTH={limit} and are never trained: set it higher, or "
+        "THINK_TOKENS where the model reasons first",
         "played_on": "went on after their action, with an observation or another action: that was cut off",
     }
     shown = {what: counts[name] for name, what in told.items() if counts[name]}
@@ -149,6 +161,8 @@ def parse_reply(reply: str, form: str = "any") -> Parsed:
 
     The environment then refuses it in its own words, which the agent sees. Reasoning is never a part of it.
     """
+    if form == TOOLS:
+        return _parse_calls(reply)
     visible = _visible(reply)
     start, begin = _action_label(visible, form)
     thought = THOUGHT.search(visible, 0, start)
@@ -171,6 +185,16 @@ def parse_reply(reply: str, form: str = "any") -> Parsed:
     return Parsed(
         said, action, bool(action), end, bool(PLAYED_ON.search(follows) or INLINE_NEXT.match(follows))
     )
+
+
+def _parse_calls(reply: str) -> Parsed:
+    """Return the parts of a turn that calls tools. One of REVISION_THOUGHTS without a call is the revision signal."""
+    content, calls = split_turn(reply)
+    thought = without_reasoning(content).strip()
+    signal = not calls and thought in REVISION_THOUGHTS
+    proper = bool(calls) and all(call.command for call in calls)
+    action = WAIT_ACTION if signal else action_of_calls(calls)
+    return Parsed(thought, action, signal or proper, len(reply), False)
 
 
 def bare(action: str) -> str:
@@ -200,31 +224,7 @@ def bare(action: str) -> str:
 
 def _visible(text: str) -> str:
     """Return the text with its reasoning and the tokens of chat templates as blanks: all offsets stay."""
-    return SPECIAL.sub(lambda token: " " * len(token.group()), _spoken(text))
-
-
-def _spoken(text: str) -> str:
-    """Return the text with its reasoning as blanks."""
-    spans: list[tuple[int, int]] = []
-    begin, last = None, len(text.rstrip())
-    for mark in REASONING.finditer(text):
-        if mark["a"] is not None:
-            begin = mark.start() if begin is None else begin
-        elif begin is None and mark.end() < last:  # the chat template opened it
-            spans = [(0, mark.end())]
-        else:
-            spans.append((mark.start() if begin is None else begin, mark.end()))
-            begin = None
-    spans += [] if begin is None else [(begin, len(text))]
-    ends = [0, *(end for _, end in spans)]
-    starts = [*(start for start, _ in spans), len(text)]
-    pieces = [text[end:start] for end, start in zip(ends, starts, strict=True)]
-    blanks = [_blank(text[start:end]) for start, end in spans] + [""]
-    return "".join(piece + blank for piece, blank in zip(pieces, blanks, strict=True))
-
-
-def _blank(text: str) -> str:
-    return re.sub(r"[^\n]", " ", text)
+    return SPECIAL.sub(lambda token: " " * len(token.group()), spoken(text))
 
 
 def _is_one_line(text: str) -> bool:

@@ -22,6 +22,7 @@ from mcts_utils.types import ActorError, BudgetReached, EnvError, InputError
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 LINE_SECONDS = 10.0
+SHOWN = 60  # characters of a wrong value
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
 
 
@@ -85,13 +86,32 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, if it parses within `run_command`."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(message)
+        raise InputError(re.sub(r"^argument (\S+?)(/\S+)?:(?= must )|^argument (?=\S+: )", r"\1", message))
+
+
+def between(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    """Return a type of flags: a number from `least` to `most`; NaN is none."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {what}: {text[:SHOWN]!r}") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be between {least} and {most}: {text[:SHOWN]}")
+        return value
+
+    return parse
 
 
 def run_command(name: str, work: Callable[[], int | None], if_interrupted: str = "interrupted") -> int:
     """Do the work of a command, in the main thread, and return its exit code. SIGTERM ends it as Ctrl-C does.
 
     So does the end of the script that started it (parent.py).
+
+    Args:
+        name: begins the line of an error; may be empty.
 
     Returns:
         what `work` returns (None: 0); 2 after bad input, or if a server, a model or a file cannot be used, and 3
@@ -101,12 +121,12 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
     earlier = signal.signal(signal.SIGTERM, _interrupt)
     end_with_script()
     try:
-        return work() or 0
+        code = work() or 0
+        sys.stdout.flush()  # an error of it is one of the command
+        return code
     except OSError as error:
-        code, line = (
-            2,
-            f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error),
-        )
+        what = str(error.strerror or error)
+        code, line = 2, f"{error.filename}: {what}" if error.filename else what
     except BudgetReached as error:
         code, line = 3, str(error)
     except (InputError, EnvError, ActorError) as error:
@@ -115,8 +135,19 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
         code, line = 130, if_interrupted
     finally:
         signal.signal(signal.SIGTERM, earlier)
-    print(f"{name}: {line}", file=sys.stderr)
+    print(f"{name}: {line}" if name else line, file=sys.stderr)
     return code
+
+
+@contextmanager
+def named_errors(name: str) -> Iterator[None]:
+    """Give an OSError of the block, such as that of a full disk, the name of the file, if it has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno:
+            raise OSError(error.errno, error.strerror, name) from error
+        raise
 
 
 @contextmanager

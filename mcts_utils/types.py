@@ -9,8 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Label = Literal["good", "bad", "uncertain"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool (tool_calls.py)."""
+
+    id: str  # as the server gave it; may be empty
+    name: str
+    arguments: str  # JSON; what the model wrote, if that is none
+    command: str = ""  # what it sends to the environment; empty: nothing, because of the fault
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +31,9 @@ class Message:
     role: Role
     content: str
     loss: bool = False  # its tokens count in the training loss (Eq. 6); only assistant turns do
+    tool_calls: tuple[ToolCall, ...] = ()  # of an assistant turn, besides its content
+    tool_call_id: str = ""  # of a tool turn: the call that it answers
+    tools: str = ""  # of the first turn: what may be called, as JSON (tool_calls.definitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class Step:
     grounded_action: str = (
         ""  # the valid action executed instead (envs/grounding.py); empty: the action itself
     )
+    answers: tuple[str, ...] = ()  # to each of several tool calls; together they are the observation
     # Why `reply` is not all that was sampled, or ends early (replies.Cut); it changes nothing in the environment.
     cut: str = field(default="", compare=False)
 
@@ -79,8 +94,10 @@ class Sample:
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    truncated: bool = False  # it ended at MAX_TOKEN_LENGTH, not at the end of the turn
+    truncated: bool = False  # it ended at its limit of tokens, not at the end of the turn
     cached_tokens: int = 0  # of the prompt's, those that the server had in its cache
+    reasoning: str = ""  # what the server gave apart from the text; not what stands in the text
+    tool_calls: tuple[ToolCall, ...] = ()  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +131,7 @@ class Environment(Protocol):
 
     @property
     def action_format(self) -> str:
-        """Return how the actions of its actor are read: a key of replies.FORMATS."""
+        """Return how the actions of its actor are read: a key of replies.FORMATS, or `tools`."""
         return "any"
 
     def reset(self, index: int) -> Task:

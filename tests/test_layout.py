@@ -16,6 +16,8 @@ PACKAGE = "mcts_utils"
 ROOMS = (
     *(
         "types",
+        "reasoning",
+        "tool_calls",
         "replies",
         "tables",
         "parent",
@@ -35,6 +37,8 @@ ROOMS = (
 )
 # Pure folders and files: no clock, no files, no network, no vendor but those named.
 PURE = {
+    "reasoning": set(),
+    "tool_calls": set(),
     "replies": set(),
     "tables": set(),
     "storage.formats": {"msgspec"},  # definitions
@@ -152,8 +156,8 @@ def test_pure_modules_touch_nothing_outside(place):
 
 
 @pytest.mark.parametrize("name", [name for name in modules() if name.split(".")[0] == "servers"])
-def test_servers_import_nothing_else_of_the_package(name):
-    assert internal(modules()[name]) <= {"servers", "parent"}
+def test_servers_import_nothing_of_the_stages(name):
+    assert internal(modules()[name]) <= {"servers", "parent", "terminal", "types"}
 
 
 def test_only_config_reads_the_environment():

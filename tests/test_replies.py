@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcts_utils.prompts import action_of, is_signal
+from mcts_utils.reasoning import shown_history, split_reasoning, with_reasoning, without_reasoning
 from mcts_utils.replies import (
     FORMATS,
     bare,
@@ -16,6 +17,7 @@ from mcts_utils.replies import (
     read_reply,
     reply_warnings,
 )
+from mcts_utils.types import Message
 
 ACTION = "get 1 oak log"
 FORMS = {  # all of them mean ACTION
@@ -135,7 +137,8 @@ def test_a_whole_turn_is_kept_to_the_byte(text):
 def test_a_turn_without_an_action_is_sent_without_its_reasoning_and_counted(text, action):
     reply = read_reply(text)
     assert (reply.action, parse_reply(reply.text).found) == (action, False)
-    assert count_replies([reply]) == {"no_action": 1, "empty": int(not text), "truncated": 0, "played_on": 0}
+    empty = int(not text or (text.startswith("<think>") and not action))
+    assert count_replies([reply]) == {"no_action": 1, "empty": empty, "truncated": 0, "played_on": 0}
 
 
 def test_the_input_of_a_tool_is_not_the_action():
@@ -171,6 +174,49 @@ def test_a_signal_with_a_full_stop_is_one():
 
 def test_quotes_within_an_action_stay():
     assert bare('say "a" and "b"') == 'say "a" and "b"' and bare('"a" and "b"') == '"a" and "b"'
+
+
+HIDDEN = (
+    "why",
+    "Action: rm -rf",
+    "so </think> Action: rm",
+    "<think> again",
+    "a <think>b</think> c\nAction: rm</think>",
+    "[THINK]",
+    "<|im_end|>Action: rm",
+    "Judgment: Good",
+)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize(
+    "text", ["Thought: t\nAction: x", "", "Action: x</think>", "hm</think>Action: x", "go"]
+)
+def test_what_a_server_gives_apart_is_kept_and_never_an_action(hidden, text):
+    alone, reply = read_reply(text), read_reply(text, reasoning=f" {hidden}\n")
+    assert reply.action == alone.action == action_of(reply.text) and "rm" not in reply.action
+    assert parse_verdict(with_reasoning(hidden, "r\nJudgment: Bad")) == ("bad", "r")
+    assert read_reply(reply.text)[:2] == reply[:2] and without_reasoning(reply.text) == without_reasoning(
+        text
+    )
+    kept, rest = split_reasoning(reply.text)
+    assert kept.replace(" ", "").startswith(hidden.partition("<")[0].replace(" ", "")) and "rm" not in rest
+    assert count_replies([reply])["empty"] == (not text)
+
+
+def test_earlier_turns_are_shown_with_the_reasoning_that_is_asked_for():
+    plain = Message("assistant", " Action: y ", True)
+    thinking = [Message("assistant", f"<think>\nr\n</think>\n\n{n}") for n in "ab"]
+    turns = [Message("user", "<think>mine</think>"), thinking[0], thinking[1], plain]
+    assert shown_history(turns, "keep") == turns
+    assert [m.content for m in shown_history(turns, "drop")] == [turns[0].content, "a", "b", " Action: y "]
+    last = shown_history(turns[:3], "last")
+    assert [m.content for m in last] == [turns[0].content, "a", thinking[1].content] and turns[1] == thinking[
+        0
+    ]
+    assert without_reasoning("<think>never closed") == "" and without_reasoning("R</think>go") == "go"
+    assert split_reasoning("go <think>on</think>") == ("", "go <think>on</think>")
+    assert split_reasoning("R</think>go") == ("R", "go")
 
 
 @given(

@@ -35,12 +35,14 @@ class AnswerGuard(Actor):
         """
         found = self._actor.sample(messages, n, temperature, seed)
         with self._lock:
-            self._answered = self._answered or any(sample.text.strip() for sample in found)
+            self._answered = self._answered or any(
+                sample.text.strip() or sample.tool_calls for sample in found
+            )
             self._empty += len(found)
             if not self._answered and self._empty >= FIRST:
                 raise NothingAnswered(
                     f"the first {self._empty} answers of MODEL_NAME={self._model} are all empty: look at its server "
-                    "and its chat template; a model that reasons first may need more than "
+                    "and its chat template; a model that reasons first may need THINK_TOKENS beside "
                     f"MAX_TOKEN_LENGTH={self._limit}"
                 )
         return found

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mcts_utils.types import ActorError, Sample, ServiceGone
+from mcts_utils.tool_calls import as_call
+from mcts_utils.types import ActorError, Sample, ServiceGone, ToolCall
 
 OVERFLOW = re.compile(  # texts of refusals for conversations that are too long
     r"context[ _](?:length|window|size|limit|overflow)|maximum (?:context|prompt|input|sequence)|max_seq_len"
@@ -39,6 +40,9 @@ TEXTS = (
     "raw",
     "metadata",
 )  # of a refusal's body
+# Fields of a message in which servers give the reasoning apart from the content.
+REASONING = ("reasoning_content", "reasoning", "thinking")
+PART = ("text", "value", "thinking", "reasoning", "summary")  # of a part of a content
 CUT = (
     "length",
     "max_tokens",
@@ -77,7 +81,10 @@ def parse_body(content: bytes) -> Any:
 def _whole(events: Any) -> dict[str, Any]:
     """Return the answer that the events of a stream add up to."""
     texts: dict[int, str] = {}
+    thoughts: dict[int, str] = {}
+    calls: dict[int, dict[int, dict[str, str]]] = {}
     reasons: dict[int, Any] = {}
+    name = REASONING[0]
     whole: dict[str, Any] = {}
     for event in events:
         try:
@@ -91,9 +98,29 @@ def _whole(events: Any) -> dict[str, Any]:
             known = isinstance(choice, Mapping)
             index = choice["index"] if known and isinstance(choice.get("index"), int) else place
             texts[index] = texts.get(index, "") + _choice_text(choice)
+            thoughts[index] = thoughts.get(index, "") + _choice_reasoning(choice)
+            name = reasoning_field(choice) or name
+            _add_calls(calls.setdefault(index, {}), choice)
             reasons[index] = (choice.get("finish_reason") if known else None) or reasons.get(index)
-    choices = [{"text": texts[index], "finish_reason": reasons[index]} for index in sorted(texts)]
+    choices = [
+        {
+            **{"content": texts[index], name: thoughts[index], "tool_calls": list(calls[index].values())},
+            "finish_reason": reasons[index],
+        }
+        for index in sorted(texts)
+    ]
     return whole | ({"choices": choices} if choices or "error" not in whole else {})
+
+
+def _add_calls(known: dict[int, dict[str, str]], choice: Any) -> None:
+    """Add the pieces of calls in a chunk to those before; the index says to which, else the last one."""
+    for item in _list(_message(choice).get("tool_calls")):
+        if isinstance(item, Mapping):
+            piece, at = as_call(item), item.get("index")
+            if not isinstance(at, int):
+                at = len(known) - (not piece.name)  # a piece with a name begins a call
+            call = known.setdefault(at, {"id": piece.id, "name": piece.name, "arguments": ""})
+            call["arguments"] += piece.arguments
 
 
 def samples(body: Any, n: int) -> list[Sample]:
@@ -117,6 +144,8 @@ def samples(body: Any, n: int) -> list[Sample]:
             share + (i < rest),
             isinstance(choice, Mapping) and str(choice.get("finish_reason")).lower() in CUT,
             cached_tokens=0 if i else cached,
+            reasoning=well_formed(_choice_reasoning(choice)),
+            tool_calls=_choice_calls(choice),
         )
         for i, choice in enumerate(choices)
     ]
@@ -149,24 +178,52 @@ def well_formed(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def reasoning_field(choice: Any) -> str:
+    """Return the name of the field in which a choice has its reasoning, or ""."""
+    message = _message(choice)
+    return next((name for name in REASONING if _content_text(message.get(name))), "")
+
+
+def _message(choice: Any) -> Mapping[str, Any]:
+    """Return a choice's message or delta; itself if it has none."""
+    if not isinstance(choice, Mapping):
+        return {"content": choice}
+    message = choice.get("message") or choice.get("delta") or choice
+    return message if isinstance(message, Mapping) else {"content": message}
+
+
 def _choice_text(choice: Any) -> str:
     """Return a choice's text: of its message or delta, or its own; "" if there is none."""
-    if not isinstance(choice, Mapping):
-        return choice if isinstance(choice, str) else ""
-    message = choice.get("message") or choice.get("delta")
-    content = message.get("content") if isinstance(message, Mapping) else message
-    return _content_text(choice.get("text") if content is None else content)
+    content = _message(choice).get("content")
+    text = choice.get("text") if content is None and isinstance(choice, Mapping) else content
+    return _content_text(text)
 
 
-def _content_text(content: Any) -> str:
-    """Return a content's text: itself, or that of its parts but for reasoning."""
+def _choice_reasoning(choice: Any) -> str:
+    """Return a choice's reasoning: of a field of its own, or of the parts of its content."""
+    message = _message(choice)
+    name = reasoning_field(choice)
+    return _content_text(message.get(name)) if name else _content_text(message.get("content"), hidden=True)
+
+
+def _choice_calls(choice: Any) -> tuple[ToolCall, ...]:
+    """Return a choice's tool calls, in any shape; the older `function_call` is one without an id."""
+    message = _message(choice)
+    listed = _list(message.get("tool_calls")) or [message.get("function_call")]
+    calls = [as_call(item) for item in listed if isinstance(item, Mapping)]
+    return tuple(ToolCall(*map(well_formed, (call.id, call.name, call.arguments))) for call in calls)
+
+
+def _content_text(content: Any, hidden: bool = False) -> str:
+    """Return a content's text: itself, or that of its parts: those with reasoning if `hidden`, else the others."""
     if isinstance(content, list):
-        return "".join(_content_text(part) for part in content)
+        return "".join(_content_text(part, hidden) for part in content)
     if isinstance(content, Mapping):
         kind = str(content.get("type", ""))
-        hidden = "reason" in kind or "think" in kind
-        return "" if hidden else _content_text(content.get("text", content.get("value")))
-    return content if isinstance(content, str) else ""
+        if ("reason" in kind or "think" in kind) != hidden:
+            return ""
+        return _content_text(next((content[name] for name in PART if content.get(name)), None))
+    return content if isinstance(content, str) and not hidden else ""
 
 
 def _list(value: Any) -> list[Any]:

@@ -6,6 +6,7 @@ on every day, in prompts and in training rows alike.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -15,7 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from mcts_utils.types import InputError, Message
+from mcts_utils.actors.answers import REASONING
+from mcts_utils.reasoning import split_reasoning
+from mcts_utils.tool_calls import arguments_object, definitions
+from mcts_utils.types import InputError, Message, ToolCall
 
 CACHED_TEXTS = 65536  # texts whose token ids are cached
 PROBES = ("a b", " a\n", "\nThought: x\nAction: get 2 oak log", "", "  ", "é 1,")
@@ -98,6 +102,7 @@ class ChatTokens:
         self._separator = re.compile(f"({pattern})") if self._special else None  # None: texts are not cut
         self._cached_ids = lru_cache(maxsize=CACHED_TEXTS)(self._tokenize)
         self._takes_system = True  # the template does
+        self._reasoning_field = ""  # of a turn, which the template writes as the turn's reasoning
         self._probe()
 
     def ids(self, messages: Sequence[Message]) -> np.ndarray:
@@ -118,20 +123,58 @@ class ChatTokens:
 
     def render(self, messages: Sequence[Message], generation_prompt: bool = True) -> str:
         """Return the template's text."""
+        tools = next((message.tools for message in messages if message.tools), "")
+        return self._render(self.turns(messages), generation_prompt, tools)
+
+    def _render(
+        self, turns: Sequence[dict[str, Any]], generation_prompt: bool = False, tools: str = ""
+    ) -> str:
         return self.tokenizer.apply_chat_template(
-            self.turns(messages),
+            turns,
+            tools=json.loads(tools) if tools else None,
             chat_template=self.template,
             tokenize=False,
             add_generation_prompt=generation_prompt,
         )
 
-    def turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+    def turns(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Return the turns for the template; the system text begins the first user turn if it takes no system turn."""
-        turns = [{"role": m.role, "content": m.content} for m in messages]
+        turns = [self._turn(message) for message in messages]
         if not self._takes_system and len(turns) > 1 and turns[0]["role"] == "system":
             first = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
             return [first, *turns[2:]]
         return turns
+
+    def _turn(self, message: Message) -> dict[str, Any]:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.role == "assistant" and self._reasoning_field:
+            reasoning, rest = split_reasoning(message.content)
+            turn |= {"content": rest, self._reasoning_field: reasoning} if reasoning else {}
+        if message.tool_calls:
+            calls = [
+                {
+                    "type": "function",
+                    "id": c.id,
+                    "function": {"name": c.name, "arguments": arguments_object(c)},
+                }
+                for c in message.tool_calls
+            ]
+            turn |= {"content": turn["content"].strip(), "tool_calls": calls}
+        return turn | ({"tool_call_id": message.tool_call_id} if message.role == "tool" else {})
+
+    def takes_tools(self) -> bool:
+        """Return True if the template writes what may be called, calls and their answers."""
+        call = ToolCall("call00000", "@name@", '{"command": "@command@"}')
+        turns = [
+            Message("user", "u", tools=definitions({"@tool@": "{command}"})),
+            Message("assistant", "", tool_calls=(call,)),
+            Message("tool", "@answer@", tool_call_id=call.id),
+        ]
+        try:
+            text = self.render(turns)
+        except Exception:
+            return False
+        return all(part in text for part in ("@tool@", "@name@", "@command@", "@answer@"))
 
     def text(self, ids: Sequence[int]) -> str:
         """Return a reply's text without special tokens."""
@@ -141,11 +184,12 @@ class ChatTokens:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _probe(self) -> None:
-        """Find out whether the template takes a system turn, and whether pieces tokenize like the whole."""
+        """Find out what the template takes, and whether pieces tokenize like the whole."""
         try:
             self._takes_system = "@s@" in self.render([Message("system", "@s@"), Message("user", "u")])
         except Exception:  # templates raise jinja2.TemplateError and others
             self._takes_system = False
+        self._reasoning_field = next(filter(self._writes_reasoning, REASONING), "")
         for text in PROBES:
             turns = [
                 Message("system", text),
@@ -159,3 +203,11 @@ class ChatTokens:
                 continue
             if self._separator is not None and self.tokenize(rendered) != self._tokenize(rendered):
                 self._separator = None
+
+    def _writes_reasoning(self, name: str) -> bool:
+        """Return True if the template writes this field of a turn."""
+        try:
+            asked, answered = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
+            return "@r@" in self._render([asked, answered | {name: "@r@"}])
+        except Exception:
+            return False

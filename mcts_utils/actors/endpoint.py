@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -21,7 +22,7 @@ from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, ReplyLimi
 from mcts_utils.actors.limiter import ConcurrencyLimiter, RequestStats
 from mcts_utils.actors.server_profile import ChatRequest, ServerProfile, chat_body
 from mcts_utils.actors.transport import better_address, light_client
-from mcts_utils.config import MAX_AUTO_CONCURRENCY
+from mcts_utils.config import MAX_AUTO_CONCURRENCY, without_password
 from mcts_utils.patience import ServiceWatch, retry_after
 from mcts_utils.types import ActorError, ContextOverflow, EndpointGone, InputError, Message, Sample
 
@@ -69,6 +70,7 @@ class EndpointActor:
             timeout=TIMEOUT,
             http_client=light_client(base_url),
         )
+        base_url = without_password(base_url)  # as it is shown
         self.base_url, self._key, self.model, self.max_tokens = base_url, api_key, model, max_tokens
         self._limiter = ConcurrencyLimiter(concurrency, AdaptiveLimit(MAX_AUTO_CONCURRENCY))
         self._stats = RequestStats()
@@ -77,9 +79,7 @@ class EndpointActor:
         self._rng, self._sleep = rng or random.Random(), sleep or self._closed.wait
         self._profile = ServerProfile(f"{base_url} model {model}")
         self._patience = patience
-        self._works = (
-            False  # it has answered as a chat endpoint does, so another body is a gateway's, and may pass
-        )
+        self._works = False  # it has answered as a chat endpoint; another body is a gateway's, and may pass
         self._watch = ServiceWatch(f"the endpoint {base_url}", "ENDPOINT_PATIENCE", EndpointGone)
 
     def sample(
@@ -98,34 +98,34 @@ class EndpointActor:
         if temperature == 0 and n > 1 and not self._profile.refused & {"temperature 0", "temperature"}:
             # All are equal, and vLLM refuses n > 1.
             first = request(1, seed)[0]
-            return [first] + [Sample(first.text, truncated=first.truncated)] * (n - 1)
+            return [first] + [replace(first, prompt_tokens=0, completion_tokens=0, cached_tokens=0)] * (n - 1)
         single = n > 1 and "n" in self._profile.refused
         found = [] if single else request(n, seed)
         if len(found) < n and n > 1:
             self._profile.learn({"n"})
-            rest = range(len(found), n)
-            seeds = [None if seed is None else seed + i for i in rest]
+            seeds = [None if seed is None else seed + i for i in range(len(found), n)]
             for samples in self._pool.map(lambda s: request(1, s), seeds):
                 found += samples[:1]
         return found[:n]
 
-    def check(self) -> None:
-        """Check within seconds that the endpoint answers for the model.
+    def check(self, tools: str = "") -> None:
+        """Check within seconds that the endpoint answers for the model, and takes the tools that are to be called.
 
         Raises:
-            InputError: it does not; naming OPENAI_BASE_URL, OPENAI_API_KEY or MODEL_NAME.
+            InputError: it does not; naming OPENAI_BASE_URL, OPENAI_API_KEY, MODEL_NAME or ACTIONS.
         """
+        request = ChatRequest([Message("user", "Hi", tools=tools)], 1, 0.0, None, 16)
         try:
-            if not self._is_listed():
-                self._request(
-                    ChatRequest([Message("user", "Hi")], 1, 0.0, None, 16), attempts=2, patience=0.0
-                )
+            if not self._is_listed() or tools:
+                self._request(request, attempts=2, patience=0.0)
         except openai.APIStatusError as error:
             raise InputError(self._check_failure(error.status_code, self._text(error))) from None
         except openai.APIConnectionError as error:
-            line = f"OPENAI_BASE_URL={self.base_url} cannot be reached: {self._text(error)}"
-            raise InputError(line) from None
+            where = f"OPENAI_BASE_URL={self.base_url}"
+            raise InputError(f"{where} cannot be reached: {self._text(error)}") from None
         except ActorError as error:
+            if tools and "tool" in str(error).lower():
+                raise InputError(f"ACTIONS=tools: the endpoint takes no tools: {error}") from None
             status = error.__cause__.status_code if isinstance(error.__cause__, openai.APIStatusError) else 0
             raise InputError(self._check_failure(status, str(error))) from None
 
@@ -206,10 +206,11 @@ class EndpointActor:
         left_out: frozenset[str] = frozenset()
         while True:
             without = self._profile.refused | left_out
-            body, used = chat_body(self.model, request, without)
+            body, used = chat_body(self.model, request, without, self._profile.reasoning_field)
             try:
                 answer = parse_body(self._post(body))
                 found = samples(answer, 1 if "n" in without else request.n)
+                self._profile.note_reasoning(answer, found)
             except (openai.APIStatusError, NoAnswer) as error:
                 suspect = self._suspect(error, used, guess)
                 if not suspect:
@@ -233,7 +234,7 @@ class EndpointActor:
         if status not in REFUSED:
             return ""
         if REPLY_LIMIT.search(text):
-            above = f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of "
+            above = f"MAX_TOKEN_LENGTH={self.max_tokens} (with THINK_TOKENS) is above the limit of "
             raise ReplyLimit(above + self._failure(status, self._masked(text))) from error
         if OVERFLOW.search(text):
             raise ContextOverflow(self._failure(status, self._masked(text))) from error
@@ -272,11 +273,11 @@ class EndpointActor:
         return self._masked(str(error) if not error.__cause__ else f"{error} ({error.__cause__})")
 
     def _masked(self, text: str) -> str:
-        """Return a text as it is printed: one line of at most 300 characters, without the API key."""
+        """Return a text as it is printed: one line of at most 300 characters, without the API key or a password."""
         # A key as short as a word's part would hide other words, and need not be hidden there.
         bounds = r"\b" if len(self._key) < 8 else ""
         hidden = re.sub(bounds + re.escape(self._key) + bounds, "***", text) if self._key else text
-        return " ".join(hidden.split())[:300]
+        return " ".join(without_password(hidden).split())[:300]
 
     def _failure(self, status: int | str, line: str) -> str:
         hint = better_address(self.base_url) if status in ("404", "405", NO_ENDPOINT) else ""

@@ -5,9 +5,33 @@ It builds no conversation and reads no environment variable.
 
 from __future__ import annotations
 
+import sys
+
 from mcts_utils.actors.answer_guard import AnswerGuard
+from mcts_utils.actors.history import HistoryActor
 from mcts_utils.config import Settings
+from mcts_utils.envs.specs import env_spec
+from mcts_utils.tool_calls import TOOLS, definitions
 from mcts_utils.types import Actor, InputError
+
+OPENAI = "https://api.openai.com/v1"
+
+
+def require_actor(settings: Settings, say: bool = False) -> Settings:
+    """Return the settings; `say`: print a line where it is OpenAI itself that answers.
+
+    Raises:
+        InputError: they name nobody who can answer.
+    """
+    if not (settings.model_dir or settings.openai_base_url or settings.openai_api_key):
+        raise InputError("neither MODEL_DIR nor OPENAI_BASE_URL is set, so nobody can answer")
+    if not settings.model_name:
+        raise InputError(
+            "MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)"
+        )
+    if say and not settings.local and not settings.openai_base_url:
+        print(f"neither MODEL_DIR nor OPENAI_BASE_URL is set: {OPENAI} answers", file=sys.stderr)
+    return settings
 
 
 def make_actor(settings: Settings) -> Actor:
@@ -21,26 +45,30 @@ def make_actor(settings: Settings) -> Actor:
         from mcts_utils.actors.local import LocalActor, load_model
 
         model, tokenizer = load_model(settings.model_dir, settings.chat_template, settings.number_format)
-        limits = settings.max_token_length, settings.concurrency
+        limits = settings.reply_tokens, settings.concurrency
         local = LocalActor(model, tokenizer, *limits, cache_gb=settings.cache_gb)
-        return AnswerGuard(local, settings.model_name, settings.max_token_length)
-    if not settings.model_name:
-        raise InputError(
-            "MODEL_NAME is not set: the model's name at the endpoint (or set MODEL_DIR for a local model)"
-        )
-    if not (settings.openai_base_url or settings.openai_api_key):
-        raise InputError(
-            "neither MODEL_DIR nor OPENAI_BASE_URL nor OPENAI_API_KEY is set, so nobody can answer"
-        )
+        if settings.actions == TOOLS and not local.tokens.takes_tools():
+            local.close()
+            raise InputError(
+                f"ACTIONS=tools: the chat template of MODEL_DIR={settings.model_dir} writes no tools: set "
+                "ACTIONS=text, or CHAT_TEMPLATE to one that does"
+            )
+        return _guarded(local, settings)
+    require_actor(settings)
     from mcts_utils.actors.endpoint import EndpointActor  # the openai library takes half a second to import
 
     actor = EndpointActor(
-        settings.openai_base_url or "https://api.openai.com/v1", settings.openai_api_key, settings.model_name,
-        settings.max_token_length, settings.concurrency, patience=settings.endpoint_patience,
+        settings.openai_base_url or OPENAI, settings.openai_api_key, settings.model_name,
+        settings.reply_tokens, settings.concurrency, patience=settings.endpoint_patience,
     )  # fmt: skip
     try:
-        actor.check()
+        actor.check(definitions(env_spec(settings.task).tools) if settings.actions == TOOLS else "")
     except InputError:
         actor.close()
         raise
-    return AnswerGuard(actor, settings.model_name, settings.max_token_length)
+    return _guarded(actor, settings)
+
+
+def _guarded(actor: Actor, settings: Settings) -> Actor:
+    guard = AnswerGuard(actor, settings.model_name, settings.max_token_length)
+    return HistoryActor(guard, settings.history_reasoning)

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ class LocalActor:
             self._calls += 1
             self._prompt_tokens += len(ids)
             self._completion_tokens += sum(map(len, replies))
-        return samples + [Sample(samples[0].text, truncated=samples[0].truncated)] * (n - asked)
+        return samples + [replace(samples[0], prompt_tokens=0, completion_tokens=0)] * (n - asked)
 
     def prompt_ids(self, messages: Sequence[Message]) -> np.ndarray:
         """Return the token ids, [tokens], of the conversation with the generation prompt.

@@ -28,7 +28,8 @@ from fastapi.responses import JSONResponse, Response
 from mcts_utils.actors.local import LocalActor, PromptRefused, load_model
 from mcts_utils.config import settings_from_env
 from mcts_utils.servers.app_server import add_server_flags, new_app, serve
-from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, Sample
+from mcts_utils.terminal import Parser, between, run_command
+from mcts_utils.types import ActorError, ContextOverflow, Message, Sample
 
 ROLES = ("system", "user", "assistant")
 CONCURRENCY = 64  # conversations in one batch
@@ -241,14 +242,18 @@ def _completion_of(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve a model folder until SIGTERM or Ctrl-C; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_dir", required=True)
     parser.add_argument("--name", help="what the endpoint calls the model; default: the folder's name")
     add_server_flags(parser, 8000)
-    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="conversations in one batch")
-    args = parser.parse_args(argv)
+    parser.add_argument(
+        "--concurrency", type=between(1, 10_000), default=CONCURRENCY, help="conversations in one batch"
+    )
+    return run_command("serving", lambda: run(parser.parse_args(argv)))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve; return the exit code."""
     with ExitStack() as stack:
 
         def app() -> FastAPI:
@@ -258,13 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stack.callback(actor.close)
             return create_app(actor, args.name or Path(args.model_dir).resolve().name, args.concurrency)
 
-        try:
-            if args.concurrency < 1:
-                raise InputError(f"--concurrency must be at least 1, not {args.concurrency}")
-            return serve(args, app)
-        except InputError as problem:
-            print(f"serving: {problem}", file=sys.stderr)
-            return 2
+        return serve(args, app)
 
 
 if __name__ == "__main__":

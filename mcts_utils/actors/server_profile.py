@@ -6,6 +6,7 @@ a refusal that merely quotes a word of a prompt switches nothing off.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
@@ -13,8 +14,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mcts_utils.actors.answers import well_formed
-from mcts_utils.types import Message
+from mcts_utils.actors.answers import reasoning_field, well_formed
+from mcts_utils.reasoning import shown_history, split_reasoning
+from mcts_utils.tool_calls import arguments, arguments_object
+from mcts_utils.types import Message, Sample
 
 BLANK = "(nothing)"  # stands for an empty turn
 # Feature of a request -> (words of a refusal that may mean it, what is done without it), in the order they are tried.
@@ -39,6 +42,11 @@ FEATURES = {
         r"\b(?:non-?)?empty\b|either content|too_short|at least (?:one|1) char",
         f"{BLANK} is sent for them",
     ),
+    "malformed calls": (
+        r"\bjson\b|arguments|tool.?call|delimiter|expecting|unterminated",
+        "their arguments are sent as a field of an object",
+    ),
+    "reasoning": (r"reasoning|thinking|think\b", "earlier turns are sent without theirs"),
     "whole answers": (
         r"\b(?:only|must|mode|enable|requires?)\b.{0,40}\bstream|\bstream\w*\b.{0,40}\b(?:only|must|mode|true|required)\b|non-?stream",
         "answers are streamed",
@@ -58,6 +66,7 @@ class ServerProfile:
         self.refused: frozenset[str] = frozenset()
         self._longest = (0, 0)  # (characters, tokens) of the prompt with the most tokens
         self._cut = 0  # longer prompts that had no more tokens
+        self.reasoning_field = ""  # in which the server gives the reasoning apart from the text
 
     def learn(self, features: Collection[str]) -> None:
         """Keep that the server refuses the features, and say each of them once."""
@@ -66,6 +75,11 @@ class ServerProfile:
             self.refused |= frozenset(new)
         for feature in new:
             print(f"notice: {self._name} takes no {feature}: {FEATURES[feature][1]}", file=sys.stderr)
+
+    def note_reasoning(self, answer: Any, found: Sequence[Sample]) -> None:
+        """Keep the field in which an answer, read as `found`, has its reasoning: it takes it back there."""
+        if not self.reasoning_field and any(sample.reasoning for sample in found):
+            self.reasoning_field = next(filter(None, map(reasoning_field, answer["choices"])), "")
 
     def note_prompt(self, characters: int, tokens: int) -> None:
         """Compare a prompt with the tokens that the server reports, and say once if they stop growing.
@@ -111,9 +125,13 @@ class ChatRequest:
 
 
 def chat_body(
-    model: str, request: ChatRequest, without: frozenset[str]
+    model: str, request: ChatRequest, without: frozenset[str], reasoning_field: str = ""
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """Return the body of a request without some features (keys of FEATURES), and the features that it uses."""
+    """Return the body of a request without some features (keys of FEATURES), and the features that it uses.
+
+    Args:
+        reasoning_field: of turns, in which the server takes reasoning apart from the text; empty: in the text.
+    """
     messages, temperature, seed = request.messages, request.temperature, request.seed
     uses = {
         "max_tokens": True,
@@ -122,7 +140,11 @@ def chat_body(
         "seed": seed is not None,
         "n": request.n > 1,
         "system": any(message.role == "system" for message in messages),
-        "empty turns": any(not message.content.strip() for message in messages),
+        "empty turns": any(not (message.content.strip() or message.tool_calls) for message in messages),
+        "malformed calls": any(arguments(c.arguments) is None for m in messages for c in m.tool_calls),
+        "reasoning": any(
+            message.role == "assistant" and split_reasoning(message.content)[0] for message in messages
+        ),
         "whole answers": True,
     }
     used = frozenset(feature for feature, is_used in uses.items() if is_used) - without
@@ -134,17 +156,43 @@ def chat_body(
     optional |= {"seed": seed} if "seed" in used else {}
     optional |= {"n": request.n} if "n" in used else {}
     optional |= {} if "whole answers" in used else {"stream": True}
+    if "reasoning" in without:
+        messages = shown_history(messages, "drop")
     if "empty turns" in without:
-        messages = [m if m.content.strip() else replace(m, content=BLANK) for m in messages]
-    turns = _turns(messages, "system" in without)
+        messages = [m if m.content.strip() or m.tool_calls else replace(m, content=BLANK) for m in messages]
+    turns = [_turn(message, reasoning_field, "malformed calls" in without) for message in messages]
+    turns = _merged(turns) if "system" in without else turns
+    tools = next((message.tools for message in messages if message.tools), "")
+    optional |= {"tools": json.loads(tools)} if tools else {}
     return {"model": model, "messages": turns, **optional}, used
 
 
-def _turns(messages: Sequence[Message], merged: bool) -> list[dict[str, str]]:
-    """Return the turns of a request; `merged`: the system turn stands before the first user turn, as a part of it."""
-    turns = [{"role": m.role, "content": well_formed(m.content)} for m in messages]
-    if not merged:
-        return turns
+def _turn(message: Message, reasoning_field: str, mended: bool) -> dict[str, Any]:
+    """Return a turn of a request; `mended`: the arguments of its calls are made an object where they are none."""
+    content = well_formed(message.content)
+    if message.role == "tool":
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": content}
+    if message.role != "assistant":
+        return {"role": message.role, "content": content}
+    reasoning, rest = split_reasoning(content) if reasoning_field else ("", content)
+    turn: dict[str, Any] = {"role": "assistant", "content": rest}
+    turn |= {reasoning_field: reasoning} if reasoning else {}
+    if message.tool_calls:
+        turn |= {"content": rest.strip() or None, "tool_calls": calls_of(message, mended)}
+    return turn
+
+
+def calls_of(message: Message, mended: bool = False) -> list[dict[str, Any]]:
+    """Return the calls of a turn as a request has them."""
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": given}}
+        for call in message.tool_calls
+        for given in [json.dumps(arguments_object(call)) if mended else call.arguments]
+    ]
+
+
+def _merged(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the turns with the system turn before the first user turn, as a part of it."""
     system = [turn["content"] for turn in turns if turn["role"] == "system"]
     others = [turn for turn in turns if turn["role"] != "system"] or [{"role": "user", "content": ""}]
     first = "\n\n".join([*system, others[0]["content"]])

@@ -21,7 +21,7 @@ from mcts_utils.bench.scenarios import EndpointLoad, SearchSize
 from mcts_utils.bench.table import Figures, summary, table
 from mcts_utils.storage.files import write_json
 from mcts_utils.storage.manifest import code_revision
-from mcts_utils.terminal import run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import InputError
 
 PARTS = (
@@ -42,20 +42,21 @@ SERIAL_ITERA = 4  # iterations of the reference's setting
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; raise InputError if a value is out of range."""
-    parser = argparse.ArgumentParser(prog="python -m mcts_utils.bench", description=__doc__)
+    parser = Parser(prog="python -m mcts_utils.bench", description=__doc__)
     add = parser.add_argument
-    add("--tasks", type=int, default=64, help="trees of the measured searches")
-    add("--serial_tasks", type=int, default=4, help="trees of the serial search")
-    add("--trees", type=int, default=10_000, help=f"trees of the part {LONG}")
-    add("--itera", type=int, default=4, help="iterations of a tree, with 8 rollouts each")
-    add("--noise", type=float, default=0.65, help="probability of the expert's slips")
-    add("--descent_noise", type=float, default=0.9, help="the same for N_ROLLOUT=0 and the serial search")
-    add("--latency_16", type=float, default=0.05, help="seconds of a request at the endpoint with 16 slots")
-    add("--latency_64", type=float, default=0.5, help="seconds of a request at the endpoint with 64 slots")
+    count, share, seconds = between(1, 1_000_000), between(0, 1, float), between(0, 3600, float)
+    add("--tasks", type=count, default=64, help="trees of the measured searches")
+    add("--serial_tasks", type=count, default=4, help="trees of the serial search")
+    add("--trees", type=count, default=10_000, help=f"trees of the part {LONG}")
+    add("--itera", type=count, default=4, help="iterations of a tree, with 8 rollouts each")
+    add("--noise", type=share, default=0.65, help="probability of the expert's slips")
+    add("--descent_noise", type=share, default=0.9, help="the same for N_ROLLOUT=0 and the serial search")
+    add("--latency_16", type=seconds, default=0.05, help="seconds of a request at the endpoint with 16 slots")
+    add("--latency_64", type=seconds, default=0.5, help="seconds of a request at the endpoint with 64 slots")
     add("--concurrency_16", default="24", help="requests in flight at 16 slots, or auto")
     add("--concurrency_64", default="80", help="requests in flight at 64 slots, or auto")
     add("--model_dir", default="models/tiny_actor", help="folder of the local model")
-    add("--rollouts", type=int, default=128, help="rollouts that it plays")
+    add("--rollouts", type=count, default=128, help="rollouts that it plays")
     add("--parts", default=",".join(PARTS), help="parts to measure, separated by commas")
     add("--output_dir", default="runs/bench")
     args = parser.parse_args(argv)
@@ -63,9 +64,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in args.parts:
         if name not in (*PARTS, LONG):
             raise InputError(f"--parts: {name!r} is none of {', '.join((*PARTS, LONG))}")
-    for name in ("tasks", "serial_tasks", "itera", "rollouts", "trees"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} must be at least 1: {getattr(args, name)}")
     return args
 
 

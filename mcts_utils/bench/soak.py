@@ -27,7 +27,7 @@ from mcts_utils.bench.killable import Service, free_port, ray_node, worker_proce
 from mcts_utils.bench.processes import ROOT, with_variables
 from mcts_utils.storage.files import read_json
 from mcts_utils.tables import text_row
-from mcts_utils.terminal import run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import InputError
 
 CONCURRENCY = 4  # requests in flight of one process
@@ -256,12 +256,17 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m mcts_utils.bench.soak", description=__doc__)
+    parser = Parser(prog="python -m mcts_utils.bench.soak", description=__doc__)
     add = parser.add_argument
-    add("--kills", type=int, default=100, help="kills in all, spread over the arms")
-    add("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of moments and victims")
+    add("--kills", type=between(1, 1_000_000), default=100, help="kills in all, spread over the arms")
+    add(
+        "--seed",
+        type=between(0, 2**32 - 1),
+        default=random.SystemRandom().randrange(10**6),
+        help="of moments and victims",
+    )
     add("--arms", default=",".join(ARMS), help="of these, separated by commas")
-    add("--latency", type=float, default=0.1, help="seconds of a request at the endpoint")
+    add("--latency", type=between(0, 3600, float), default=0.1, help="seconds of a request at the endpoint")
     add("--output_dir", default="runs/soak")
     return run_command("soak", lambda: run(parser.parse_args(argv)), "stopped")
 

@@ -23,9 +23,9 @@ def two_prices(value: Any) -> Any:
 
 
 def number_or_auto(value: Any) -> Any:
-    """Check a number of at least 1; `auto` is 0."""
-    if value == "0":
-        raise ValueError("must be at least 1, or auto")
+    """Check a number from 1 to 10000; `auto` is 0."""
+    if isinstance(value, str) and not re.fullmatch(r"auto|0*([1-9]\d{0,3}|10000)", value, re.ASCII):
+        raise ValueError("must be a whole number between 1 and 10000, or auto")
     return 0 if value == "auto" else value
 
 

@@ -13,6 +13,7 @@ ANSWERS, ACTS, SEARCH, REVISION, MACHINES = (
     "Stage 2, revision (Equation 4)",
     "More than one machine",
 )
+MAX_SEED = 2**32 - 1  # the largest that NumPy takes
 JUDGE, LIVE = "Who judges, if not the actor", "While it runs"
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mcts_utils.config.checks import without_password
+
+SHOWN = 100  # characters of a wrong value
 VARIABLES = {"grounding": "ACTION_GROUNDING"}  # fields that are not named as their variable
 
 
@@ -28,5 +31,6 @@ def fault_line(error: ValidationError, given: Mapping[str, Any], bounds: Callabl
         wrong = str(first["ctx"]["error"])
     else:
         wrong = kinds.get(first["type"]) or f"must be {bounds(name) or first['msg']}"
-    shown = "" if name.endswith("api_key") else f": {given.get(name, first['input'])!r}"
-    return f"{variable(name)} {wrong}{shown}"
+    value = given.get(name, first["input"])
+    value = without_password(value)[:SHOWN] if isinstance(value, str) else value
+    return f"{variable(name)} {wrong}" + ("" if name.endswith("api_key") else f": {value!r}")

@@ -56,7 +56,7 @@ class ModelSettings:
         "of what is free on a GPU.",
         "0",
         ge=0,
-        le=1e4,
+        le=10_000,
     )
     model_type: str = var(
         "", ANSWERS, "Suffix of the folder of test results: test_result/{TASK}/{MODEL_NAME}_{MODEL_TYPE}."
@@ -69,7 +69,21 @@ class ModelSettings:
         ge=0,
         le=86400,
     )
-    max_token_length: int = var(256, ANSWERS, "New tokens per reply, at most.", ge=1)
+    max_token_length: int = var(256, ANSWERS, "New tokens per reply, at most.", ge=1, le=1_000_000)
+    think_tokens: int = var(
+        0,
+        ANSWERS,
+        "More new tokens per reply, for a model that reasons before it answers.",
+        ge=0,
+        le=1_000_000,
+    )
+    history_reasoning: Literal["drop", "keep", "last"] = var(
+        "drop",
+        ANSWERS,
+        "Reasoning of earlier turns that the model sees: drop (none, as most chat templates do), keep (all of it) or "
+        "last (that of its last turn).",
+        "drop; keep with ACTIONS=tools",
+    )
     prompt: Literal["full", "brief"] = var(
         "full",
         ANSWERS,
@@ -81,7 +95,6 @@ class ModelSettings:
         ANSWERS,
         "Requests in flight, at least 1. auto: as many as make an endpoint's answers come faster.",
         f"{ENDPOINT_CONCURRENCY}; local model {LOCAL_CONCURRENCY}",
-        gt=-1,
     )
     task: str = var(
         "textcraft",
@@ -90,7 +103,7 @@ class ModelSettings:
         "or gymnasium:ID.",
     )
     task_source: str = ""  # of an environment of your own, as TASK gives it; `task` is its name then
-    env_server_base: str = var(
+    env_server_base: Annotated[str, BeforeValidator(checks.http_url)] = var(
         "",
         ACTS,
         "Base URL of the environment server, such as http://127.0.0.1:26001 (flag --env_server_base).",
@@ -118,6 +131,12 @@ class ModelSettings:
         "ScienceWorld: 1 maps an action that the world does not understand to the nearest valid one; 0 leaves it "
         "refused.",
         "1",
+    )
+    actions: Literal["text", "tools"] = var(
+        "text",
+        ACTS,
+        "How the model acts: text (a command in its reply) or tools (calls of tools: act(command), or those that the "
+        "environment states).",
     )
     action_format: Literal["any", "agentgym", "eto", "react"] = var(
         "any", ACTS, "How an action is read from a reply: any form, or only that of AgentGym, ETO or ReAct."

@@ -18,6 +18,7 @@ from mcts_utils.config.concurrency import LOCAL_CONCURRENCY, default_workers
 from mcts_utils.config.faults import fault_line, variable
 from mcts_utils.config.settings import Settings, bounds
 from mcts_utils.servers.yours.source import SourceError, is_source, name_of
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import InputError
 
 PROMPT_KEY = "agent_r_prompt"  # in MODEL_DIR/config.json: the prompt that the model was trained with
@@ -73,6 +74,10 @@ def _with_dependent_defaults(settings: Settings, given: Mapping[str, str]) -> Se
     if settings.max_cost and not (settings.prices or settings.token_price):
         raise InputError(f"MAX_COST={settings.max_cost:g} needs prices: set PRICES (a file) or TOKEN_PRICE")
     changes: dict[str, Any] = {}
+    if settings.actions == TOOLS and settings.action_format != Settings.action_format:
+        raise InputError(f"ACTION_FORMAT={settings.action_format} is of replies in text: ACTIONS is {TOOLS}")
+    if settings.actions == TOOLS and "history_reasoning" not in given:
+        changes["history_reasoning"] = "keep"
     if settings.local and "concurrency" not in given:
         changes["concurrency"] = LOCAL_CONCURRENCY
     if settings.model_dir and "model_name" not in given:
@@ -106,6 +111,7 @@ def judge_settings(settings: Settings) -> Settings:
         openai_api_key=settings.judge_api_key or ("" if elsewhere else settings.openai_api_key),
         model_dir=folder if elsewhere else "",
         chat_template="",
+        actions=Settings.actions,
     ).override(prompt=_prompt_of(folder) or "full")
 
 

@@ -16,8 +16,14 @@ from mcts_utils.config.concurrency import MAX_AUTO_CONCURRENCY
 from mcts_utils.config.faults import fault_line, variable
 from mcts_utils.config.loop_settings import LoopSettings
 from mcts_utils.config.model_settings import ModelSettings
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import InputError
 
+# Settings that are recorded only where they are not their defaults.
+RARE = (
+    *("task_source", "judge_model", "judge_base_url", "judge_model_dir", "judge_votes"),
+    *("think_tokens", "history_reasoning", "actions"),
+)
 SPENDING = ("token_price", "prices", "max_tokens_total", "max_cost", "max_hours")  # they change no result
 
 
@@ -35,11 +41,20 @@ class Settings(LoopSettings, ModelSettings):
         """Return the number of requests in flight, at most."""
         return self.concurrency or MAX_AUTO_CONCURRENCY
 
+    @property
+    def form(self) -> str:
+        """Return how actions are read from replies: `tools`, or ACTION_FORMAT."""
+        return self.actions if self.actions == TOOLS else self.action_format
+
+    @property
+    def reply_tokens(self) -> int:
+        """Return the new tokens of a reply, at most."""
+        return self.max_token_length + self.think_tokens
+
     def public(self) -> dict[str, Any]:
         """Return all settings but the API key and passwords in URLs, as manifests and trees may record them."""
         unsaid = {"openai_api_key", "judge_api_key", "tensorboard_dir", "wandb_project", *SPENDING}
-        rare = ("task_source", "judge_model", "judge_base_url", "judge_model_dir", "judge_votes")
-        unsaid |= {name for name in rare if getattr(self, name) == getattr(Settings, name)}
+        unsaid |= {name for name in RARE if getattr(self, name) == getattr(Settings, name)}
         plain = {name: value for name, value in asdict(self).items() if name not in unsaid}
         urls = ("env_server_base", "openai_base_url", "judge_base_url")
         return plain | {name: checks.without_password(plain[name]) for name in urls if name in plain}
@@ -69,10 +84,10 @@ class Settings(LoopSettings, ModelSettings):
 
 
 def bounds(field: str) -> str:
-    """Return what a number must be, such as "at least 1" or "between 0 and 1"; empty for other settings."""
+    """Return what a number must be, such as "between 0 and 1"; empty for other settings."""
     found: dict[str, float] = {}
     for limit in vars(Settings)["__pydantic_fields__"][field].metadata:
         found |= {name: getattr(limit, name) for name in ("ge", "le") if hasattr(limit, name)}
     if "le" in found:
-        return f"between {found['ge']:g} and {found['le']:g}"
-    return f"at least {found['ge']:g}" if found else ""
+        return f"between {found['ge']} and {found['le']}"
+    return ""

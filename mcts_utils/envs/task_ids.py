@@ -6,7 +6,9 @@ compared here; contamination.py does that.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from mcts_utils.envs.errors import ConnectionLost, EnvStatus
 from mcts_utils.envs.http import HttpSession
@@ -18,6 +20,10 @@ PUBLIC_SPLITS = Path(__file__).with_name("splits.json")  # the indices that Agen
 TIMEOUT = 20.0  # seconds for GET /split
 VARIATIONS = 5  # default of --task_iteration, as in the paper's data
 DEFAULT_MAX = 500  # of --max
+MAX_INDEX = 10**9
+MAX_IDS = 1_000_000  # of a run
+INDEX = re.compile(r"[0-9]{1,9}")
+ITEM = re.compile(r"([A-Za-z][A-Za-z_]*?)_(\d.*)")  # AgentGym's item_id: environment, its index
 
 
 def choose_ids(task: str, base_url: str, wanted: str) -> list[int]:
@@ -27,7 +33,7 @@ def choose_ids(task: str, base_url: str, wanted: str) -> list[int]:
         InputError: the server does not answer, the split is unknown, or the list cannot be read.
     """
     if wanted not in ("test", "train"):
-        return parse_ids(_listed(wanted))
+        return parse_ids(_listed(wanted, task))
     found = split_ids(task, base_url, wanted)
     if not found:
         raise InputError(
@@ -61,8 +67,8 @@ def training_range(low: int | None, high: int | None, test: set[int]) -> list[in
         InputError: an empty range, or one with test ids only.
     """
     low, high = low or 0, DEFAULT_MAX if high is None else high
-    if not 0 <= low < high:
-        raise InputError(f"--min {low} --max {high}: must be 0 <= min < max")
+    if not 0 <= low < high <= low + MAX_IDS:
+        raise InputError(f"--min {low} --max {high}: must be 0 <= min < max, and {MAX_IDS} indices at most")
     return _without(range(low, high), test, f"--min {low} --max {high}")
 
 
@@ -102,11 +108,15 @@ def parse_ids(text: str) -> list[int]:
     found: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        last = last if dash else first
+        wanted = range(int(first), int(last) + 1) if INDEX.fullmatch(first) and INDEX.fullmatch(last) else ()
+        if not wanted:
             raise InputError(
-                f"--task_ids must be test, train, a file or a list such as 0-9,31: {part!r} in {text[:60]!r}"
+                f"--task_ids must be test, train, a file or a list such as 0-9,31: {part[:60]!r} in {text[:60]!r}"
             )
-        found.update(dict.fromkeys(range(int(first), int(last if dash else first) + 1)))
+        if len(found) + len(wanted) > MAX_IDS:
+            raise InputError(f"--task_ids: {part!r} makes it more than {MAX_IDS} indices")
+        found.update(dict.fromkeys(wanted))
     return list(found)
 
 
@@ -117,8 +127,12 @@ def _without(indices: range | list[int], test: set[int], flags: str) -> list[int
     return left
 
 
-def _listed(wanted: str) -> str:
-    """Return the text, or the indices in the file of this name (between commas, blanks or lines) as such a text."""
+def _listed(wanted: str, task: str) -> str:
+    """Return the text, or the indices in the file of this name as such a text.
+
+    The file has indices between commas, blanks or lines, or it is a JSON list as AgentGym's, of
+    {"item_id": "textcraft_12"}.
+    """
     try:
         if not Path(wanted).is_file():
             return wanted
@@ -128,7 +142,21 @@ def _listed(wanted: str) -> str:
         text = Path(wanted).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"--task_ids {wanted}: not UTF-8 text (byte {error.start})") from error
+    if re.match(r'\s*\[\s*["{]', text):
+        rows = read_json(wanted)
+        return ",".join(
+            _item_index(row, f"--task_ids {wanted} row {n}", task) for n, row in enumerate(rows, 1)
+        )
     return ",".join(text.strip(" \n[]").replace(",", " ").split())
+
+
+def _item_index(row: Any, where: str, task: str) -> str:
+    """Return the index of a row of AgentGym's lists; raise InputError if it is another environment's or none."""
+    item = row.get("item_id") if isinstance(row, dict) else row
+    named = ITEM.fullmatch(str(item))
+    if named is None or named[1] != task or not INDEX.fullmatch(named[2]):
+        raise InputError(f"{where}: item_id is not TASK_INDEX, such as {task}_12: {str(item)[:60]!r}")
+    return named[2]
 
 
 def _server_split(base_url: str) -> dict[str, list[int]] | None:

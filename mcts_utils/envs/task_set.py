@@ -23,7 +23,12 @@ class TaskSet:
     environment: Callable[[], Environment]  # opens a session; picklable
 
     def kind(self) -> str:
-        """Return the kind of server, to which the indices belong; "agentgym" for public ones."""
+        """Return the kind of server, to which the indices belong; "agentgym" for public ones.
+
+        Raises:
+            InputError: no server answers, or one of another environment.
+        """
+        self.environment().close()
         return str(server_about(self.base_url)["kind"])
 
     def require_replay(self) -> None:
@@ -50,7 +55,7 @@ def open_task_set(settings: Settings) -> TaskSet:
         settings.env_server_base,
         grounding=settings.grounding,
         patience=settings.server_patience,
-        action_format=settings.action_format,
+        action_format=settings.form,
     )
     if is_source(settings.task):
         environment().close()

@@ -8,7 +8,6 @@ Runs whose eval sets, protocols or environments differ are refused: exit code 2 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from itertools import combinations
@@ -23,6 +22,7 @@ from mcts_utils.storage.files import write_json
 from mcts_utils.storage.formats.base import parsed
 from mcts_utils.storage.formats.summary import Comparison, PairedRuns
 from mcts_utils.tables import BRACKETS, number
+from mcts_utils.terminal import Parser
 from mcts_utils.types import InputError
 
 
@@ -107,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         InputError: the runs cannot be compared (see `comparison`).
     """
-    parser = argparse.ArgumentParser(prog="eval.py compare", description="paired comparison of finished runs")
+    parser = Parser(prog="eval.py compare", description="paired comparison of finished runs")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs; the first is the baseline")
     parser.add_argument("--all", action="store_true", help="all pairs, not only those with the first")
     parser.add_argument("--json", help="file to write the numbers to")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.config import Settings
-from mcts_utils.envs.task_ids import choose_ids
+from mcts_utils.envs.task_ids import MAX_IDS, choose_ids
 from mcts_utils.evaluation.results import episodes_of, summary_of
 from mcts_utils.storage.files import read_json, write_json
 from mcts_utils.storage.formats.base import StepFields, parsed
@@ -47,7 +47,10 @@ class EpisodeStart:
 
 
 def repeat_starts(starts: Iterable[EpisodeStart], samples: int) -> list[EpisodeStart]:
-    """Return every start `samples` times, with sample numbers from 0."""
+    """Return every start `samples` times, with sample numbers from 0; raise InputError if they are too many."""
+    starts = list(starts)
+    if len(starts) * samples > MAX_IDS:
+        raise InputError(f"--samples {samples}: of {len(starts)} tasks, more than {MAX_IDS} episodes")
     return [replace(start, sample=k) for start in starts for k in range(samples)]
 
 
@@ -130,6 +133,8 @@ def load_eval_set(path: str | Path, task: str, mode: str, server_kind: str) -> l
         EpisodeStart(start.index, tuple(step.step() for step in start.steps), start.task_id)
         for start in panel.prefixes
     ]
+    if not starts:
+        raise InputError(f"--panel {path}: it has no task")
     if panel.sha256 and panel.sha256 != starts_hash(starts):
         raise InputError(f"--panel {path}: its goals are not those that its sha256 {panel.sha256[:12]} names")
     return starts
@@ -203,6 +208,8 @@ def _cut_run(settings: Settings, server_kind: str, source: str) -> list[EpisodeS
         raise InputError(
             f"--from {source}: played on a server of kind {other.pop()}, this one is {server_kind}"
         )
+    if other := {episode.settings.actions or Settings.actions for episode in episodes} - {settings.actions}:
+        raise InputError(f"--from {source} was played with ACTIONS={other.pop()}, now {settings.actions}")
     starts, left_out = cut_failures(episodes, settings.seed)
     sys.stderr.write(f"{len(starts)} failed episodes cut; left out: {left_out}\n")
     if not starts:

@@ -110,7 +110,9 @@ def _record_dialogue(row: Mapping[str, Any], where: str, task: str) -> tuple[Mes
     """Return the dialogue of a stage 2 record, from the opening to the last assistant turn."""
     try:
         env = row.get("lineage", {}).get("task", {}).get("env", task)
-        turns = [Message(m["role"], str(m["content"])) for m in row["messages"] if m["role"] != "system"]
+        turns = [Message(m["role"], m["content"]) for m in row["messages"] if m["role"] != "system"]
+        if not all(isinstance(turn.content, str) for turn in turns):
+            raise TypeError("content must be a text")
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{where}: no messages ({error!r})") from error
     if env != task:

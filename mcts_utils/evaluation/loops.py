@@ -9,7 +9,6 @@ environment server and rolls nothing out.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from mcts_utils.actors.factory import make_actor
+from mcts_utils.actors.factory import make_actor, require_actor
 from mcts_utils.config import Settings, judge_settings, settings_from_env
 from mcts_utils.evaluation.metrics import behaviour, scores
 from mcts_utils.evaluation.results import by_task, episodes_of, summary_of
@@ -34,7 +33,7 @@ from mcts_utils.storage.formats.summary import Estimate, LoopJudge, LoopReport
 from mcts_utils.storage.layout import verdicts_path
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.tables import text_row
-from mcts_utils.terminal import Progress
+from mcts_utils.terminal import Parser, Progress
 from mcts_utils.types import Actor, InputError
 
 FirstErrors = Callable[[Path, Sequence[EpisodeFile]], list[int | None]]
@@ -117,7 +116,7 @@ class EpisodeJudge:
     def first_error(self, run: Path, episode: EpisodeFile) -> int | None:
         """Return the number (from 1) of the agent's own step that is first called bad, or None."""
         path = verdicts_path(run, episode.task.index, episode.sample or 0, self.model)
-        cache = VerdictCache(path, self.model, self.settings.prompt)
+        cache = VerdictCache(path, self.model, self.settings.prompt, self.settings.max_token_length)
         steps, cut = episode.all_steps, episode.prefix_steps
         keys = range(1, len(steps) + 1)
         bad = self.judge.first_bad(episode.task.task(), steps, keys, cut, cache).step
@@ -180,7 +179,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         InputError: a run cannot be read, or the settings name no judge.
     """
-    parser = argparse.ArgumentParser(prog="eval.py loops", description="repeated actions and revision length")
+    parser = Parser(prog="eval.py loops", description="repeated actions and revision length")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="folders of finished runs")
     parser.add_argument(
         "--judge",
@@ -193,7 +192,9 @@ def main(argv: Sequence[str]) -> int:
         summary_of(run)  # a wrong name is reported before any request
     found = {}
     if args.judge == "model":
-        with model_first_errors(settings_from_env().require("model_name")) as (first_errors, judged_by):
+        settings = settings_from_env()
+        require_actor(judge_settings(settings), say=True)
+        with model_first_errors(settings.require("model_name")) as (first_errors, judged_by):
             for run in args.runs:
                 found[run.name] = _save(run, loop_report(run, first_errors, judged_by))
     else:

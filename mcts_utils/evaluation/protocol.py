@@ -11,7 +11,9 @@ from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.episode import EvalProtocol
 
 # Values of fields that a file leaves out where nothing else was chosen.
-OMITTED: dict[str, Any] = {"action_format": Settings.action_format, "shots": 0, "examples": "", "samples": 1}
+RARE = ("actions", "action_format", "think_tokens", "history_reasoning")
+OMITTED: dict[str, Any] = {name: getattr(Settings, name) for name in RARE}
+OMITTED |= {"shots": 0, "examples": "", "samples": 1}
 LABELS = {"goals": "goals (kind of server)"}
 
 
@@ -37,7 +39,7 @@ def protocol_of(
         grounding=settings.grounding,
         shots=shots or UNSET,
         examples=examples or UNSET,
-        action_format=UNSET if settings.action_format == Settings.action_format else settings.action_format,
+        **{name: value for name in RARE if (value := getattr(settings, name)) != OMITTED[name]},
     )
 
 

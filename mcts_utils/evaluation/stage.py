@@ -6,6 +6,7 @@ It resumes (finished episodes are kept, begun ones use their journals) and recor
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,16 +30,18 @@ from mcts_utils.executors import FailureGuard, ignore, run_jobs
 from mcts_utils.executors.spending import Spending
 from mcts_utils.rollouts.episode import derive_seed, run_episode
 from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
-from mcts_utils.storage.files import read_json, write_json
+from mcts_utils.storage.files import is_beginning, read_json, usable, write_json
 from mcts_utils.storage.formats.base import StepFields, TaskFields, plain
 from mcts_utils.storage.formats.episode import EpisodeFile, EpisodeSettings, FailedEpisode, parse_episode
 from mcts_utils.storage.formats.manifest import EvaluationCounts
 from mcts_utils.storage.formats.summary import Summary
 from mcts_utils.storage.journal import Journals
 from mcts_utils.storage.layout import episode_path, existing, run_folder
-from mcts_utils.storage.manifest import fingerprint, write_manifest
+from mcts_utils.storage.manifest import fingerprint, read_manifest, write_manifest
 from mcts_utils.terminal import Progress
 from mcts_utils.types import Actor, Environment, InputError, ServiceGone, one_line
+
+FILE_START = b'{"version":1,"status":"'  # the first bytes of an episode's file
 
 
 class EvaluationStage:
@@ -66,7 +69,7 @@ class EvaluationStage:
         self.starts = list(starts)
         self.server_kind, self.stop = protocol.server_kind, Event()
         self.usage: dict[str, Any] = {}  # calls and tokens of this run
-        self.models, self.spending = {"actor": settings}, Spending(settings.max_token_length)
+        self.models, self.spending = {"actor": settings}, Spending(settings.reply_tokens)
         self._output_dir = Path(output_dir)
         kind = settings.model_type + ("_revise" if protocol.mode == "revise" else "")
         self.folder = run_folder(output_dir, settings.task, settings.model_name, kind)
@@ -166,11 +169,13 @@ class EvaluationStage:
         try:
             episode = self._read(start)
         except InputError as error:
-            if overwrite:
+            begun = is_beginning(path, FILE_START)
+            if begun:
+                print(f"{error}; it is played again", file=sys.stderr)
+            if begun or overwrite:
                 return False
-            raise InputError(
-                f"{path}: not a result file; remove it or pass --overwrite 1 ({error})"
-            ) from error
+            line = f"{path}: not a result file; remove it or pass --overwrite 1 ({error})"
+            raise InputError(line) from error
         changed = differences(episode.settings, self._settings(start))
         if isinstance(episode, FailedEpisode) or (changed and overwrite):
             return False
@@ -271,30 +276,23 @@ class EvaluationStage:
 
     def _write_results(self, ran: bool, tokens: Mapping[str, Any], seconds: float) -> Summary:
         """Write summary.json, then the manifest, and return the summary; keep both if the run had nothing to do."""
-        files = [existing(self._path(start)) for start in self.starts]
+        path, manifest = (self.folder / name for name in ("summary.json", "manifest.json"))
+        outputs = [*(existing(self._path(start)) for start in self.starts), path]
         episodes = [self._read(start) for start in self.starts]
         model = {"model_name": self.settings.model_name, "model_type": self.settings.model_type}
         samples = 1 + max((start.sample for start in self.starts), default=0)
-        summary = replace(
-            summarise(episodes, self.protocol, model, samples), seconds=round(seconds, 3), tokens=dict(tokens)
-        )
-        path = self.folder / "summary.json"
-        if not ran and path.exists():
-            old = summary_of(self.folder)
+        scored = summarise(episodes, self.protocol, model, samples)
+        s = summary = replace(scored, seconds=round(seconds, 3), tokens=dict(tokens))
+        if not ran and (old := usable(path, lambda: summary_of(self.folder))):
+            s = summary = replace(scored, seconds=old.seconds, tokens=old.tokens)
             # A summary of an earlier version has no `replies`.
-            if replace(summary, seconds=old.seconds, tokens=old.tokens) == replace(
-                old, replies=summary.replies
-            ):
+            same = summary == replace(old, replies=summary.replies)
+            if usable(manifest, lambda: read_manifest(manifest)) is not None and same:
                 return old
         write_json(path, summary)
-        counts = plain(
-            EvaluationCounts(
-                n=summary.n, n_failed=summary.n_failed, ends=summary.ends, replies=summary.replies
-            )
-        )
+        counts = plain(EvaluationCounts(n=s.n, n_failed=s.n_failed, ends=s.ends, replies=s.replies))
         settings = {**self.settings.public(), **plain(self._made_with)}
-        outputs = [*files, path]
-        write_manifest(self.manifest, "eval", settings, self._inputs, outputs, counts, tokens, seconds)
+        write_manifest(self.manifest, "eval", settings, self._inputs, outputs, counts, s.tokens, s.seconds)
         each = zip(self.starts, episodes, strict=True)
         self._journals.settle(self._path(s).stem for s, episode in each if isinstance(episode, EpisodeFile))
         return summary

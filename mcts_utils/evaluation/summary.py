@@ -62,10 +62,11 @@ def summarise(
         "protocol": replace(protocol, panel=panel, samples=samples if samples > 1 else UNSET),
         "indices": [episode.task.index for episode in first],
         "duplicates": duplicates or UNSET,
-        "replies": _replies(done, protocol.action_format or "any"),
+        "replies": _replies(done, protocol.actions or protocol.action_format or "any"),
     }
     if samples > 1:
-        summary |= _sample_scores(list(tasks.values()), samples)
+        none = [e.index for e in failed if (e.index, e.settings.prefix) not in by_task(done)]
+        summary |= _sample_scores(list(tasks.values()), samples, dict.fromkeys(none, 0))
     if protocol.mode == "revise":
         _add_recovery(summary, done)
     return parsed({name: value for name, value in summary.items() if value is not UNSET}, Summary)
@@ -138,17 +139,21 @@ def _scores(tasks: Sequence[Sequence[EpisodeFile]]) -> dict[str, Any]:
     }
 
 
-def _sample_scores(tasks: Sequence[Sequence[EpisodeFile]], samples: int) -> dict[str, Any]:
-    """Return pass@k for every k up to `samples`, and the mean reward over all samples."""
+def _sample_scores(
+    tasks: Sequence[Sequence[EpisodeFile]], samples: int, none: Mapping[int, int]
+) -> dict[str, Any]:
+    """Return pass@k for every k up to `samples`, and the mean reward over all samples.
+
+    `none`: indices of further tasks, which have no finished sample, and 0.
+    """
     rewards = _rewards(tasks)
+    fewer = {found[0].task.index: len(found) for found in tasks if len(found) < samples} | dict(none)
+    every = [*rewards, *([] for _ in none)]
     return {
         "samples": samples,
         "episodes": sum(map(len, tasks)),
-        "unfinished_samples": {
-            str(found[0].task.index): len(found) for found in tasks if len(found) < samples
-        }
-        or UNSET,
-        "pass_at_k": {str(k): scores.pass_at_k(rewards, k) for k in range(1, samples + 1)},
+        "unfinished_samples": {str(index): fewer[index] for index in sorted(fewer)} or UNSET,
+        "pass_at_k": {str(k): scores.pass_at_k(every, k) for k in range(1, samples + 1)},
         "mean_at_k": {"k": samples, **plain(scores.mean_at_k(rewards))},
     }
 

@@ -54,7 +54,7 @@ def run_jobs(
     asked = {name: model for name, model in stage.models.items() if make_actor or name != "actor"}
     plan = LedgerPlan.of(stage.settings, stage.manifest, asked)
     ledger = Ledger(plan) if plan else None
-    stage.spending = Spending(stage.settings.max_token_length, ledger)
+    stage.spending = Spending(stage.settings.reply_tokens, ledger)
     worked: list[Job] = []
     try:
         with open_log(stage.settings, type(stage).__name__.removesuffix("Stage").lower()) as log:

@@ -53,7 +53,7 @@ class FailureGuard:
     def __init__(self, worked: int = 0, limit: int = MAX_FAILURES) -> None:
         """Begin with the jobs that worked in earlier runs; `limit` failures in a row make a run hopeless."""
         self.worked = worked
-        self._failed: set[Any] = set()
+        self._failed: dict[Any, str] = {}  # job -> its last error
         self._in_a_row, self._limit = 0, limit
 
     @property
@@ -61,10 +61,15 @@ class FailureGuard:
         """Return the number of jobs that failed and have not worked since."""
         return len(self._failed)
 
+    @property
+    def first(self) -> str:
+        """Return the error of the first of them, or an empty text."""
+        return next(iter(self._failed.values()), "")
+
     def add_success(self, job: Any) -> None:
         """Count a job that worked."""
         self.worked += 1
-        self._failed.discard(job)
+        self._failed.pop(job, None)
         self._in_a_row = 0
 
     def add_failure(self, job: Any, error: Exception) -> bool:
@@ -82,7 +87,7 @@ class FailureGuard:
         if isinstance(error, ServiceGone):
             raise InputError(f"{error}; what is finished is kept, and the same command continues") from error
         self._in_a_row += job not in self._failed
-        self._failed.add(job)
+        self._failed[job] = one_line(error)
         return self._in_a_row >= self._limit
 
     def require_success(

@@ -109,20 +109,23 @@ class Spending:
             self._each = self._each or prompts > 1
             if prompts:
                 self._ratio = max(self._ratio, paid.prompt_tokens / prompts / max(1, _size(messages)))
-        if self.ledger and any(sample.text for sample in samples):
+        if self.ledger and samples:
             paid = self._reported(model, most, paid, samples)
         if self.ledger:
             self.ledger.settle(self.process, model, most, paid, seconds)
 
     def _reported(self, model: str, most: Paid, paid: Paid, samples: Sequence[Sample]) -> Paid:
         """Return what was paid; the most that it can be where the server does not report it, which is said once."""
-        if paid.prompt_tokens and paid.completion_tokens:
+        if paid.prompt_tokens and (paid.completion_tokens or not any(s.text + s.reasoning for s in samples)):
             return paid
         if not self._said:
             self._said = True
             line = f"note: the {model}'s endpoint does not report all tokens; they are counted from the texts' bytes"
             Progress.write(line, file=sys.stderr)
-        written = min(most.completion_tokens, sum(len(sample.text.encode()) for sample in samples))
+        written = min(
+            most.completion_tokens,
+            sum(len((s.text + s.reasoning).encode("utf-8", "replace")) for s in samples),
+        )
         return replace(
             paid,
             prompt_tokens=paid.prompt_tokens or most.prompt_tokens,
@@ -174,4 +177,7 @@ def paid_text(paid: dict[str, Any]) -> str:
 
 
 def _size(messages: Sequence[Message]) -> int:
-    return sum(len(message.content.encode("utf-8", "replace")) for message in messages)
+    """Return the bytes of a prompt."""
+    calls = (text for m in messages for call in m.tool_calls for text in (call.name, call.arguments))
+    texts = [*(text for m in messages for text in (m.content, m.tools)), *calls]
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)

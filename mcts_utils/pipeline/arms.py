@@ -14,9 +14,9 @@ from mcts_utils.pipeline.steps import filled
 from mcts_utils.types import InputError
 
 RULES = (
-    ("LANES SHARE ITERATIONS", "[1-9][0-9]*", "be a whole number, at least 1"),
-    ("SEEDS", "[0-9]+", "be whole numbers"),
-    ("WARM_N ROWS", "[0-9]+", "be a whole number"),
+    ("LANES SHARE ITERATIONS", "[1-9][0-9]{0,5}", "be a whole number between 1 and 999999"),
+    ("SEEDS", "[0-9]{1,9}", "be whole numbers below 1000000000"),
+    ("WARM_N ROWS", "[0-9]{1,6}", "be a whole number below 1000000"),
     ("RECOVERY REVISE DRY_RUN", "[01]", "be one of 0 1"),
 )
 SEARCH = (

@@ -23,7 +23,7 @@ from mcts_utils.report.cost.model import compact_number
 from mcts_utils.revision.judge import ASKS
 from mcts_utils.revision.pairs import candidate_pairs, paths
 from mcts_utils.revision.stage import RevisionStage
-from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256
+from mcts_utils.revision.verdict_cache import question_sha256
 from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.tree_io import BadTree, read_tree
 from mcts_utils.storage.files import read_as
@@ -64,12 +64,12 @@ def search_lines(stage: SearchStage) -> list[str]:
     )
     if stage.strategy.baseline:
         most = sum(stage.strategy.baseline.budgets.get(index, 0) for index in todo)
-        bound = Asked(most, 0, most * s.max_token_length)
+        bound = Asked(most, 0, most * s.reply_tokens)
     else:
         rollouts = s.n_rollout * s.max_depth if s.n_rollout else 0
         requests = 1 + rollouts if s.n_rollout else s.max_depth
         completions = s.n_gen + rollouts if s.n_rollout else s.n_gen * s.max_depth
-        bound = Asked(*(len(todo) * s.itera * n for n in (requests, 0, completions * s.max_token_length)))
+        bound = Asked(*(len(todo) * s.itera * n for n in (requests, 0, completions * s.reply_tokens)))
     likely = None
     if finished:
         names = ("calls", "prompt_tokens", "completion_tokens")
@@ -85,7 +85,7 @@ def evaluation_lines(stage: EvaluationStage, overwrite: bool) -> list[str]:
         s, f"mode {stage.protocol.mode} on", len(stage.starts), done, "episodes", stage.manifest, s, PLAYED
     )
     head[-1] += f" max_steps={most} temperature={stage.protocol.temperature:g}"
-    bound = Asked(len(todo) * most, 0, len(todo) * most * s.max_token_length)
+    bound = Asked(len(todo) * most, 0, len(todo) * most * s.reply_tokens)
     return [*head, *_cost(stage, s, len(todo), done, "episodes", bound, None)]
 
 
@@ -113,8 +113,8 @@ def revision_lines(stage: RevisionStage) -> list[str]:
         except BadTree as error:
             lines.append(f"{stage.input_dir / name}: {error}: left out")
     calls = steps * s.judge_votes
-    likely = Asked(calls, size / BYTES * s.judge_votes, calls * s.max_token_length / BYTES)
-    most = Asked(calls * ASKS, size * ASKS * s.judge_votes, calls * ASKS * s.max_token_length)
+    likely = Asked(calls, size / BYTES * s.judge_votes, calls * s.reply_tokens / BYTES)
+    most = Asked(calls * ASKS, size * ASKS * s.judge_votes, calls * ASKS * s.reply_tokens)
     lines.append(
         f"{steps:,} steps of bad paths have no verdict yet; those after a first bad one are not asked about"
     )
@@ -130,7 +130,7 @@ def _unjudged(stage: RevisionStage, index: int, path: Path) -> list[int]:
     assert stage.judge
     options, prompt = stage.options, stage.judge.settings.prompt
     tree = read_tree(path, stage.settings.task, index)
-    cache = VerdictCache(verdicts_path(stage.output_dir, index), stage.judge.name, prompt, again=True)
+    cache = stage.judge.cache(verdicts_path(stage.output_dir, index))
     every = paths(tree)
     good = [path for path in every if options.rule.good(path.reward)]
     pairs, _ = candidate_pairs(good, every, options.rule, tree.task.env, random.Random(0))

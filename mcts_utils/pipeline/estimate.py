@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mcts_utils.config import without_password
 from mcts_utils.envs.task_ids import choose_ids
 from mcts_utils.pipeline.processes import Failed, Variables, run
 from mcts_utils.pipeline.stages import Stages
@@ -51,7 +52,7 @@ def evenly_spaced(ids: Sequence[int], count: int) -> str:
 async def print_estimate(whole: Stages) -> None:
     """Print the estimate of a run as comments; what is measured is thrown away."""
     env, why = whole.env, _why_no_model(whole.env)
-    actor = f"{whole.name(0)} ({env['OPENAI_BASE_URL'] or env['MODEL_DIR']})"
+    actor = f"{whole.name(0)} ({without_password(env['OPENAI_BASE_URL']) or env['MODEL_DIR']})"
     if why:
         actor = f"scripted players with slips (chance {env['NOISE']} a turn), in place of a model ({why});"
         actor += " 4 characters count as a token"
@@ -75,7 +76,9 @@ async def print_estimate(whole: Stages) -> None:
         f"#\n# Estimate. {env['SAMPLE']} tasks of each environment were searched, revised and evaluated by {actor}."
     )
     for world in dead:
-        print(f"# {world.variable}={world.address} does not answer: the bundled server is measured.")
+        print(
+            f"# {world.variable}={without_password(world.address)} does not answer: the bundled server is measured."
+        )
     if whole.warm:
         print("# The warm start is not in it; MODEL_DIR was measured as it is before.")
     print(*(f"# {line}".rstrip() for line in lines), sep="\n")

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from hashlib import sha256
 from pathlib import Path
 
-from mcts_utils.config import settings_from_env
+from mcts_utils.config import settings_from_env, without_password
 from mcts_utils.envs.specs import names
 from mcts_utils.pipeline.estimate import RATES, bundled, demo_ids, print_estimate
 from mcts_utils.pipeline.processes import Variables, check, run_script, variables
@@ -32,11 +32,12 @@ RULES = (
     ("DRY_RUN EVAL_BASE EVAL_PLAYER VERIFY REHEARSE REVISE", "[01]", "be one of 0 1"),
     ("PLAYER", "model|scripted", "be one of model scripted"),
     ("STEPS", "warm_start", "be warm_start or empty"),
-    ("WARM_NOISE", r"0|0?\.[0-9]+|1|1\.0+", "be a number from 0 to 1"),
+    ("WARM_NOISE NOISE ETA", r"0|0?\.[0-9]+|1|1\.0+", "be a number from 0 to 1"),
     ("ALPHAS", r"0|0?\.[0-9]+|1|1\.0+", "be numbers from 0 to 1"),
     (COUNTS, "[0-9]+", "be a whole number"),
     (COUNTS, ".*[1-9].*", "be at least 1"),
     ("EVAL_TASKS SAMPLE SERVE_PORT SEED", "[0-9]+", "be a whole number"),
+    (f"{COUNTS} EVAL_TASKS SAMPLE SERVE_PORT", "[0-9]{1,6}", "be below 1000000"),
 )
 IDS = re.compile(r"train|test|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 # Of what the stages and scripts read by themselves: what stands in the commands, and what says where and how fast the
@@ -86,7 +87,9 @@ def read_world(task: str, env: Variables) -> World:
     if task not in names() and not own:
         raise InputError(f"TASKS names no known environment: '{task}'")
     if env["PLAYER"] == "scripted" and (address or not bundled(task)):
-        raise InputError(f"PLAYER=scripted plays on the bundled servers only: {task}, {asked[0]}='{address}'")
+        raise InputError(
+            f"PLAYER=scripted plays on the bundled servers only: {task}, {asked[0]}='{without_password(address)}'"
+        )
     if not address and not bundled(task):
         raise InputError(f"{asked[0]} is not set, and no server of ours plays {task}")
     for name, ids in ((asked[1], train), (asked[2], test)):

@@ -19,7 +19,7 @@ from pathlib import Path
 from mcts_utils.report.view.find import find
 from mcts_utils.report.view.page import write_page
 from mcts_utils.report.view.text import diff_text, record_text, tree_text
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import InputError
 
 MANY = 2000  # trees from which on the page is split, unless its file is named
@@ -36,10 +36,19 @@ def parser() -> Parser:
     )
     view.add_argument("--split", action="store_true", help="a folder whose data are loaded one by one")
     view.add_argument(
-        "--price", type=float, nargs=2, default=(), metavar=("IN", "OUT"), help="dollars of a million tokens"
+        "--price",
+        type=between(0, 1_000_000, float),
+        nargs=2,
+        default=(),
+        metavar=("IN", "OUT"),
+        help="dollars of a million tokens",
     )
     view.add_argument(
-        "--watch", type=float, default=0, metavar="SECONDS", help="write it again and again, until Ctrl-C"
+        "--watch",
+        type=between(0, 86400, float),
+        default=0,
+        metavar="SECONDS",
+        help="write it again and again, until Ctrl-C",
     )
     tree = commands.add_parser("tree", help="print a tree, ours or the reference's")
     tree.add_argument("file", type=Path)
@@ -71,8 +80,6 @@ def run(args: argparse.Namespace) -> int:
 
 def view(args: argparse.Namespace) -> int:
     """Write the page; with --watch again and again, each time read anew by the browser, and once more at the end."""
-    if args.watch < 0 or min(args.price, default=0) < 0:
-        raise InputError(f"--watch and --price must not be negative: {args.watch:g}, {args.price}")
     split = args.split or (args.output is None and len(find(args.run_dir).trees) > MANY)
     output = args.output or args.run_dir / ("report" if split else "report.html")
     try:

@@ -6,17 +6,15 @@ A turn is {"from": "human" or "gpt", "loss": true, false or null, "value": text}
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mcts_utils.envs import task_id
+from mcts_utils.envs.task_ids import INDEX, ITEM
 from mcts_utils.storage.files import iter_jsonl, read_json, sha256_file
 from mcts_utils.types import EnvError, InputError
-
-ITEM = re.compile(r"([A-Za-z][A-Za-z_]*?)_(\d.*)")  # environment, AgentGym's index
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ def read_set(path: str | Path, env: str, test: Collection[int]) -> GivenSet:
         for number, row in _rows(file):
             where = f"{file} row {number}"
             item = ITEM.fullmatch(str(row.get("item_id")))
-            if item is None or (item[1] == env and not item[2].isdecimal()):
+            if item is None or (item[1] == env and not INDEX.fullmatch(item[2])):
                 shown = repr(row.get("item_id"))
                 raise InputError(f"{where}: item_id is not NAME_INDEX, such as {env}_12: {shown[:60]}")
             if item[1] != env:

@@ -88,7 +88,7 @@ class TreeBuilder:
         replayer.cuts.update({s.reply: s.cut for path in self.paths for s in path.steps if s.cut})
         self.counts: Counter[str] = Counter(paths=len(self.paths))
         self.rows: list[RecordRow] = []
-        self._splicer = Splicer(self.env, options, replayer, source.prompt, actor)
+        self._splicer = Splicer(self.env, options, replayer, source.prompt, actor, source.form)
         self._written: set[tuple[str, ...]] = set()  # actions of the rows
         self._beginnings: set[tuple[str, ...]] = set()  # bad actions up to the cut, of the rows
         # (beginning, pruned tail) that gave a row, or a duplicate of one

@@ -144,8 +144,9 @@ class Judge:
         ]
         # Nothing is asked about steps after a kept bad verdict.
         known_bad = next((n for n, v in enumerate(found) if v is not None and v.label == "bad"), len(found))
+        begun = [cache.begun(keys[i], hashes[n]) for n, i in enumerate(wave)]
         asked = {
-            n: self._threads.submit(self.ask, questions[n], actor, cache.begun(keys[wave[n]], hashes[n]))
+            n: self._threads.submit(self.ask, questions[n], actor, begun[n])
             for n, v in enumerate(found[:known_bad])
             if v is None
         }
@@ -153,7 +154,7 @@ class Judge:
         for n, future in asked.items():
             if not future.exception():
                 found[n] = future.result()
-                cache.put(keys[wave[n]], hashes[n], future.result())
+                cache.put(keys[wave[n]], hashes[n], future.result(), begun[n])
         cache.save()
         for future in asked.values():
             future.result()  # the first failure

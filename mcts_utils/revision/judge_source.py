@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
@@ -44,6 +45,10 @@ class JudgeSource:
         """Return the function that finds the cuts of one tree with verdicts and answers that are kept."""
         asked = RecordedActor(judge.actor, journal, "" if self.is_actor else "judge")
         return lambda task, bad, start: judge.first_bad(task, bad.steps, bad.nodes, start, cache, asked)
+
+    def cache(self, path: Path) -> VerdictCache:
+        """Return the kept verdicts of this judge."""
+        return VerdictCache(path, self.name, self.settings.prompt, self.settings.max_token_length)
 
     @contextmanager
     def opened(self, actor: Actor | None, stage: JudgedStage, usage: dict[str, Any]) -> Iterator[Judge]:

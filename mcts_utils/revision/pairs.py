@@ -9,9 +9,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mcts_utils.prompts import opening_messages
+from mcts_utils.prompts import opening_messages, step_messages, with_ids
 from mcts_utils.rollouts.steps import EPSILON, earned, is_idle, is_refused
 from mcts_utils.search.tree import Tree, leaves, path_nodes, path_steps
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import Message, Step, Task, Verdict
 
 
@@ -169,16 +170,15 @@ def splice(bad: Sequence[Step], cut: int, signal: str, tail: Sequence[Step]) -> 
 
 
 def conversation(
-    task: Task, steps: Sequence[Step], prompt: str, trained: Callable[[int, Step], bool]
+    task: Task, steps: Sequence[Step], prompt: str, trained: Callable[[int, Step], bool], form: str = "any"
 ) -> list[Message]:
     """Return the messages of a path up to its last assistant turn; `trained` gives the loss flag of step i (Eq. 6)."""
-    messages = opening_messages(task, prompt)
-    for index, step in enumerate(steps):
-        messages += [
-            Message("assistant", step.reply, trained(index, step)),
-            Message("user", step.observation),
-        ]
-    return messages[:-1] if steps else messages
+    turns = [
+        turn for index, step in enumerate(steps) for turn in step_messages([step], trained(index, step), form)
+    ]
+    while turns and turns[-1].role != "assistant":
+        turns.pop()
+    return opening_messages(task, prompt, form) + (with_ids(turns) if form == TOOLS else turns)
 
 
 def trained_from(first: int, env: str, mask_refused: bool = True) -> Callable[[int, Step], bool]:

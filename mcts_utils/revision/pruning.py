@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mcts_utils.prompts import action_of
 from mcts_utils.rollouts.steps import EPSILON, earned, is_idle, is_refused
 from mcts_utils.types import Step
 
@@ -90,7 +89,7 @@ def shorten(
     pruning = _Pruning(fixed, replies, replay, env, budget)
     if len(pruning.steps) <= len(fixed) or earned(pruning.steps) < reward - EPSILON:
         return None
-    done_before = {action_of(reply) for reply in fixed}
+    done_before = {step.action for step in pruning.steps[: len(fixed)]}
     for suspect in (lambda s: is_idle(env, s), lambda s: s.action in done_before):
         out = {i for i, step in pruning.tail() if suspect(step)}
         if not pruning.without(out, reward) and len(out) > 1:

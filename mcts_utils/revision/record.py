@@ -6,6 +6,7 @@ It says how a row looks and when two rows are the same; builder.py decides which
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,10 +17,12 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from mcts_utils.prompts import JUDGE_PROMPTS, action_of, opening_messages, system_prompt
+from mcts_utils.prompts import JUDGE_PROMPTS, acting_messages, system_prompt
+from mcts_utils.reasoning import split_reasoning
 from mcts_utils.revision.pairs import Pair, Trajectory, conversation, trained_from
 from mcts_utils.rollouts.steps import earned
 from mcts_utils.storage.formats.record import Lineage, LogStep, RecordRow, Replay, Rewards, RowTask, Turn
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import Message, Step, Task
 
 
@@ -31,6 +34,8 @@ class Source:
     sha256: str
     prompt: str  # key of prompts.JUDGE_PROMPTS
     seed: int
+    history: str = "drop"  # HISTORY_REASONING of the tree
+    form: str = "any"  # how actions are read from replies
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ def to_row(
     trained, given = trained_from(record.first_trained, task.env, mask_refused), record.loss
     if given is not None:
         trained = lambda index, step: given[index]  # noqa: E731
-    messages = _turns(conversation(task, record.steps, source.prompt, trained))
+    said = conversation(task, record.steps, source.prompt, trained, source.form)
+    messages = _turns(said)
     spliced = record.kind in ("revision", "direct")
     row = RecordRow(
         kind=record.kind,
@@ -76,10 +82,17 @@ def to_row(
         lineage=_lineage(record, task, source),
     )
     if record.rejected:
-        other = _turns(conversation(task, record.rejected, source.prompt, lambda index, step: False))
-        split = len(opening_messages(task, source.prompt)) + 2 * record.first_trained
+        other = _turns(
+            conversation(task, record.rejected, source.prompt, lambda index, step: False, source.form)
+        )
+        split = len(acting_messages(task, record.steps[: record.first_trained], source.prompt, source.form))
         sides = {"prompt": messages[:split], "chosen": messages[split:], "rejected": other[split:]}
         row = replace(row, messages=UNSET, **sides)
+    if source.form == TOOLS:
+        row = replace(row, tools=json.loads(said[0].tools))
+    turns = [turn for turns in row.conversations for turn in turns if turn.role == "assistant"]
+    if any(split_reasoning(turn.content)[0] for turn in turns):
+        row = replace(row, history_reasoning=source.history)
     return replace(row, revise_log=row.messages or []) if reference_fields else row
 
 
@@ -97,7 +110,7 @@ def _lineage(record: Record, task: Task, source: Source) -> Lineage:
             rejected=earned(rejected) if rejected else UNSET,
         ),
         prompt=source.prompt,
-        prompt_sha256=prompt_sha256(source.prompt, task.env),
+        prompt_sha256=prompt_sha256(source.prompt, task.env, source.form),
         seed=source.seed,
         replay=Replay(
             exact=True if record.replayed else None,
@@ -112,9 +125,9 @@ def _lineage(record: Record, task: Task, source: Source) -> Lineage:
     )
 
 
-def prompt_sha256(prompt: str, env: str) -> str:
+def prompt_sha256(prompt: str, env: str, form: str = "any") -> str:
     """Return the hex digest of the two system texts that a record depends on: the agent's and the judge's."""
-    return hashlib.sha256(f"{system_prompt(env, prompt)}\n{JUDGE_PROMPTS[prompt]}".encode()).hexdigest()
+    return hashlib.sha256(f"{system_prompt(env, prompt, form)}\n{JUDGE_PROMPTS[prompt]}".encode()).hexdigest()
 
 
 def _turns(messages: Iterable[Message]) -> list[Turn]:
@@ -135,7 +148,7 @@ class UniqueRows:
         seen: set[bytes] = set()
         for row in self._rows:
             turns = [turn for conversation in row.conversations for turn in conversation]
-            actions = [action_of(turn.content) for turn in turns if turn.role == "assistant"]
+            actions = [turn.action for turn in turns if turn.role == "assistant"]
             task = row.lineage.task.id
             # A digest, so that the keys of a million rows fit in memory. A lone surrogate has no UTF-8.
             key = hashlib.sha256(repr((task, actions)).encode("utf-8", "backslashreplace")).digest()
@@ -164,7 +177,7 @@ def first_rows(
     found = UniqueRows(rows(), unique)
     for place, row in enumerate(found):
         task = row.lineage.task.id
-        actions = [action_of(t.content) for t in row.conversations[0] if t.role == "assistant"]
+        actions = [turn.action for turn in row.conversations[0] if turn.role == "assistant"]
         loops = loops_last and any(map(eq, actions, actions[1:]))
         keys.append((loops, taken[task], random.Random(f"{seed}|{task}").random(), place))
         taken[task] += 1

@@ -22,7 +22,7 @@ from mcts_utils.revision.judge_source import models_opened
 from mcts_utils.revision.options import REJUDGE
 from mcts_utils.revision.pairs import paths
 from mcts_utils.revision.stage import RevisionStage
-from mcts_utils.revision.verdict_cache import VerdictCache, question_sha256, set_aside_path
+from mcts_utils.revision.verdict_cache import question_sha256, set_aside_path
 from mcts_utils.revision.votes import agreement, patterns
 from mcts_utils.search.tree_io import BadTree, read_tree
 from mcts_utils.storage.files import iter_jsonl_as, read_as, sha256_file
@@ -102,7 +102,7 @@ class RejudgeStage(RevisionStage):
         if any(record.tree_sha256 != digest for record in records):
             raise BadTree(f"it is not the tree that the records in {self.output} were made from")
         old = read_as(self._file(index), VerdictFile).verdicts if self._file(index).exists() else {}
-        cache = VerdictCache(self._waiting(index), self.judge.name, judge.prompt)
+        cache = self.judge.cache(self._waiting(index))
         by_leaf = {path.leaf: path for path in paths(tree)}
         for path in by_leaf.values():
             if self.stop.is_set():

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.config import Settings
+from mcts_utils.config.settings import RARE
 from mcts_utils.revision.options import Options
-from mcts_utils.storage.files import sha256_file
+from mcts_utils.storage.files import sha256_file, usable
 from mcts_utils.storage.formats.base import parsed
 from mcts_utils.storage.formats.manifest import RevisionCounts
 from mcts_utils.storage.manifest import read_manifest
@@ -56,11 +57,15 @@ def finished_counts(
     """
     if not (manifest_file.exists() and output.exists()):
         return None
+    manifest = usable(manifest_file, lambda: read_manifest(manifest_file))
+    if manifest is None:
+        return None
     try:
-        manifest = read_manifest(manifest_file)
-        # A setting that an older version did not have had the effect of its default.
-        known = {**Settings().public(), **manifest.settings}
-        same = {name: known.get(name) for name in settings} == json.loads(json.dumps(settings))  # no tuples
+        # A setting that a manifest does not have had the effect of its default.
+        rare = {name: getattr(Settings, name) for name in RARE if name not in IRRELEVANT}
+        known = {**rare, **Settings().public(), **manifest.settings}
+        wanted = rare | json.loads(json.dumps(settings))  # no tuples
+        same = {name: known.get(name) for name in wanted} == wanted
         same = same and manifest.outputs[0].sha256 == sha256_file(output)
         others = [(manifest_file.parent / entry.path, entry.sha256) for entry in manifest.outputs[1:]]
         same = same and all(sha256_file(path) == digest for path, digest in others)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from mcts_utils.prompts import WAIT_OBSERVATION, action_of, revision_signal
+from mcts_utils.prompts import WAIT_ACTION, WAIT_OBSERVATION, revision_signal
 from mcts_utils.revision.options import Options
 from mcts_utils.revision.pairs import Pair, Trajectory, splice, tail_start
 from mcts_utils.revision.pruning import Shortened, shorten
@@ -21,11 +21,20 @@ class Splicer:
     """Executes the paths of one tree's records, as short as they still earn their reward."""
 
     def __init__(
-        self, env: str, options: Options, replayer: Replayer, prompt: str, actor: Actor | None
+        self,
+        env: str,
+        options: Options,
+        replayer: Replayer,
+        prompt: str,
+        actor: Actor | None,
+        form: str = "any",
     ) -> None:
-        """Use `actor` (with the prompt of that name) for repairs, if the options ask for them."""
+        """Use `actor` (with the prompt of that name) for repairs, if the options ask for them.
+
+        `form`: how actions are read from replies.
+        """
         self._env, self._options, self._replayer = env, options, replayer
-        self._prompt, self._actor = prompt, actor
+        self._prompt, self._actor, self._form = prompt, actor, form
         self._pruned: dict[int, Shortened | None] = {}  # good paths by leaf
         self.repairs_tried = 0
 
@@ -63,11 +72,11 @@ class Splicer:
         Returns:
             None if the executed trajectory does not earn the good path's reward.
         """
-        signal = revision_signal(rng)
+        signal = revision_signal(rng, self._form)
         if not self._options.verified:
             tail = pruned.steps[len(pruned.steps) - len(kept) :]
             before = pair.bad.steps[: cut + 1]
-            return (*before, Step(signal, action_of(signal), WAIT_OBSERVATION, before[-1].reward), *tail)
+            return (*before, Step(signal, WAIT_ACTION, WAIT_OBSERVATION, before[-1].reward), *tail)
         short = self._execute(pair, cut, kept, splice(pair.bad.steps, cut, signal, ()), rng)
         return None if short is None else short.steps
 

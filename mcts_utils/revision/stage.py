@@ -29,7 +29,6 @@ from mcts_utils.revision.judge_source import JudgeSource, models_of, models_open
 from mcts_utils.revision.options import EXPERT, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
-from mcts_utils.revision.verdict_cache import VerdictCache
 from mcts_utils.revision.votes import patterns
 from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.rollouts.replayer import Replayer
@@ -84,7 +83,7 @@ class RevisionStage:
         self.output = records_path(output_dir, settings.task, options.data_type)
         self._journals = Journals(self.output_dir, self.output.stem)
         self.manifest = manifest_path(output_dir, settings.task, options.data_type)
-        self.models, self.spending = models_of(settings, self.judge), Spending(settings.max_token_length)
+        self.models, self.spending = models_of(settings, self.judge), Spending(settings.reply_tokens)
         self.stop = Event()
         self.usage: dict[str, Any] = {}  # of this run
         self.unparsed = ""  # what an answer was that gave no verdict
@@ -243,17 +242,15 @@ class RevisionStage:
         settings, path = self.settings, self.input_dir / name
         tree = read_tree(path, settings.task, index)
         check_tree(tree, settings, self.server_kind, None if self._allow_test else self._held_out)
-        source = Source(name, sha256_file(path), tree.prompt, settings.seed)
-        task = tree.task
-        expected_id = task_id(settings.task, task.opening, task.index)
-        cache: VerdictCache | None = None
-        if judge and self.judge:
-            verdicts = verdicts_path(self.output_dir, index)
-            cache = VerdictCache(verdicts, self.judge.name, judge.prompt, again=True)
+        history = tree.settings.get("history_reasoning", Settings.history_reasoning)
+        source = Source(name, sha256_file(path), tree.prompt, settings.seed, history, settings.form)
+        expected_id = task_id(settings.task, tree.task.opening, tree.task.index)
+        kept_verdicts = verdicts_path(self.output_dir, index)
+        cache = self.judge.cache(kept_verdicts) if judge and self.judge else None
         try:
-            with self._journals.open(path.stem, self._scope(source)) as journal:
+            with self._journals.open(path.stem, scope) as journal:
                 repairer, kept = RecordedActor(actor, journal) if actor else None, RecordedPool(pool, journal)
-                replayer = Replayer(kept, task.index, expected_id, self.stop.is_set, settings.action_format)
+                replayer = Replayer(kept, tree.task.index, expected_id, self.stop.is_set, settings.form)
                 find_cut = self.judge.cuts(judge, cache, journal) if judge and self.judge and cache else None
                 built = TreeBuilder(tree, source, self.options, replayer, find_cut, repairer).build()
         finally:
@@ -266,13 +263,6 @@ class RevisionStage:
             built = replace(built, unparsed=next(iter(unparsed), ""))
         built.counts["partial_trees"] = int(tree.status != "done")
         return built
-
-    def _scope(self, source: Source) -> list[Any]:
-        """Return what the answers to the tree's requests depend on, besides the requests."""
-        s, judge = self.settings, self.judge
-        asked = [judge.name, judge.settings.max_token_length] if judge else []
-        actor = [s.model_name, self._weights, s.max_token_length, s.grounding, s.action_format]
-        return [source.sha256, self.server_kind, actor, asked]
 
     def _conclude(self, spool: RowSpool[RecordRow], seconds: float) -> RevisionCounts:
         """Write the records, then the manifest, and return its counts.

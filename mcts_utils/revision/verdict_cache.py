@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
+from mcts_utils.config import Settings
 from mcts_utils.prompts import JUDGE_PROMPTS
 from mcts_utils.revision.votes import combined, votes_of
-from mcts_utils.storage.files import read_as, write_json
+from mcts_utils.storage.files import read_as, usable, write_json
 from mcts_utils.storage.formats.verdicts import KeptVerdict, VerdictFile
 from mcts_utils.storage.layout import existing, safe_name
-from mcts_utils.types import InputError, Message, Verdict
+from mcts_utils.types import Message, Verdict
 
 LABELS = ("good", "bad", "uncertain")
 
@@ -37,29 +40,31 @@ def set_aside_path(path: Path, file: VerdictFile) -> Path:
 class VerdictCache:
     """The verdicts on one tree, by node id. For one thread; `save` replaces the file atomically."""
 
-    def __init__(self, path: Path, model: str, prompt: str, again: bool = False) -> None:
+    def __init__(self, path: Path, model: str, prompt: str, max_tokens: int = 0) -> None:
         """Read the verdicts of this model with this prompt (key of prompts.JUDGE_PROMPTS), if the file has any.
 
         Args:
-            again: take only verdicts that parsed, so that the others are asked for again.
+            max_tokens: MAX_TOKEN_LENGTH of the judge. Only verdicts that parsed, from answers of at most so many
+                tokens, are taken, so that the others are asked for again; 0: all are.
             path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there, and one
                 that was set aside where this judge's verdicts are in no other.
         """
         digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
         self.path = path
-        self._empty = VerdictFile(model=model, prompt=prompt, prompt_sha256=digest, verdicts={})
+        length = UNSET if max_tokens in (0, Settings.max_token_length) else max_tokens
+        self._empty = VerdictFile(
+            model=model, prompt=prompt, prompt_sha256=digest, max_token_length=length, verdicts={}
+        )
         self._kept: dict[str, KeptVerdict] = {}
         self._forgotten: set[int] = set()
         self._changed = False
         self.used: dict[int, Verdict] = {}  # by node, what this run has read or put
         self.asked = 0  # requests of this run
         for file in (existing(path), set_aside_path(path, self._empty)):
-            try:
-                found = read_as(file, VerdictFile)
-            except InputError:
-                continue  # not there, or damaged: that only costs requests
-            if replace(found, verdicts={}) == self._empty:
-                self._kept = {n: kept for n, kept in found.verdicts.items() if kept.parsed or not again}
+            found = usable(file, partial(read_as, file, VerdictFile))
+            length = self._empty.max_token_length if max_tokens or not found else found.max_token_length
+            if found and replace(found, verdicts={}) == replace(self._empty, max_token_length=length):
+                self._kept = {n: kept for n, kept in found.verdicts.items() if kept.parsed or not max_tokens}
                 return
 
     def begun(self, node: int, question: str) -> tuple[Verdict, ...]:
@@ -79,9 +84,9 @@ class VerdictCache:
         self.used[node] = combined(found[: votes or None])
         return self.used[node]
 
-    def put(self, node: int, question: str, verdict: Verdict) -> None:
-        """Keep a new verdict."""
-        self.asked += verdict.asked - sum(vote.asked for vote in self.begun(node, question))
+    def put(self, node: int, question: str, verdict: Verdict, known: Sequence[Verdict] = ()) -> None:
+        """Keep a new verdict; `known`: the votes of it that were there already."""
+        self.asked += verdict.asked - sum(vote.asked for vote in known)
         self._kept[str(node)] = KeptVerdict.of(question, verdict)
         self._forgotten.discard(node)
         self._changed = True

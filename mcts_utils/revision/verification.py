@@ -6,16 +6,20 @@ The replays from which records are made are in rollouts/replayer.py.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from mcts_utils.envs.specs import env_spec
+from mcts_utils.envs.task_set import TaskSet
 from mcts_utils.rollouts.episode import replay
 from mcts_utils.rollouts.steps import EPSILON, earned
-from mcts_utils.storage.files import iter_jsonl_as
-from mcts_utils.storage.formats.record import Lineage, RecordRow, Turn
+from mcts_utils.storage.files import iter_jsonl, usable
+from mcts_utils.storage.formats.base import parsed
+from mcts_utils.storage.formats.record import Lineage, RecordRow, Turn, exchanges
+from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.terminal import Progress
+from mcts_utils.tool_calls import TOOLS
 from mcts_utils.types import Environment, InputError
 
 
@@ -26,6 +30,9 @@ def verify_rows(rows: Sequence[RecordRow], env: Environment) -> dict[str, int]:
         rows, exact (rows without any difference that counts), observations and observations_exact (openings and last
         observations included), rewards and rewards_exact. If an environment's texts vary between replays
         (ScienceWorld: temperatures, order of listings), only rewards count for `exact`.
+
+    Raises:
+        InputError: the server's index is another goal than a row's.
     """
     total: Counter[str] = Counter(rows=len(rows), exact=0)
     for row in rows:
@@ -47,24 +54,47 @@ def _verify(lineage: Lineage, side: int, turns: Sequence[Turn], env: Environment
     last, reward = lineage.replay.final_observation, lineage.rewards.record
     if side:
         last, reward = lineage.replay.final_observation_rejected or "", lineage.rewards.rejected or 0.0
-    written = [turn.content for turn in turns if turn.role == "user"] + [last]
-    task, steps = replay(env, lineage.task.index, [t.content for t in turns if t.role == "assistant"])
-    observed = [task.opening] + [step.observation for step in steps]
-    exact = sum(a == b for a, b in zip(written, observed, strict=False))
+    spec, index = env_spec(lineage.task.env), lineage.task.index
+    head, said = exchanges(turns)
+    if (env.action_format == TOOLS) != any(turn.calls for turn, _ in said):
+        raise InputError("rows with tool calls want ACTIONS=tools, others ACTIONS=text")
+    answers = ["\n".join(turn.content for turn in found) for _, found in said[:-1]]
+    written = [turn.content for turn in head if turn.role == "user"] + answers + [last]
+    task, steps = replay(env, index, [turn.reply for turn, _ in said])
+    if task.id != (wanted := spec.task_id(written[0], index)):
+        raise InputError(f"the server's index {index} is the task {task.id}, the row's is {wanted}")
+    # Where openings vary (TextCraft's further commands), the task is what must be the same.
+    observed = [task.opening if spec.fixed_opening else written[0]] + [step.observation for step in steps]
+    exact = sum(spec.comparable(a) == spec.comparable(b) for a, b in zip(written, observed, strict=False))
     return len(written), exact, abs(earned(steps) - reward) < EPSILON
 
 
-def verify_file(path: str | Path, make_environment: Callable[[], Environment]) -> dict[str, int]:
+def verify_file(path: str | Path, tasks: TaskSet) -> dict[str, int]:
     """Execute every row of a records file again and return the counts of `verify_rows`.
 
     Raises:
-        InputError: naming the file that has no row, or the row and the field that cannot be read.
+        InputError: naming the file that has no row; the row whose field cannot be read, or that is of another task than
+            the server's; the kind of server that the rows were made on, if this one is of another.
     """
-    rows = list(iter_jsonl_as(path, RecordRow))
+    rows = [(n, parsed(row, RecordRow, f"{path} row {n}")) for n, row in iter_jsonl(path)]
     if not rows:
         raise InputError(f"{path}: no row to verify")
+    for number, row in rows:
+        if (env := row.lineage.task.env) != tasks.task:
+            raise InputError(f"{path} row {number}: TASK is {tasks.task!r}, the row is of {env!r}")
+    manifest = Path(path).with_suffix(".manifest.json")
+    made = usable(manifest, lambda: read_manifest(manifest))
+    kind = tasks.kind()
+    if made and made.settings.get("goals", kind) not in (kind, ""):
+        there = made.settings["goals"]
+        raise InputError(
+            f"{path}: made on a server of kind {there}, this one is {kind}: its indices are other tasks"
+        )
     total: Counter[str] = Counter()
-    with closing(make_environment()) as env:
-        for row in Progress(rows, desc="verify", unit="row"):
-            total.update(verify_rows([row], env))
+    with closing(tasks.environment()) as session:
+        for number, row in Progress(rows, desc="verify", unit="row"):
+            try:
+                total.update(verify_rows([row], session))
+            except InputError as error:
+                raise InputError(f"{path} row {number}: {error}") from error
     return dict(total)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mcts_utils.prompts import WAIT_OBSERVATION, acting_messages, action_of, is_signal
-from mcts_utils.replies import read_reply
+from mcts_utils.prompts import WAIT_OBSERVATION, acting_messages, action_of, is_signal, read_turn
 from mcts_utils.rollouts.steps import earned, reward_of
+from mcts_utils.tool_calls import AND, ENDED, NO_CALL, REFUSED, TOOLS, split_turn
 from mcts_utils.types import (
     Actor,
     ContextOverflow,
@@ -33,10 +33,38 @@ def derive_seed(*parts: int) -> int:
 
 def take_step(env: Environment, reply: str, score: float) -> Step:
     """Execute a reply's action and return the step. A revision signal is not executed and keeps `score`."""
-    action = action_of(reply, env.action_format)
-    if is_signal(reply, env.waits, env.action_format):
+    return _run_turn(reply, env.step, score, env.waits, env.action_format)
+
+
+def _run_turn(reply: str, execute: Callable[[str], StepResult], score: float, waits: bool, form: str) -> Step:
+    """Return the step of a reply, of which each action is executed by `execute`. `score`: before it."""
+    action = action_of(reply, form)
+    if is_signal(reply, waits, form):
         return Step(reply, action, WAIT_OBSERVATION, score)
-    return step_of(reply, action, env.step(action))
+    if form != TOOLS:
+        return step_of(reply, action, execute(action))
+    results: list[StepResult] = [StepResult("", score, False)]
+    answers = []
+    for call in split_turn(reply)[1]:
+        if results[-1].done or results[-1].disaster:
+            answers.append(ENDED)
+        elif not call.command:
+            answers.append(REFUSED + call.fault)
+        else:
+            results.append(execute(call.command))
+            answers.append(results[-1].observation)
+    grounded = AND.join(result.grounded_action for result in results if result.grounded_action)
+    whole = replace(results[-1], observation="\n".join(answers or [NO_CALL]), grounded_action=grounded)
+    return replace(step_of(reply, action, whole), answers=tuple(answers) if len(answers) > 1 else ())
+
+
+def _commands(reply: str, waits: bool, form: str) -> list[str]:
+    """Return what a reply sends to the environment."""
+    if is_signal(reply, waits, form):
+        return []
+    if form == TOOLS:
+        return [call.command for call in split_turn(reply)[1] if call.command]
+    return [action_of(reply, form)]
 
 
 def step_of(reply: str, action: str, result: StepResult) -> Step:
@@ -71,18 +99,15 @@ def replay(env: Environment, index: int, replies: Sequence[str]) -> tuple[Task, 
 
 def _replay_at_once(env: Any, index: int, replies: Sequence[str]) -> tuple[Task, list[Step]]:
     """Replay in one request; `env` has the extension "replay"."""
-    form = env.action_format
-    signals = [is_signal(reply, env.waits, form) for reply in replies]
-    actions = [action_of(reply, form) for reply in replies]
-    executed = [action for action, signal in zip(actions, signals, strict=True) if not signal]
-    task, results = env.replay(index, executed)
+    form, waits = env.action_format, env.waits
+    task, results = env.replay(index, [sent for reply in replies for sent in _commands(reply, waits, form)])
     steps: list[Step] = []
     remaining = iter(results)
-    for reply, action, signal in zip(replies, actions, signals, strict=True):
-        if signal:
-            steps.append(Step(reply, action, WAIT_OBSERVATION, earned(steps)))
-        elif (result := next(remaining, None)) is not None:
-            steps.append(step_of(reply, action, result))
+    for reply in replies:
+        try:
+            steps.append(_run_turn(reply, lambda _: next(remaining), earned(steps), waits, form))
+        except StopIteration:  # the episode ended before
+            break
         if ending(steps):
             break
     return task, steps
@@ -120,11 +145,12 @@ def run_episode(
             raise Stopped
         step_seed = None if seed is None else derive_seed(seed, len(steps))
         try:
-            sample = actor.sample(acting_messages(task, steps, prompt), 1, temperature, step_seed)[0]
+            messages = acting_messages(task, steps, prompt, env.action_format)
+            sample = actor.sample(messages, 1, temperature, step_seed)[0]
         except ContextOverflow:
             end = "context"
             break
-        reply = read_reply(sample.text, env.action_format, sample.truncated)
+        reply = read_turn(sample, task.env, env.action_format)
         steps.append(replace(take_step(env, reply.text, earned(steps)), cut=reply.cut))
         end = ending(steps)
     return Episode(task, tuple(steps), earned(steps), end or "max_steps")

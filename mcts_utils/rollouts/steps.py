@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from mcts_utils.envs.specs import env_spec
 from mcts_utils.prompts import is_signal_step
+from mcts_utils.tool_calls import REFUSED
 from mcts_utils.types import Step
 
 EPSILON = 1e-6  # rewards that differ by less are equal
 
 
 def refuses(env: str, observation: str) -> bool:
-    """Return True if the observation's text refuses the action that it answers."""
-    return bool(env_spec(env).refusal.match(observation.lstrip()))
+    """Return True if the observation's text refuses the action that it answers, or the first of several."""
+    return observation.startswith(REFUSED) or bool(env_spec(env).refusal.match(observation.lstrip()))
 
 
 def is_refused(env: str, step: Step) -> bool:

@@ -122,7 +122,7 @@ def _attach_rollout(tree: Tree, start: Node, steps: RolloutSteps, max_steps: int
 
 def _add_signal(tree: Tree, leaf: Node, draw: Random) -> None:
     """Add the revision signal after a failed attempt, as a node of its own, by which `open_end` finds it."""
-    reply = revision_signal(draw)
+    reply = revision_signal(draw, tree.settings.get("actions", "any"))
     node = tree.add(leaf, reply, WAIT_ACTION)
     fill(node, Step(reply, WAIT_ACTION, WAIT_OBSERVATION, leaf.reward), math.inf)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from mcts_utils.prompts import is_signal_step
+from mcts_utils.prompts import env_steps_of
 from mcts_utils.replies import Reply
 from mcts_utils.rollouts.episode import replay, take_step
 from mcts_utils.search.env_sessions import Diverged, SessionManager, same_scores
@@ -141,7 +141,7 @@ class BranchingRollouts:
             except EnvError:
                 self._sessions.drop(env)
                 raise
-            self._sessions.counters.add(replayed_steps=not is_signal_step(step))
+            self._sessions.counters.add(replayed_steps=env_steps_of(step))
             if not same_scores([step], [node.step]):
                 self._sessions.drop(env)
                 raise Diverged(f"index {self._sessions.task.index}: a copied session answers otherwise")
@@ -156,7 +156,7 @@ class BranchingRollouts:
         except EnvError:
             self._sessions.drop(env)
             raise
-        self._sessions.counters.add(replayed_steps=sum(not is_signal_step(step) for step in steps))
+        self._sessions.counters.add(replayed_steps=sum(env_steps_of(step) for step in steps))
         if task.id != self._sessions.task.id or not same_scores(steps, path):
             self._sessions.drop(env)
             raise Diverged(f"index {task.index}: {len(path)} steps do not replay as recorded")

@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Protocol
 
 from mcts_utils.envs.session_pool import SessionPool, SingleSessionPool
-from mcts_utils.prompts import is_signal_step
+from mcts_utils.prompts import env_steps_of
 from mcts_utils.replies import Reply
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.episode import replay, take_step
@@ -106,7 +106,7 @@ class SessionManager:
         """Execute a reply in a session that has executed the steps `before`; return its step."""
         self.check()
         step = take_step(env, reply, earned(before))
-        self.counters.add(env_steps=not is_signal_step(step))
+        self.counters.add(env_steps=env_steps_of(step))
         return step
 
     def go_to(self, env: Environment, path: Sequence[Step]) -> None:
@@ -119,7 +119,7 @@ class SessionManager:
         for _ in range(REPLAYS):
             self.check()
             task, steps = replay(env, self.task.index, [step.reply for step in path])
-            self.counters.add(env_resets=1, env_steps=sum(not is_signal_step(step) for step in steps))
+            self.counters.add(env_resets=1, env_steps=sum(env_steps_of(step) for step in steps))
             if task.id != self.task.id:
                 raise EnvError(f"index {task.index} was {self.task.id} and is now {task.id}")
             if same_scores(steps, path):

@@ -196,7 +196,7 @@ def matches(node: Node, step: Step) -> bool:
 def fill(node: Node, step: Step, max_depth: float) -> None:
     """Record the result of a candidate's execution on its node."""
     node.obs, node.reward, node.done, node.disaster = step.observation, step.reward, step.done, step.disaster
-    node.executed = True
+    node.executed, node.answers = True, step.answers
     node.is_terminal = step.done or step.disaster or node.depth >= max_depth
 
 

@@ -40,26 +40,36 @@ def from_reference_dict(data: Mapping[str, Any], env: str = "", index: int = -1)
                 stack.append((_reference_child(tree, node, child_row), child_row))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"not a reference tree: {error!r}") from error
+    most = max(node.reward for node in nodes(tree))
     # Where the environment's name is not known, large scores tell.
-    if env == "sciworld" or max(node.reward for node in nodes(tree)) > 1:
+    if env == "sciworld" or most > 1:
+        most /= PERCENT
         for node in nodes(tree):
             node.reward /= PERCENT
             node.value /= PERCENT
+    if not most <= 1:
+        raise InputError(f"not a reference tree: an env_score is above the full score, {PERCENT}")
     return tree
 
 
 def _bounded(row: Mapping[str, Any], name: str) -> Any:
     """Return a number of a node; raise ValueError if it cannot be a count of visits or a sum of rewards."""
-    if not 0 <= row[name] <= MOST_VISITS * PERCENT:
+    if isinstance(row[name], bool) or not 0 <= row[name] <= MOST_VISITS * PERCENT:
         raise ValueError(f"{name} is {row[name]}")
     return row[name]
 
 
 def _reference_child(tree: Tree, parent: Node, row: Mapping[str, Any]) -> Node:
-    child = tree.add(parent, row["llm_response"], row["action"])
-    child.obs = row["obs"]
+    reply, action, seen = row["llm_response"], row["action"], row["obs"]
+    if not all(isinstance(text, str) for text in (reply, action, seen)):
+        raise TypeError("llm_response, action and obs must be texts")
+    child = tree.add(parent, reply, action)
+    child.obs = seen
     child.disaster = bool(row["disaster"])
-    child.reward = reward_of(max(0.0, float(row["env_score"])), child.disaster)
+    score = float(row["env_score"])
+    if not abs(score) <= MOST_VISITS:
+        raise ValueError(f"env_score is {score}")
+    child.reward = reward_of(max(0.0, score), child.disaster)
     child.is_terminal = child.done = bool(row["is_terminal"]) and not row["children"]
     child.executed, child.samples = True, 1
     return child

@@ -12,8 +12,8 @@ from threading import Event
 
 from mcts_utils.config import Settings
 from mcts_utils.envs.session_pool import SessionPool
-from mcts_utils.prompts import acting_messages
-from mcts_utils.replies import Reply, count_replies, read_reply
+from mcts_utils.prompts import acting_messages, read_turn
+from mcts_utils.replies import Reply, count_replies
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.episode import derive_seed, ending
 from mcts_utils.search.branching import BranchingRollouts, StateNode
@@ -50,7 +50,8 @@ class IterationSimulator:
         """Draw up to n turns after the path (mcts.Explorer); `rollout` is a part of the request's seed."""
         self._sessions.check()
         owner = self._owner
-        messages = acting_messages(owner.task, path, owner.settings.prompt)
+        form = owner.settings.form
+        messages = acting_messages(owner.task, path, owner.settings.prompt, form)
         seed = derive_seed(owner.settings.seed, owner.task.index, self._iteration, rollout, len(path))
         self._counters.add(calls=1, in_flight=1)
         try:
@@ -59,8 +60,7 @@ class IterationSimulator:
             return []
         finally:
             self._counters.add(in_flight=-1)
-        form = owner.settings.action_format
-        replies = [read_reply(sample.text, form, sample.truncated) for sample in samples]
+        replies = [read_turn(sample, owner.task.env, form) for sample in samples]
         found = count_replies(replies, form)
         self._counters.add(
             completions=len(samples),

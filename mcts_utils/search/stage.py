@@ -68,13 +68,14 @@ class SearchStage:
         self.stop = Event()
         self.server_kind = server_kind
         self.usage: dict[str, Any] = {}  # of this run
-        self.models, self.spending = {"actor": settings}, Spending(settings.max_token_length)
+        self.models, self.spending = {"actor": settings}, Spending(settings.reply_tokens)
         weights = fingerprint(settings.model_dir, settings.chat_template) if weights is None else weights
         self.strategy = Strategy(settings, server_kind, weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)
         self.manifest = self.path(0).with_name("manifest.json")
         self._journals = Journals(self.manifest.parent)
         self.finished: Counter[str] = Counter()  # sums of the finished trees' totals
+        self._has_manifest = False
 
     @classmethod
     def from_folder(
@@ -121,7 +122,7 @@ class SearchStage:
         began = time.monotonic()
         todo = self.unfinished()
         self._journals.settle(self.path(index).stem for index in set(self.indices).difference(todo))
-        failed = 0
+        failed, failure = 0, ""
         with self._journals.running(()):
             if todo:
                 with closing(make_environment()) as env:
@@ -131,9 +132,9 @@ class SearchStage:
                 workers = self.settings.workers
                 run = run_jobs(self, todo, workers, make_actor, make_environment, bar, self._show)
                 with run as (results, _):
-                    failed = self._collect(results, todo)
+                    failed, failure = self._collect(results, todo)
             ran = bool(todo) or self._journals.interrupted
-            return self._conclude(ran, failed, time.monotonic() - began)
+            return self._conclude(ran, failed, time.monotonic() - began) | {"failure": failure}
 
     @contextmanager
     def job_runner(
@@ -166,7 +167,7 @@ class SearchStage:
             InputError: naming a file that is not ours, or was made with other settings.
         """
         todo = []
-        self.strategy.check_manifest(self.manifest)
+        self._has_manifest = self.strategy.check_manifest(self.manifest)
         for index in self.indices:
             path = self.path(index)
             tree = self._store.read(index)
@@ -193,8 +194,8 @@ class SearchStage:
         print(f"{self.path(index)}: {error}, left out; --allow_test overrides", file=sys.stderr)
         self._left_out.add(index)
 
-    def _collect(self, results: Iterable[tuple[int, Any]], todo: Sequence[int]) -> int:
-        """Note the results as they come and return the number of trees that failed.
+    def _collect(self, results: Iterable[tuple[int, Any]], todo: Sequence[int]) -> tuple[int, str]:
+        """Note the results as they come; return the number of trees that failed, and the first one's error.
 
         Raises:
             InputError: if MAX_FAILURES trees failed in a row and none has completed an iteration, or if the server or
@@ -213,7 +214,7 @@ class SearchStage:
                 guard.add_success(index)
                 self.finished.update(result)
                 self._journals.drop(self.path(index).stem)
-        return guard.failed
+        return guard.failed, guard.first
 
     def _search(
         self,
@@ -258,7 +259,7 @@ class SearchStage:
 
     def _journal(self, index: int, shared: bool) -> Journal:
         s = self.settings
-        scope = {**self.strategy.fixed(), "prompt": s.prompt, "seed": s.seed, "format": s.action_format}
+        scope = {**self.strategy.fixed(), "prompt": s.prompt, "seed": s.seed, "format": s.form}
         return self._journals.open(self.path(index).stem, scope) if shared else Journal()
 
     def _new_tree(self, index: int, pool: SessionPool) -> Tree:
@@ -289,7 +290,7 @@ class SearchStage:
     def _conclude(self, ran: bool, failed: int, seconds: float) -> dict[str, Any]:
         """Return the totals; write the manifest unless there is one and nothing was left to search."""
         counts, tokens = run_totals(self.finished, failed, len(self._left_out))
-        if ran or not self.manifest.exists():
+        if ran or not self._has_manifest:
             files = [self.path(index) for index in self.indices if index not in self._left_out]
             usage = {**tokens, "this_run": self.usage, **self.spending.paid}
             write_manifest(self.manifest, "search", self.strategy.public(), [], files, counts, usage, seconds)

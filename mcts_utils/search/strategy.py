@@ -16,13 +16,19 @@ from mcts_utils.rollouts.episode import derive_seed
 from mcts_utils.search.baselines import SEARCH, STRATEGIES, Baseline
 from mcts_utils.search.mcts import Rules, Simulator, run_search
 from mcts_utils.search.tree import Tree, new_tree
+from mcts_utils.storage.files import usable
 from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.types import InputError, Task
 
 # What two runs must share to write into one folder; ITERA may differ.
 FIXED = ("model_name", "n_gen", "n_rollout", "max_depth", "uct_c", "temp", "max_token_length", "grounding")
 SEARCH_ONLY = ("itera", "n_gen", "uct_c")  # a baseline has no use for these
-ANY = Settings.action_format  # of trees that record none
+RARE = (
+    "actions",
+    "action_format",
+    "history_reasoning",
+    "think_tokens",
+)  # of trees that record none: the defaults
 RNG = -2  # the "rollout number" of an iteration's random choices
 
 
@@ -44,9 +50,11 @@ class Strategy:
         """Return what all trees of the folder share; each of them records it."""
         unused = SEARCH_ONLY if self.baseline else ()
         how = {name: getattr(self.settings, name) for name in FIXED if name not in unused}
-        if self.settings.action_format != ANY:
-            how["action_format"] = self.settings.action_format
+        how |= {name: value for name, value in self._rare().items() if value != getattr(Settings, name)}
         return {**how, "weights": self.weights, "goals": self.server_kind, "strategy": self.name}
+
+    def _rare(self) -> dict[str, Any]:
+        return {name: getattr(self.settings, name) for name in RARE}
 
     def public(self) -> dict[str, Any]:
         """Return the settings for the manifest; a baseline's budget is the sum over all its tasks."""
@@ -79,28 +87,23 @@ class Strategy:
         """Check that the tree of that file was begun in this way; raise InputError if not."""
         found = {
             "strategy": SEARCH,
-            "action_format": ANY,
+            **{name: getattr(Settings, name) for name in RARE},
             **tree.settings,
             "prompt": tree.prompt,
             "seed": tree.seed,
         }
-        form = self.settings.action_format
-        wanted = {
-            **self.fixed(),
-            "action_format": form,
-            "prompt": self.settings.prompt,
-            "seed": self.settings.seed,
-        }
+        wanted = {**self.fixed(), **self._rare(), "prompt": self.settings.prompt, "seed": self.settings.seed}
         if self.baseline:
             wanted |= self._limit(tree.task.index)
         if tree.stats["iterations"]:
             require_equal(path, found, wanted)
 
-    def check_manifest(self, path: Path) -> None:
-        """Check that this strategy filled the folder, with whatever tasks; raise InputError if not."""
-        if path.exists():
-            made = read_manifest(path).settings.get("strategy", SEARCH)
+    def check_manifest(self, path: Path) -> bool:
+        """Return True if there is a manifest; raise InputError if another strategy filled the folder."""
+        if manifest := usable(path, lambda: read_manifest(path)):
+            made = manifest.settings.get("strategy", SEARCH)
             require_equal(path, {"strategy": made}, {"strategy": self.name})
+        return manifest is not None
 
     def _limit(self, index: int) -> dict[str, int]:
         """Return where a tree ends: its budget of completions, or its number of iterations."""

@@ -48,8 +48,9 @@ def describe(totals: Mapping[str, Any], folder: Path) -> str:
     else:
         spent = totals["tokens"]["completions"]
         what = f"{totals['strategy']}: {spent} completions, {totals.get('rollouts', 0)} rollouts"
+    failed = f"{totals['failed']} failed" + f"; the first: {totals['failure']}" * bool(totals["failure"])
     return (
-        f"{totals['trees']} trees ({totals['failed']} failed), {totals.get('nodes', 0)} nodes, {what}, "
+        f"{totals['trees']} trees ({failed}), {totals.get('nodes', 0)} nodes, {what}, "
         f"mean leaf reward {totals['mean_leaf_reward'] or 0:.3f}, {totals['seconds']:.1f} s: {folder}"
     )
 

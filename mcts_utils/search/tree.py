@@ -34,6 +34,7 @@ class Node:
     value: float = 0.0  # their sum, so in [0, visits]
     executed: bool = False  # False: a candidate that was only sampled
     samples: int = 0  # times that this turn was drawn from the parent
+    answers: tuple[str, ...] = ()  # to each of several tool calls
     cut: str = ""  # why `reply` is not all that was sampled, or ends early (replies.Cut)
 
     @property
@@ -116,7 +117,16 @@ def path_steps(node: Node) -> list[Step]:
 
 def step_of(node: Node) -> Step:
     """Return the step of an executed node."""
-    return Step(node.reply, node.action, node.obs, node.reward, node.done, node.disaster, cut=node.cut)
+    return Step(
+        node.reply,
+        node.action,
+        node.obs,
+        node.reward,
+        node.done,
+        node.disaster,
+        answers=node.answers,
+        cut=node.cut,
+    )
 
 
 def leaves(tree: Tree) -> list[Node]:

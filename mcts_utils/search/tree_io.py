@@ -17,7 +17,7 @@ from mcts_utils.search.reference_format import from_reference_dict
 from mcts_utils.search.tree import STATS, Node, Tree, nodes
 from mcts_utils.storage.files import read_json
 from mcts_utils.storage.formats.base import TaskFields, plain
-from mcts_utils.storage.formats.tree import FLAGS, NodeColumns, Stats, TreeFile, is_tree, parse_tree
+from mcts_utils.storage.formats.tree import FLAGS, OPTIONAL, NodeColumns, Stats, TreeFile, is_tree, parse_tree
 from mcts_utils.types import InputError
 
 IF_ANY = ("truncated", "empty", "played_on")  # counts that a file has where they are not 0
@@ -69,9 +69,10 @@ def check_tree(tree: Tree, settings: Settings, server_kind: str, held_out: HeldO
     Raises:
         BadTree: its indices are another kind of server's, its replies were read otherwise, or it is a test task's.
     """
-    form = tree.settings.get("action_format", Settings.action_format)
-    if form != settings.action_format:
-        raise BadTree(f"searched with ACTION_FORMAT={form}, now {settings.action_format}")
+    for name in ("actions", "action_format"):
+        made, now = tree.settings.get(name, getattr(Settings, name)), getattr(settings, name)
+        if made != now:
+            raise BadTree(f"searched with {name.upper()}={made}, now {now}")
     kind = tree.settings.get("goals")
     if kind and server_kind and kind != server_kind:
         raise BadTree(f"searched on a server of kind {kind}, this one is {server_kind}")
@@ -123,8 +124,8 @@ def _columns(tree: Tree) -> NodeColumns:
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in ATTRIBUTES}
     columns |= {name: [int(flag) for flag in columns[name]] for name in FLAGS}
     columns["obs"][0] = ""  # the root's is the task's opening
-    if not any(columns["cut"]):
-        del columns["cut"]
+    for name in [name for name in OPTIONAL if not any(columns[name])]:
+        del columns[name]
     return NodeColumns(parent=[row.parent.id if row.parent else None for row in rows], **columns)
 
 
@@ -150,14 +151,17 @@ def _linked_nodes(columns: NodeColumns) -> dict[int, Node]:
     """Return the nodes by id, the root first, with parents and children linked."""
     by_id: dict[int, Node] = {}
     lists = [getattr(columns, name) for name in ATTRIBUTES]
-    lists = [[""] * len(columns.id) if values is UNSET else values for values in lists]
+    lists = [
+        [OPTIONAL[name]] * len(columns.id) if values is UNSET else values
+        for name, values in zip(ATTRIBUTES, lists, strict=True)
+    ]
     lists = [
         list(map(bool, values)) if name in FLAGS else values
         for name, values in zip(ATTRIBUTES, lists, strict=True)
     ]
     for parent_id, *values in zip(columns.parent, *lists, strict=True):
         node = Node(**dict(zip(ATTRIBUTES, values, strict=True)))
-        node.parent = by_id.get(parent_id)
+        node.parent, node.answers = by_id.get(parent_id), tuple(node.answers)
         if node.id in by_id or (parent_id not in by_id if by_id else parent_id is not None):
             raise InputError(f"node {node.id}: it must be new, and the first node alone is the root")
         by_id[node.id] = node

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from mcts_utils.search.strategy import Strategy
 from mcts_utils.search.tree import Tree
 from mcts_utils.search.tree_io import tree_file, tree_from_dict
-from mcts_utils.storage.files import read_json, write_json
+from mcts_utils.storage.files import is_beginning, read_json, write_json
 from mcts_utils.storage.formats.tree import FORMAT, TreeFile
 from mcts_utils.storage.layout import tree_path
 from mcts_utils.types import InputError, Task, one_line
@@ -43,7 +43,9 @@ class TreeStore:
         try:
             tree = tree_from_dict(read_json(path))
         except InputError as error:
-            if isinstance(error.__cause__, ValueError) and is_truncated(path):
+            if is_beginning(path, FILE_START) and (
+                path.stat().st_size < 8 or isinstance(error.__cause__, ValueError)
+            ):
                 return None
             hint = "it is in the way, remove it or use another --output_dir"
             raise InputError(f"{path} is no tree of this program ({error}): {hint}") from error
@@ -64,9 +66,3 @@ class TreeStore:
         task = Task(self._strategy.settings.task, index, "", "")
         file = file or tree_file(self._strategy.new_tree(task))
         self.write(index, replace(file, status="failed", error=one_line(error)))
-
-
-def is_truncated(path: Path) -> bool:
-    """Return True if an unreadable file is the beginning of one of ours, or empty, as a crash may leave it."""
-    start = path.read_bytes()[: len(FILE_START)].strip(b"\0 \n")
-    return FILE_START.startswith(start)

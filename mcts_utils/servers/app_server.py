@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -31,6 +30,8 @@ from mcts_utils import parent
 from mcts_utils.servers.gate import Gate
 from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS, Full
 from mcts_utils.servers.sockets import BODY_BYTES, HEAD_BYTES, LOCAL_HOSTS, SLOW_SECONDS, listen
+from mcts_utils.terminal import Parser, between
+from mcts_utils.types import InputError
 
 KEEP_ALIVE_SECONDS = 120  # longer than a client keeps an idle connection, so it never writes to a closed one
 SHUTDOWN_SECONDS = 2  # for requests in flight
@@ -156,13 +157,13 @@ def running(app: FastAPI, port: int = 0, token: str = "") -> Iterator[str]:
 def add_server_flags(parser: argparse.ArgumentParser, port: int) -> None:
     """Add the flags that `serve` reads; `port` is the default one."""
     add = parser.add_argument
-    add("--port", type=int, default=port, help="0 takes a free one; the printed line names it")
+    add("--port", type=between(0, 65535), default=port, help="0 takes a free one; the printed line names it")
     add("--host", default="127.0.0.1", help="the address to listen on; a token must guard any other")
     add("--token", help="requests must carry it, but for GET /health; default: the variable SERVER_TOKEN")
     parent.add_flag(parser)
 
 
-def argument_parser(module: str, port: int, about: str | None) -> argparse.ArgumentParser:
+def argument_parser(module: str, port: int, about: str | None) -> Parser:
     """Return a parser of the flags that all bundled environment servers have.
 
     Args:
@@ -170,23 +171,17 @@ def argument_parser(module: str, port: int, about: str | None) -> argparse.Argum
         port: its default port.
         about: the description that --help prints.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m mcts_utils.servers.{module}", description=about)
+    parser = Parser(prog=f"python -m mcts_utils.servers.{module}", description=about)
     add_server_flags(parser, port)
-    parser.add_argument(
-        "--idle_seconds", type=float, default=IDLE_SECONDS, help="close sessions unused for longer"
-    )
-    parser.add_argument(
-        "--max_sessions", type=int, default=MAX_SESSIONS, help="sessions open at once, at most"
-    )
+    add = parser.add_argument
+    seconds, count = between(0.001, 10**9, float), between(1, 1_000_000)
+    add("--idle_seconds", type=seconds, default=IDLE_SECONDS, help="close sessions unused for longer")
+    add("--max_sessions", type=count, default=MAX_SESSIONS, help="sessions open at once, at most")
     return parser
 
 
 def problem(args: argparse.Namespace, token: str, address: str) -> str:
-    """Return what is wrong with the flags, or an empty text. `address`: what the server listens on."""
-    if not getattr(args, "idle_seconds", 1) > 0:
-        return f"--idle_seconds must be positive, not {args.idle_seconds}"
-    if not 0 < getattr(args, "max_sessions", 1) <= 1_000_000:
-        return f"--max_sessions must be from 1 to 1000000, not {args.max_sessions}"
+    """Return what is wrong with the token, or an empty text. `address`: what the server listens on."""
     if token and not re.fullmatch(r"[\w.~-]{8,}", token, re.ASCII):
         return "--token must be 8 or more letters, digits, '.', '_', '~' or '-'"
     if not token and not ipaddress.ip_address(address).is_loopback:
@@ -195,7 +190,7 @@ def problem(args: argparse.Namespace, token: str, address: str) -> str:
 
 
 def serve(args: argparse.Namespace, create_app: Callable[[], FastAPI]) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit code: 0, or 2 after a bad flag, with one line on stderr.
+    """Serve until SIGTERM or SIGINT and return the exit code 0; raise InputError naming a bad flag.
 
     Prints one line with the URL on stdout once connections are accepted. The port is taken before the app is made,
     so a port in use is reported at once. The app's own shutdown handlers run at the end.
@@ -203,14 +198,13 @@ def serve(args: argparse.Namespace, create_app: Callable[[], FastAPI]) -> int:
     token = os.environ.get("SERVER_TOKEN", "") if args.token is None else args.token
     try:
         listener = listen(args.host, args.port)
-    except (OSError, OverflowError) as error:
-        print(f"--port {args.port}: cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        line = f"--port {args.port}: cannot listen on {args.host}:{args.port}: {error}"
+        raise InputError(line) from error
     address, port = listener.getsockname()
     if wrong := problem(args, token, address):
         listener.close()
-        print(wrong, file=sys.stderr)
-        return 2
+        raise InputError(wrong)
     app = create_app()
     local = ipaddress.ip_address(address).is_loopback
     server = Server(

@@ -5,7 +5,6 @@ python -m mcts_utils.servers.demo_tasks webshop --train 24 --test 24
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from mcts_utils.servers.mock_llm.endpoint import ENVS
 from mcts_utils.servers.sciworld.expert import demo_ids
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.servers.webshop.shop import bundled_shop
+from mcts_utils.terminal import Parser, between, run_command
 
 
 def tasks(env: str, split: str, count: int) -> list[int]:
@@ -38,19 +38,18 @@ def evenly(ids: Sequence[int], count: int) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both lines and return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("env", choices=ENVS)
-    add("--train", type=int, default=24, help="number of training ids, in the first line")
-    add("--test", type=int, default=24, help="number of test ids, in the second line")
-    args = parser.parse_args(argv)
-    for split in ("train", "test"):
-        count = getattr(args, split)
-        if count < 1:
-            print(f"--{split} must be at least 1: {count}", file=sys.stderr)
-            return 2
-        print(",".join(map(str, tasks(args.env, split, count))))
-    return 0
+    add("--train", type=between(1, 1_000_000), default=24, help="number of training ids, in the first line")
+    add("--test", type=between(1, 1_000_000), default=24, help="number of test ids, in the second line")
+
+    def run() -> None:
+        args = parser.parse_args(argv)
+        for split in ("train", "test"):
+            print(",".join(map(str, tasks(args.env, split, getattr(args, split)))))
+
+    return run_command("demo_tasks", run)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,17 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from mcts_utils.storage.formats.base import parsed
+from mcts_utils.terminal import named_errors
 from mcts_utils.types import InputError
 
 T = TypeVar("T")
@@ -60,7 +63,7 @@ def read_json(path: str | Path) -> Any:
         InputError: the file is missing, truncated or not JSON.
     """
     try:
-        return _loads(_read(path))
+        return loads(_read(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: truncated or not JSON ({_brief(error)})") from error
 
@@ -74,7 +77,16 @@ def read_as(path: str | Path, definition: type[T]) -> T:
     return parsed(read_json(path), definition, str(path))
 
 
-def _loads(text: str) -> Any:
+def usable(path: Path, read: Callable[[], T]) -> T | None:
+    """Return what `read` returns; None if there is no such file, or, after a line that names it, a broken one."""
+    try:
+        return read() if path.exists() else None
+    except InputError as error:
+        print(f"{error}; {path.name} is made again", file=sys.stderr)
+        return None
+
+
+def loads(text: str) -> Any:
     """Return the object of a JSON text; NaN and infinity, which are not JSON, raise ValueError."""
     return json.loads(text, parse_constant=_refuse)
 
@@ -116,7 +128,7 @@ def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                row = _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))  # a mark may stand first
+                row = loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))  # a mark may stand first
                 if not isinstance(row, dict):
                     raise InputError(f"{path} row {number}: not a JSON object: {str(row)[:60]!r}")
                 yield number, row
@@ -141,6 +153,13 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     return [row for _, row in iter_jsonl(path)]
 
 
+def is_beginning(path: Path, start: bytes) -> bool:
+    """Return True if a file is the beginning of one that starts so, is empty, as a crash may leave it, or is `null`."""
+    with path.open("rb") as file:
+        found = file.read(len(start)).strip(b"\0 \n")
+    return start.startswith(found) or found == b"null"
+
+
 class RowSpool(Generic[T]):
     """Keep rows on disk until all are there: added tree by tree in any order, read in order of the trees' indices.
 
@@ -149,7 +168,7 @@ class RowSpool(Generic[T]):
 
     def __init__(self, folder: str | Path, definition: type[T]) -> None:
         """Open an unnamed temporary file in `folder`, which is created if needed; nothing remains of it."""
-        self._definition = definition
+        self._definition, self._folder = definition, str(folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)
         self._extents: dict[int, tuple[int, int]] = {}  # index of the tree -> (offset, size) in bytes
@@ -163,9 +182,11 @@ class RowSpool(Generic[T]):
     def add(self, index: int, rows: Sequence[T]) -> None:
         """Add the rows of one tree."""
         data = json.dumps(rows, default=msgspec.to_builtins).encode()  # ASCII: a lone surrogate survives
-        self._file.seek(0, os.SEEK_END)
-        self._extents[index] = (self._file.tell(), len(data))
-        self._file.write(data)
+        with named_errors(self._folder):
+            self._file.seek(0, os.SEEK_END)
+            self._extents[index] = (self._file.tell(), len(data))
+            self._file.write(data)
+            self._file.flush()
 
     def rows(self) -> Iterator[T]:
         """Yield all rows by index of their trees, with one tree's rows in memory at a time."""
@@ -177,7 +198,8 @@ class RowSpool(Generic[T]):
 
     def close(self) -> None:
         """Free the disk space."""
-        self._file.close()
+        with suppress(OSError):  # of rows that did not fit on the disk
+            self._file.close()
 
 
 def sha256_file(path: str | Path) -> str:
@@ -222,16 +244,14 @@ def write_bytes(path: str | Path, parts: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with named_errors(str(path)), os.fdopen(handle, "wb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it private; results are shared
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None and error.errno:
-            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

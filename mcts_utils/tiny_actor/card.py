@@ -29,7 +29,7 @@ from mcts_utils.rollouts.episode import run_episode
 from mcts_utils.servers.textcraft.world import Session, World, load_world
 from mcts_utils.storage.files import write_json
 from mcts_utils.tables import percent
-from mcts_utils.terminal import Progress
+from mcts_utils.terminal import Parser, Progress, run_command
 from mcts_utils.tiny_actor import make
 from mcts_utils.tiny_actor.demonstrations import ScriptedPlayer, oracle_verdict, refused
 from mcts_utils.types import Actor, Environment, Episode, StepResult, Task
@@ -193,19 +193,22 @@ def success_text(skill: dict[str, Any]) -> str:
     return percent(skill["success_rate"], skill["ci95"]).removesuffix(")") + f", n = {skill['n']})"
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure both models and write the card; return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
-    args = parser.parse_args()
+    return run_command("card", lambda: write(parser.parse_args(argv)))
+
+
+def write(args: argparse.Namespace) -> None:
+    """Measure both models and write the card."""
     base, model = measure(args.base, with_judge=False), measure(args.model, with_judge=True)
     config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
     text = render_card(base, model, config, parameters(args.model))
     (args.model / "README.md").write_text(text, encoding="utf-8")
     write_json(args.model / "card.json", {"base": base, "model": model})
     print(text)
-    return 0
 
 
 def parameters(folder: Path) -> int:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from mcts_utils.servers.textcraft.world import World, load_world
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.tiny_actor.demonstrations import (
     Dialogue,
     hasty,
@@ -33,6 +34,7 @@ from mcts_utils.tiny_actor.demonstrations import (
 )
 from mcts_utils.tiny_actor.tokenizer import save_tokenizer, train_tokenizer
 from mcts_utils.tiny_actor.training import Phase, collate, encode, new_model, train
+from mcts_utils.types import InputError
 
 BASE_TOKENS, BASE_RATE = 22_000_000, 3e-3
 HABIT_TOKENS, HABIT_RATE = 2_500_000, 1.5e-3
@@ -150,24 +152,28 @@ def run_phase(
     )
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one step; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("base", "habits"))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--base", type=Path, help="folder of the base model, for habits")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokens", type=int, help="tokens to see, instead of the published number")
-    parser.add_argument("--processes", type=int, default=2, help="data-parallel; the published model had 2")
-    args = parser.parse_args()
+    parser.add_argument("--seed", type=between(0, 2**32 - 1), default=0)
+    parser.add_argument(
+        "--tokens", type=between(1, 10**12), help="tokens to see, instead of the published number"
+    )
+    parser.add_argument(
+        "--processes", type=between(1, 1000), default=2, help="data-parallel; the published model had 2"
+    )
+    return run_command("make", lambda: run(parser.parse_args(argv)))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run one step in as many processes as are asked for."""
     if args.step == "habits" and (args.base is None or not (args.base / "tokenizer.json").is_file()):
-        print(f"--base: no model in {args.base}", file=sys.stderr)
-        return 2
+        raise InputError(f"--base: no model in {args.base}")
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(worker, (args, f"file://{folder}/rendezvous"), args.processes)
-    return 0
 
 
 def worker(rank: int, args: argparse.Namespace, rendezvous: str) -> None:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from mcts_utils.actors.chat_tokens import chat_template
 from mcts_utils.storage import files as storage_files
@@ -40,7 +41,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"--model_dir {folder}: no config.json there")
-    if "auto_map" in storage_files.read_json(folder / "config.json"):
+    if "auto_map" in _object(folder / "config.json"):
         raise InputError(
             f"--model_dir {folder}: config.json has auto_map, and code from a model folder is never run"
         )
@@ -52,15 +53,30 @@ def weight_files(folder: Path) -> list[Path]:
     # As transformers chooses: some folders hold the same weights again under other names.
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
-        files = sorted(
-            {folder / name for name in storage_files.read_json(index).get("weight_map", {}).values()}
-        )
+        files = sorted({folder / str(name) for name in _object(index).get("weight_map", {}).values()})
     else:
         files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     missing = [path.name for path in files if not path.is_file()]
     if missing or not files:
         raise InputError(f"--model_dir {folder}: no {missing[0] if missing else '*.safetensors'} there")
     return files
+
+
+def _object(path: Path) -> dict[str, Any]:
+    found = storage_files.read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"--model_dir: {path} is no JSON object")
+    return found
+
+
+@contextmanager
+def header(path: Path) -> Iterator[Any]:
+    """Open a safetensors file without loading a tensor; raise InputError naming it if it is none."""
+    try:
+        with safe_open(path, "numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise InputError(f"--model_dir: {path}: {error}") from error
 
 
 def window(folder: Path) -> int | None:
@@ -134,7 +150,7 @@ def stored_dtype(model: Path) -> str:
     Raises:
         InputError: if it is another one.
     """
-    with safe_open(weight_files(model)[0], "numpy") as file:
+    with header(weight_files(model)[0]) as file:
         found = [file.get_slice(name).get_dtype() for name in file.keys()]
     most = max(set(found), key=found.count)
     if most not in DTYPES:
@@ -151,8 +167,6 @@ def write_trained_model(converted: Path, model: Path, target: Path, dtype: str) 
     Raises:
         TrainingFailed: if a tensor is missing, of another shape or not finite, or if no tensor changed.
     """
-    from safetensors.torch import save_file
-
     target.mkdir(parents=True, exist_ok=True)
     written = _copy_small_files(model, target, dtype)
     before, after = _tensor_files(weight_files(model)), _trained_tensor_files(converted, model)
@@ -163,7 +177,7 @@ def write_trained_model(converted: Path, model: Path, target: Path, dtype: str) 
             changed |= name in before and _differs(name, _tensor(before[name], name), new)
             tensors[name] = _cast(name, new, dtype)
         total += sum(tensor.nbytes for tensor in tensors.values())
-        save_file(tensors, target / shard.name, metadata={"format": "pt"})
+        save_tensors(tensors, target / shard.name)
         (target / shard.name).chmod(0o644)  # safetensors writes files that only their owner can read
         written.append(target / shard.name)
     if not changed:
@@ -186,7 +200,7 @@ def _copy_small_files(model: Path, target: Path, dtype: str) -> list[Path]:
     names = {"dtype", "torch_dtype"} & set(config) or {"torch_dtype"}
     if any(config.get(name) != dtype for name in names):
         text = json.dumps(config | dict.fromkeys(names, dtype), indent=2, ensure_ascii=False) + "\n"
-        (target / "config.json").write_text(text, encoding="utf-8")
+        storage_files.write_bytes(target / "config.json", [text.encode()])
     return written
 
 
@@ -204,13 +218,23 @@ def _trained_tensor_files(converted: Path, model: Path) -> dict[str, Path]:
     return after
 
 
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file; raise InputError naming it if that fails: the disk is full, for example."""
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def write_chat_template(folder: Path, tokenizer: Any, given: bool) -> list[Path]:
     """Write the template of the rows, if it was `given` or its date is fixed now; return the files written."""
     text = chat_template(tokenizer)
     if not given and text == tokenizer.get_chat_template():
         return []
     path = folder / "chat_template.jinja"
-    path.write_text(text, encoding="utf-8")
+    storage_files.write_bytes(path, [text.encode()])
     return [path]
 
 
@@ -218,7 +242,7 @@ def _tensor_files(paths: Iterable[Path]) -> dict[str, Path]:
     """Return tensor name -> file."""
     files = {}
     for path in paths:
-        with safe_open(path, "numpy") as file:
+        with header(path) as file:
             files.update(dict.fromkeys(file.keys(), path))
     return files
 

@@ -97,8 +97,8 @@ def agent_rows(mix: DataMix, row_filter: RowFilter) -> tuple[list[EncodedRow], l
         conversations, kept = len(kept), list(one_sequence_each(kept))
         if len(kept) > conversations:
             notes.append(
-                f"the chat template rewrites earlier turns: {conversations} conversations are {len(kept)} rows, "
-                "each trained as it is served"
+                f"the chat template rewrites earlier turns, or drops their reasoning: {conversations} "
+                f"conversations are {len(kept)} rows, each trained as it is served"
             )
     zeros = sum(side.labels.count(0) for item in kept for side in item.sequences) if mix.pairs else 0
     if zeros:
@@ -153,7 +153,7 @@ def general_rows(path: str) -> Iterator[Any]:
     for line in text.split("\n"):
         if line.strip():
             try:
-                yield json.loads(line)
+                yield files.loads(line)
             except (json.JSONDecodeError, RecursionError):
                 yield None
 

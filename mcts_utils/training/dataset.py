@@ -7,16 +7,18 @@ under `prompt`, `chosen` and `rejected`. A general row holds ShareGPT's `convers
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from mcts_utils.types import InputError, Message, Role
+from mcts_utils.tool_calls import as_call
+from mcts_utils.types import InputError, Message, Role, ToolCall
 
 T = TypeVar("T")
-ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 SHAREGPT_ROLES: dict[str, Role] = ROLES | {
     "human": "user",
     "gpt": "assistant",
@@ -39,7 +41,10 @@ class RowError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One training conversation: an optional system turn, then user and assistant alternate, an assistant turn last."""
+    """One training conversation: an optional system turn, then user and assistant alternate, an assistant turn last.
+
+    Tool turns answer the calls of an assistant turn in place of a user turn.
+    """
 
     kind: str  # "good", "revision", ... or GENERAL
     source: str  # "file row n", for error messages
@@ -47,6 +52,7 @@ class Conversation:
     env: str = ""  # "textcraft", ...; empty if the row names none
     task: str = ""  # the same for all rows of one task
     signal: int | None = None  # index of the revision signal's message
+    history: str = "keep"  # the reasoning of earlier turns that a turn sees (reasoning.shown_history)
 
     @property
     def trained_turns(self) -> int:
@@ -71,11 +77,13 @@ def record_conversation(row: Mapping[str, Any], source: str) -> Conversation:
     turns = row.get("messages", row.get("revise_log"))
     if turns is None and {"chosen", "rejected"} <= set(row):
         raise RowError(source, "a preference pair, which supervised fine-tuning cannot take")
-    messages = _flagged(turns, source, "messages (or revise_log)")
+    messages = _offered(row, _flagged(turns, source, "messages (or revise_log)"), source)
     kind = str(row.get("kind") or ("revision" if row.get("revise") else "good"))
     checked = _checked(messages, source)
     env, task = _task_of(row, checked)
-    return Conversation(kind, source, checked, env, task, _signal_of(row, kind, checked))
+    return Conversation(
+        kind, source, checked, env, task, _signal_of(row, kind, checked), _history_of(row, source)
+    )
 
 
 def preference_pair(row: Mapping[str, Any], source: str) -> PreferencePair:
@@ -89,7 +97,8 @@ def preference_pair(row: Mapping[str, Any], source: str) -> PreferencePair:
     """
     if not {"prompt", "chosen", "rejected"} <= set(row):
         raise RowError(source, "not a preference pair: prompt, chosen and rejected are needed")
-    before = [replace(turn, loss=False) for turn in _flagged(row["prompt"], source, "prompt", strict=False)]
+    before = _offered(row, _flagged(row["prompt"], source, "prompt", strict=False), source)
+    before = [replace(turn, loss=False) for turn in before]
     sides = []
     for name in ("chosen", "rejected"):
         turns = _flagged(row[name], source, name, strict=name == "chosen")
@@ -97,7 +106,7 @@ def preference_pair(row: Mapping[str, Any], source: str) -> PreferencePair:
             turns = [replace(turn, loss=turn.role == "assistant") for turn in turns]
         messages = _checked([*before, *turns], f"{source} {name}")
         env, task = _task_of(row, messages)
-        sides.append(Conversation(PREFERENCE, source, messages, env, task))
+        sides.append(Conversation(PREFERENCE, source, messages, env, task, history=_history_of(row, source)))
         if not sides[-1].trained_turns:
             raise RowError(source, f"no turn of {name} carries loss")
     return PreferencePair(*sides)
@@ -117,7 +126,7 @@ def general_conversation(row: Mapping[str, Any], source: str) -> Conversation:
     for number, turn in enumerate(turns, start=1):
         message = _message(turn, name, value, SHAREGPT_ROLES, source, number)
         trained = message.role == "assistant" and _general_flag(turn, source, number)
-        messages.append(Message(message.role, message.content, trained))
+        messages.append(replace(message, loss=trained))
     if row.get("system") and messages[0].role != "system":
         if not isinstance(row["system"], str):
             raise RowError(source, "system is no text", repr(row["system"])[:100])
@@ -125,7 +134,7 @@ def general_conversation(row: Mapping[str, Any], source: str) -> Conversation:
     start = 1 if messages[0].role == "system" else 0
     while len(messages) > start and messages[start].role == "assistant":
         del messages[start]
-    return Conversation(GENERAL, source, _checked(messages, source))
+    return Conversation(GENERAL, source, _checked(_offered(row, messages, source), source))
 
 
 def _general_flag(turn: Mapping[str, Any], source: str, number: int) -> bool:
@@ -213,8 +222,16 @@ def _flagged(turns: Any, source: str, key: str, strict: bool = True) -> list[Mes
         if strict and message.role == "assistant" and not isinstance(flag, bool):
             detail = f"message {number} has {flag!r}"
             raise RowError(source, "loss must be true or false on every assistant message", detail)
-        messages.append(Message(message.role, message.content, message.role == "assistant" and flag is True))
+        messages.append(replace(message, loss=message.role == "assistant" and flag is True))
     return messages
+
+
+def _offered(row: Mapping[str, Any], messages: list[Message], source: str) -> list[Message]:
+    """Return the turns with the tools of the row, which the first one holds."""
+    tools = row.get("tools") or []
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise RowError(source, "tools is no list of objects", repr(tools)[:60])
+    return [replace(messages[0], tools=json.dumps(tools)), *messages[1:]] if tools else messages
 
 
 def _task_of(row: Mapping[str, Any], messages: Sequence[Message]) -> tuple[str, str]:
@@ -224,6 +241,14 @@ def _task_of(row: Mapping[str, Any], messages: Sequence[Message]) -> tuple[str, 
     if isinstance(named, Mapping) and named.get("id"):
         return str(named.get("env") or ""), str(named["id"])
     return "", next(message.content for message in messages if message.role == "user")
+
+
+def _history_of(row: Mapping[str, Any], source: str) -> str:
+    """Return the reasoning of earlier turns that a turn sees; older rows, which do not say it, show all of it."""
+    found = row.get("history_reasoning", "keep")
+    if found not in ("drop", "keep", "last"):
+        raise RowError(source, "history_reasoning must be drop, keep or last", repr(found)[:60])
+    return str(found)
 
 
 def _signal_of(row: Mapping[str, Any], kind: str, messages: Sequence[Message]) -> int | None:
@@ -250,9 +275,25 @@ def _message(
     role, content = turn.get(name), turn.get(value)
     if not isinstance(role, str) or role not in roles:
         raise RowError(source, "a role is unknown", f"message {number} has {role!r}")
+    listed = turn.get("tool_calls") or []
+    if not isinstance(listed, list):
+        raise RowError(source, "tool_calls is no list", f"message {number} has {str(listed)[:60]}")
+    calls = tuple(_call(call, source, number) for call in listed)
+    content = "" if content is None and calls else content
     if not isinstance(content, str):
         raise RowError(source, "a message has no text", f"message {number} has {content!r}")
-    return Message(roles[role], content)
+    if calls and roles[role] != "assistant":
+        raise RowError(source, "only an assistant turn calls tools", f"message {number} is {role}")
+    answered = str(turn.get("tool_call_id") or "") if role == "tool" else ""
+    return Message(roles[role], content, tool_calls=calls, tool_call_id=answered)
+
+
+def _call(call: Any, source: str, number: int) -> ToolCall:
+    """Return a tool call of a row, in the form of a chat request."""
+    found = as_call(call)
+    if not found.name and not (isinstance(call, Mapping) and call.get("fault")):
+        raise RowError(source, "a tool call has no name", f"message {number} has {str(call)[:60]}")
+    return found
 
 
 def _checked(messages: list[Message], source: str) -> tuple[Message, ...]:
@@ -260,12 +301,15 @@ def _checked(messages: list[Message], source: str) -> tuple[Message, ...]:
     begin = 1 if messages and messages[0].role == "system" else 0
     if begin and not messages[0].content:
         raise RowError(source, "the system message is empty")
-    for number, message in enumerate(messages[begin:]):
-        expected = "assistant" if number % 2 else "user"
+    expected, open_calls = "user", 0
+    for number, message in enumerate(messages[begin:], start=begin + 1):
         if message.role != expected:
-            where = f"message {begin + number + 1} is {message.role}, not {expected}"
+            where = f"message {number} is {message.role}, not {expected}"
             raise RowError(source, "user and assistant must alternate after the system turn", where)
+        open_calls = len(message.tool_calls) if message.role == "assistant" else max(0, open_calls - 1)
+        answer = "tool" if open_calls else "user"
+        expected = answer if message.role == "assistant" or open_calls else "assistant"
     if len(messages) < begin + 2:
         raise RowError(source, "no assistant turn")
-    # No trained turn follows the last observation.
-    return tuple(messages[:-1] if messages[-1].role == "user" else messages)
+    last = max(index for index, message in enumerate(messages) if message.role == "assistant")
+    return tuple(messages[: last + 1])  # no trained turn follows the last observation

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcts_utils.actors.chat_tokens import ChatTokens
+from mcts_utils.reasoning import shown_history, without_reasoning
 from mcts_utils.training.dataset import Conversation, RowError
 from mcts_utils.types import Message
 
@@ -82,11 +83,15 @@ class Encoder:
 
     def _turn(self, conversation: Conversation, index: int) -> tuple[list[int], list[int]]:
         """Return the ids of the prompt, and those of the reply that message `index` is."""
-        messages, source = conversation.messages, conversation.source
+        source = conversation.source
+        shown = shown_history(conversation.messages[:index], conversation.history)
+        messages = [*shown, conversation.messages[index]]
         try:
-            prompt = self.chat.render(messages[:index])
-            whole = self.chat.render(messages[: index + 1], generation_prompt=False)
-            reply = self._reply(messages[: index + 1], prompt, whole)
+            prompt = self.chat.render(shown)
+            whole = self.chat.render(messages, generation_prompt=False)
+            reply = self._reply(
+                messages, prompt, whole, any(CLOSES.search(m.content) for m in conversation.messages)
+            )
         except RowError as error:
             raise RowError(source, error.reason, f"message {index + 1}") from error
         except Exception as error:  # jinja2.TemplateError, and whatever a template's expressions raise
@@ -97,24 +102,54 @@ class Encoder:
             return before, after[len(before) :]
         return before, self.chat.tokenize(reply)  # a token across the border, which no actor can write
 
-    def _reply(self, messages: Sequence[Message], prompt: str, whole: str) -> str:
-        """Return the text of the last message as the model writes it after the prompt, with the token that ends it."""
+    def _reply(self, messages: Sequence[Message], prompt: str, whole: str, thinks: bool) -> str:
+        """Return the text of the last message as the model writes it after the prompt, with the token that ends it.
+
+        Of a model that `thinks`, a turn without a thought, such as a revision signal, closes at once the one that the
+        prompt opens.
+        """
+        if messages[-1].tool_calls:
+            return self._calling(messages, prompt, whole)
         text = messages[-1].content
+        opened = OPENED.search(prompt)
+        if opened and (tag := OPENS.match(text)):  # the prompt has it already
+            text = text[tag.end() :].lstrip("\n" if prompt.endswith("\n") else "")
+        if opened and thinks and not CLOSES.search(text):
+            begun = opened[0].strip()
+            text = f"{begun[0]}/{begun[1:]}\n\n{text}"
         if whole.startswith(prompt):
             at = self._end_of(text, whole[len(prompt) :])
             if at is not None:
                 at += len(prompt)
                 return whole[len(prompt) : at] + self._end_token(messages, whole, at, last=not text.strip())
-        # A thought that the template drops or rewrites is trained as it was written.
         thought, closed, answer = _split_thought(text)
+        rest = whole[len(prompt) :] if whole.startswith(prompt) else ""
+        at = self._end_of(answer, rest)
+        if closed and at is not None and closed not in rest and OPENS.sub("", thought).strip() in rest[:at]:
+            # The template has marks of its own for a thought.
+            return rest[:at] + self._end_token(messages, whole, len(prompt) + at)
+        # A thought that the template drops or rewrites is trained as it was written.
         at = self._end_of(answer, whole)
-        if answer.strip() and closed and at is not None and (OPENED.search(prompt) or OPENS.search(thought)):
+        if answer.strip() and closed and at is not None and (opened or OPENS.search(thought)):
             return text + self._end_token(messages, whole, at)
-        if OPENED.search(prompt):
+        if opened:
             raise RowError("", "the generation prompt opens a thought, which the turn does not close")
         raise RowError(
             "", "the chat template writes the turn otherwise than a reply to its generation prompt"
         )
+
+    def _calling(self, messages: Sequence[Message], prompt: str, whole: str) -> str:
+        """Return the text of a last message that calls tools, as the template writes it after the prompt."""
+        reply = whole[len(prompt) :] if whole.startswith(prompt) else ""
+        names = [call.name for call in messages[-1].tool_calls]
+        if (
+            not all(name in reply for name in names)
+            or without_reasoning(messages[-1].content).strip() not in reply
+        ):
+            raise RowError(
+                "", "the chat template writes a turn with tool calls otherwise than a reply to its prompt"
+            )
+        return self._end_token(messages, whole, len(prompt), last=True)
 
     def _end_token(self, messages: Sequence[Message], whole: str, at: int, last: bool = False) -> str:
         """Return what follows the text, which ends at `at`, up to and with the token that ends the turn."""

@@ -11,8 +11,12 @@ xtuner        the data file that a config in xtuner_config/ names: input_ids and
 openai        messages; `weight` (0 or 1) of every assistant message is the loss flag
 trl           prompt and completion, one row for each trained turn: TRL trains the completion. Its option
               assistant_only_loss trains every assistant turn, so it cannot express the flags
-llamafactory  ShareGPT. If every assistant turn is trained, the rows stay whole; otherwise one row for each trained
-              turn, to be trained with `mask_history: true` (the last turn only)
+llamafactory  ShareGPT; a tool call is a function_call turn, its answer an observation. If every assistant turn is
+              trained, the rows stay whole; otherwise one row for each trained turn, to be trained with
+              `mask_history: true` (the last turn only)
+
+openai and llamafactory rows whose turns were sampled without the reasoning of earlier ones are split likewise: a row
+for each trained turn, which follows the turns as it saw them.
 
 Split rows train the same turns after the same text, but weigh them differently: the mean loss is over the tokens of one
 turn, not over those of the whole row. A row whose flags cannot be expressed is refused and named. Exit code 2: bad
@@ -26,11 +30,16 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mcts_utils.actors.server_profile import calls_of
+from mcts_utils.reasoning import shown_history, split_reasoning, with_reasoning
 from mcts_utils.storage import files
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.storage.lock import reserved
+from mcts_utils.terminal import Parser, between, run_command
+from mcts_utils.tool_calls import arguments_object
 from mcts_utils.training import checkpoint, corpus, dataset
 from mcts_utils.training.dataset import Conversation
 from mcts_utils.training.encoding import IGNORED
@@ -39,7 +48,7 @@ from mcts_utils.training.settings import FULL
 from mcts_utils.training.token_columns import READERS
 from mcts_utils.types import InputError, Message
 
-SHAREGPT = {"user": "human", "assistant": "gpt"}
+SHAREGPT = {"user": "human", "assistant": "gpt", "tool": "observation"}
 TOKEN_FORMATS = ("tokens", "xtuner")
 FORMATS = (*TOKEN_FORMATS, "trl", "llamafactory", "openai")
 
@@ -61,11 +70,22 @@ def conversations(paths: Sequence[str]) -> Iterator[Conversation]:
         yield conversation
 
 
-def split(messages: Sequence[Message]) -> Iterator[tuple[Sequence[Message], Message]]:
+def split(conversation: Conversation) -> Iterator[tuple[Sequence[Message], Message]]:
     """Yield (messages before it, the turn) for each trained turn."""
-    for index, message in enumerate(messages):
+    for index, message in enumerate(conversation.messages):
         if message.loss:
-            yield messages[:index], message
+            yield shown_history(conversation.messages[:index], conversation.history), message
+
+
+def is_whole(conversation: Conversation) -> bool:
+    """Return True if every turn saw the earlier ones as the conversation has them."""
+    return shown_history(conversation.messages, conversation.history) == list(conversation.messages)
+
+
+def alone(conversation: Conversation) -> Iterator[Sequence[Message]]:
+    """Yield the conversation up to each trained turn, which alone carries loss there."""
+    for before, turn in split(conversation):
+        yield [*(replace(message, loss=False) for message in before), turn]
 
 
 def openai_row(messages: Sequence[Message]) -> dict[str, Any]:
@@ -74,42 +94,72 @@ def openai_row(messages: Sequence[Message]) -> dict[str, Any]:
         _plain(message) | ({"weight": int(message.loss)} if message.role == "assistant" else {})
         for message in messages
     ]
-    return {"messages": rows}
+    return {"messages": rows} | _tools(messages)
 
 
 def trl_row(before: Sequence[Message], turn: Message) -> dict[str, Any]:
     """Return a row of TRL's conversational prompt-completion format."""
-    return {"prompt": [_plain(message) for message in before], "completion": [_plain(turn)]}
+    return {"prompt": [_plain(message) for message in before], "completion": [_plain(turn)]} | _tools(before)
 
 
 def llamafactory_row(messages: Sequence[Message]) -> dict[str, Any]:
     """Return a row of LLaMA-Factory's ShareGPT format, with the system turn in its own column."""
     system = messages[0].content if messages[0].role == "system" else ""
-    turns = [{"from": SHAREGPT[m.role], "value": m.content} for m in messages if m.role != "system"]
-    return {"conversations": turns, "system": system}
+    turns = [_sharegpt(message) for message in messages if message.role != "system"]
+    tools = {"tools": messages[0].tools} if messages[0].tools else {}
+    return {"conversations": turns, "system": system} | tools
+
+
+def _sharegpt(message: Message) -> dict[str, str]:
+    """Return a turn of ShareGPT's form.
+
+    Raises:
+        InputError: it has a text and calls; a turn has one or the other there.
+    """
+    if not message.tool_calls:
+        return {"from": SHAREGPT[message.role], "value": message.content}
+    reasoning, rest = split_reasoning(message.content)
+    if rest.strip():
+        raise InputError(
+            f"--format llamafactory: a turn is text or a tool call there, and this is both: {rest[:60]!r}; tokens, "
+            "openai and trl hold such turns"
+        )
+    calls = [{"name": call.name, "arguments": arguments_object(call)} for call in message.tool_calls]
+    text = json.dumps(calls if len(calls) > 1 else calls[0], ensure_ascii=False)
+    return {"from": "function_call", "value": with_reasoning(reasoning, text)}
 
 
 def export(rows: Iterable[Conversation], form: str) -> tuple[list[dict[str, Any]], str]:
     """Return the rows in the format `form`, and the settings that the other trainer needs."""
-    every = [conversation.messages for conversation in rows]
+    every = list(rows)
     if form == "openai":
-        return [openai_row(messages) for messages in every], "weight 1 on the trained turns"
-    pieces = [piece for messages in every for piece in split(messages)]
+        parts = [part for c in every for part in ([c.messages] if is_whole(c) else alone(c))]
+        return [openai_row(messages) for messages in parts], "weight 1 on the trained turns"
+    pieces = [piece for conversation in every for piece in split(conversation)]
     if form == "trl":
         return [trl_row(*piece) for piece in pieces], "SFTConfig(completion_only_loss=True), its default here"
-    if all(message.loss for messages in every for message in messages if message.role == "assistant"):
-        return [llamafactory_row(messages) for messages in every], "mask_history: false"
+    if all(map(is_whole, every)) and all(
+        message.loss for c in every for message in c.messages if message.role == "assistant"
+    ):
+        return [llamafactory_row(c.messages) for c in every], "mask_history: false"
     return [llamafactory_row([*before, turn]) for before, turn in pieces], "mask_history: true, no packing"
 
 
-def dataset_info(output: Path) -> dict[str, Any]:
+def dataset_info(output: Path, tools: bool = False) -> dict[str, Any]:
     """Return the entry for LLaMA-Factory's dataset_info.json."""
-    columns = {"messages": "conversations", "system": "system"}
+    columns = {"messages": "conversations", "system": "system"} | ({"tools": "tools"} if tools else {})
     return {output.stem: {"file_name": output.name, "formatting": "sharegpt", "columns": columns}}
 
 
-def _plain(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.content}
+def _plain(message: Message) -> dict[str, Any]:
+    """Return a turn as a chat request has it."""
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    row |= {"tool_calls": calls_of(message)} if message.tool_calls else {}
+    return row | ({"tool_call_id": message.tool_call_id} if message.role == "tool" else {})
+
+
+def _tools(messages: Sequence[Message]) -> dict[str, Any]:
+    return {"tools": json.loads(messages[0].tools)} if messages[0].tools else {}
 
 
 def token_rows(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
@@ -142,7 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True)
     parser.add_argument("--model_dir", help="for tokens and xtuner: the model's folder")
     parser.add_argument(
-        "--max_length", type=int, help="for tokens and xtuner; default: the model's, at most 8192"
+        "--max_length",
+        type=between(1, 10**7),
+        help="for tokens and xtuner; default: the model's, at most 8192",
     )
     parser.add_argument("--chat_template", default="", help="default: CHAT_TEMPLATE")
     parser.add_argument(
@@ -156,7 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         if args.reader and args.format != "tokens":
             raise InputError(f"--for {args.reader} goes with --format tokens, not {args.format}")
-        (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
+        output = Path(args.output)
+        with reserved(output.parent, output.name, "--output"):
+            (write_tokens if args.format in TOKEN_FORMATS else write_export)(args)
 
     return run_command("export.py", work)
 
@@ -188,4 +242,4 @@ def write_export(args: argparse.Namespace) -> None:
         f"export.py: {len(found)} rows ({kinds}), {turns} trained turns -> {len(rows)} rows in {args.output}: {advice}"
     )
     if args.format == "llamafactory":
-        print(f"dataset_info.json: {json.dumps(dataset_info(Path(args.output)))}")
+        print(f"dataset_info.json: {json.dumps(dataset_info(Path(args.output), 'tools' in rows[0]))}")

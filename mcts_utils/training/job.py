@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mcts_utils.actors.chat_tokens import read_template
+from mcts_utils.config.declare import MAX_SEED
 from mcts_utils.storage import files as storage_files
 from mcts_utils.storage import manifest as storage_manifest
-from mcts_utils.terminal import Parser
+from mcts_utils.terminal import Parser, between
 from mcts_utils.training import checkpoint, preflight
 from mcts_utils.training.corpus import Corpus, DataMix
 from mcts_utils.training.render_config import TEMPLATE, render
@@ -23,7 +24,14 @@ from mcts_utils.training.settings import CONFIGS, TrainSettings
 from mcts_utils.types import InputError
 
 DEFAULT_ETA = 0.2  # Section 3.2
-OVERRIDES = ("epochs", "lr", "batch", "accumulation", "max_length", "seed")
+OVERRIDES = {  # flag -> its numbers
+    "epochs": between(1, 1_000_000),
+    "lr": between(1e-12, 10, float),
+    "batch": between(1, 100_000),
+    "accumulation": between(1, 100_000),
+    "max_length": between(1, 10**7),
+    "seed": between(0, MAX_SEED),
+}
 # The identity of a run held these until rows were given to the trainer in tokens; both give the same trained tokens.
 EARLIER_TEMPLATE = "9b43e8bbcdfa11a0217011b04c588cc3657e80293dd6e5831b9308c875a1d954"
 EARLIER_CHATS = {
@@ -121,9 +129,14 @@ def _parser(description: str, chat_template: str) -> Parser:
     parser.add_argument(
         "--general", nargs="+", default=[], help="ShareGPT rows: JSONL, or a JSON list in *.json"
     )
-    parser.add_argument("--eta", type=float, help="share of agent rows; 0.2 with --general, 1 without")
     parser.add_argument(
-        "--max_per_task", type=int, default=0, help="most rows of one task and kind; 0: no limit"
+        "--eta", type=between(1e-6, 1, float), help="share of agent rows; 0.2 with --general, 1 without"
+    )
+    parser.add_argument(
+        "--max_per_task",
+        type=between(0, 1_000_000),
+        default=0,
+        help="most rows of one task and kind; 0: no limit",
     )
     parser.add_argument(
         "--long",
@@ -145,8 +158,8 @@ def _parser(description: str, chat_template: str) -> Parser:
         default=chat_template,
         help="Jinja file in place of the model's own; default: CHAT_TEMPLATE",
     )
-    for name in OVERRIDES:
-        parser.add_argument(f"--{name}", type=float if name == "lr" else int, help="default: the config's")
+    for name, kind in OVERRIDES.items():
+        parser.add_argument(f"--{name}", type=kind, help="default: the config's")
     parser.add_argument(
         "--dtype", choices=sorted(checkpoint.DTYPES.values()), help="of the result; default: the model's"
     )
@@ -178,10 +191,6 @@ def job_of(args: argparse.Namespace) -> TrainingJob:
     if args.eta is not None and args.eta != 1 and not args.general:
         raise InputError(f"--eta {args.eta} asks for general rows: name their file with --general")
     eta = args.eta if args.eta is not None else DEFAULT_ETA if args.general else 1.0
-    if not 0 < eta <= 1:
-        raise InputError(f"--eta must be over 0 and at most 1, not {eta!r}")
-    if args.max_per_task < 0:
-        raise InputError(f"--max_per_task must be 0 or more, not {args.max_per_task}")
     model, output = Path(args.model_dir), Path(args.output_dir).resolve()
     checkpoint.weight_files(model)
     if args.chat_template:
@@ -196,7 +205,7 @@ def job_of(args: argparse.Namespace) -> TrainingJob:
 
 def _settings(args: argparse.Namespace, model: Path) -> TrainSettings:
     """Return the config's settings with those of the command line, and rows no longer than the model takes."""
-    given = _overrides(args)
+    given = {name: value for name in OVERRIDES if (value := getattr(args, name)) is not None}
     settings = CONFIGS[args.config] if args.config else preflight.default_config(model)
     if settings.method == "dpo" and args.general:
         raise InputError(
@@ -208,15 +217,6 @@ def _settings(args: argparse.Namespace, model: Path) -> TrainSettings:
     changes: dict[str, Any] = {"max_length": min(settings.max_length, window or settings.max_length)} | given
     sources = {**settings.sources, **dict.fromkeys(given, "the command line")}
     return replace(settings, **changes, sources=sources)
-
-
-def _overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the values that replace those of the config."""
-    given = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None}
-    for name, value in given.items():
-        if not (0 < value < float("inf")) and not (name == "seed" and value == 0):
-            raise InputError(f"--{name} must be above 0, not {value!r}")
-    return given
 
 
 def is_done(job: TrainingJob, identity: str) -> bool:
@@ -277,5 +277,7 @@ def write_inputs(job: TrainingJob, corpus: Corpus) -> None:
         0.0,
     )
     checkpoint.write_trainer_copy(job.model, job.folder / "model")
-    (job.folder / "config.py").write_text(render(job.settings, "model", "train.jsonl"), encoding="utf-8")
+    storage_files.write_bytes(
+        job.folder / "config.py", [render(job.settings, "model", "train.jsonl").encode()]
+    )
     shutil.rmtree(job.folder / "cache", ignore_errors=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from mcts_utils.storage import files
-from mcts_utils.training.checkpoint import weight_files
+from mcts_utils.training.checkpoint import save_tensors, weight_files
 from mcts_utils.training.launcher import TrainingFailed
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -41,7 +41,7 @@ def merge(adapter: Path, model: Path, target: Path) -> None:
                     if (up.shape[0], down.shape[1]) != tuple(tensors[name].shape):
                         raise TrainingFailed(f"{adapter}: {name} is of another shape in {model}")
                     tensors[name] += factor * (up.float() @ down.float())
-        save_file(tensors, target / path.name, metadata={"format": "pt"})
+        save_tensors(tensors, target / path.name)
     if unused:
         raise TrainingFailed(f"{adapter}: {next(iter(unused))} is no tensor of {model}")
 

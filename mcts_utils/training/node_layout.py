@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from mcts_utils.types import InputError
 
 PORT = 29500
+MOST = 65535  # the largest port; there are fewer nodes and GPUs, too
 SLURM_PORTS = (
     20000,
     10000,
@@ -90,6 +91,6 @@ def _number(environ: Mapping[str, str], name: str, least: int, default: int) -> 
     value = environ.get(name) or ""
     if not value:
         return default
-    if not value.isdecimal() or int(value) < least:
-        raise InputError(f"{name} must be a whole number from {least}, not {value!r}")
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not least <= int(value) <= MOST:
+        raise InputError(f"{name} must be a whole number between {least} and {MOST}: {value[:60]!r}")
     return int(value)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from mcts_utils.storage import files
 from mcts_utils.training import checkpoint
 from mcts_utils.training.launcher import Trainer
@@ -47,7 +45,7 @@ class ModelSize:
         config: dict[str, Any] = files.read_json(model / "config.json")
         weights = linear = 0
         for path in checkpoint.weight_files(model):
-            with safe_open(path, "numpy") as file:
+            with checkpoint.header(path) as file:
                 for name in file.keys():
                     shape = file.get_slice(name).get_shape()
                     weights += math.prod(shape)

@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.storage.files import write_bytes
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.training import checkpoint, corpus, dataset, loss_mask
 from mcts_utils.training.row_filter import default_template, row_filter_of
 from mcts_utils.training.settings import CONFIGS, DPO, FULL
@@ -69,7 +70,7 @@ def row_at(path: str, number: int) -> dict[str, Any]:
     Raises:
         InputError: if there is no such row.
     """
-    row = next(islice(corpus.general_rows(path), max(number - 1, 0), None), None) if number > 0 else None
+    row = next(islice(corpus.general_rows(path), number - 1, None), None)
     if not isinstance(row, dict):
         raise InputError(f"--row {number}: {path} has no such row")
     return row
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the row or write its page; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--row", type=int, required=True, help="from 1")
+    parser.add_argument("--row", type=between(1, 10**9), required=True, help="from 1")
     parser.add_argument("--model_dir", required=True)
     parser.add_argument("--config", choices=CONFIGS, help="default: full, or dpo for a pair")
     parser.add_argument("--chat_template", default="", help="default: CHAT_TEMPLATE")
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         title, shown = preview(args)
         if args.html:
-            Path(args.html).write_text(loss_mask.to_html(title, shown), encoding="utf-8")
+            write_bytes(args.html, [loss_mask.to_html(title, shown).encode()])
             print(f"preview.py: {title}: {'; '.join(item.caption for item in shown)}: {args.html}")
         else:
             sys.stdout.write(loss_mask.to_ansi(title, shown))

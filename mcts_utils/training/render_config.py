@@ -10,13 +10,13 @@ existing files; `export.py --format xtuner` writes the data file. In the templat
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mcts_utils.terminal import Parser, run_command
 from mcts_utils.training.settings import (
     CONFIGS,
     LLAMA3_8B,
@@ -116,14 +116,17 @@ def _source(text: str | None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the config NAME, or write those of COMMITTED again and print their paths; return exit code 0."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", nargs="?", metavar="NAME", choices=CONFIGS, help="the config to print")
-    args = parser.parse_args(argv)
-    for config in (CONFIGS[name] for name in ([args.name] if args.name else COMMITTED)):
+    return run_command("render.py", lambda: write(parser.parse_args(argv).name))
+
+
+def write(name: str | None) -> None:
+    """Print the config `name`, or write the committed ones."""
+    for config in (CONFIGS[each] for each in ([name] if name else COMMITTED)):
         text = render(config, config.model, "train.jsonl")
-        if args.name:
+        if name:
             sys.stdout.write(text)
         else:
             (CONFIG_FOLDER / f"{config.name}.py").write_text(text, encoding="utf-8")
             print(f"xtuner_config/{config.name}.py")
-    return 0

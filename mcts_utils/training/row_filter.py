@@ -104,7 +104,7 @@ class RowFilter:
             if len(found) != 2:
                 raise RowError(
                     pair.chosen.source,
-                    "the chat template rewrites earlier turns, so that no sequence holds a side",
+                    "the chat template rewrites earlier turns, or drops their reasoning: no sequence holds a side",
                 )
             length = max(len(sequence.input_ids) for sequence in found)
             if length > self.max_length:
@@ -133,8 +133,15 @@ class RowFilter:
         for conversation in conversations:
             if not conversation.trained_turns:
                 self.drop(conversation.kind, "no turn carries loss", conversation.source)
-            elif any(self.encoder.special.search(message.content) for message in conversation.messages):
+            elif any(map(self.encoder.special.search, _texts(conversation))):
                 reason = "a special token is spelt out in the text"
                 self.drop(conversation.kind, reason, conversation.source)
             else:
                 yield conversation
+
+
+def _texts(conversation: Conversation) -> Iterator[str]:
+    """Yield the texts of a conversation."""
+    for message in conversation.messages:
+        yield message.content
+        yield from (call.arguments for call in message.tool_calls)

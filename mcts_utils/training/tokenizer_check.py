@@ -21,6 +21,7 @@ import requests
 
 from mcts_utils.actors.chat_tokens import ChatTokens, load_tokenizer
 from mcts_utils.actors.transport import is_loopback
+from mcts_utils.config import without_password
 from mcts_utils.terminal import Parser, run_command
 from mcts_utils.training.row_filter import default_template
 from mcts_utils.types import InputError, Message
@@ -82,7 +83,8 @@ def tokenized(base_url: str, turns: Sequence[dict[str, str]]) -> list[int]:
             ids = _ask(base_url, "tokenize", body)["tokens"]
         return list(ids)
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--base_url {base_url}: no answer to POST /tokenize ({error})") from error
+        shown = without_password(base_url)
+        raise InputError(f"--base_url {shown}: no answer to POST /tokenize ({error})") from error
 
 
 def end_token(base_url: str) -> str:

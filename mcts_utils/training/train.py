@@ -19,11 +19,13 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
 from mcts_utils.actors.chat_tokens import load_tokenizer
 from mcts_utils.storage import files, manifest
+from mcts_utils.storage.lock import reserved
 from mcts_utils.terminal import run_command
 from mcts_utils.training import checkpoint, corpus, launcher, preflight
 from mcts_utils.training.job import (
@@ -54,8 +56,9 @@ def run_job(job: TrainingJob, only: str, environ: Mapping[str, str]) -> str:
     identity = job.identity()
     if is_done(job, identity):
         return f"{job.output} exists already, trained from the same inputs"
-    layout, python = NodeLayout.from_environ(environ), launcher.trainer_python(environ)
-    trainer = launcher.find_trainer(python, environ)
+    layout = NodeLayout.from_environ(environ)
+    data = None if layout.rank else rows_of(job)  # a bad row is named before anything is started
+    trainer = launcher.find_trainer(launcher.trainer_python(environ), environ)
     layout = layout.with_default_devices(min(trainer.gpus, job.settings.gpus))
     job = adapt_job(job, trainer, layout)
     size = preflight.ModelSize.from_folder(job.model)
@@ -63,11 +66,11 @@ def run_job(job: TrainingJob, only: str, environ: Mapping[str, str]) -> str:
     if not job.force:
         preflight.check_devices(job.settings, size, trainer, layout)
     inner_environ = launcher.trainer_environ(environ, trainer.gpus, job.settings.quantized)
-    if layout.rank:
+    if data is None:
         return follow_node_0(job, identity, trainer, layout, inner_environ)
     if only == "dry_run":
-        return plan_text(job, *plan_inputs(job, size, layout.devices), layout.devices)
-    data, schedule = prepare_inputs(job, identity, size, layout.devices)
+        return plan_text(job, data, plan_inputs(job, data, size, layout.devices), layout.devices)
+    schedule = prepare_inputs(job, data, identity, size, layout.devices)
     command = remaining_command(job, trainer, layout, final_checkpoint(schedule))
     notes = [*data.notes, *schedule.notes()]
     for note in notes:
@@ -92,29 +95,33 @@ def adapt_job(job: TrainingJob, trainer: Trainer, layout: NodeLayout) -> Trainin
     return replace(job, settings=settings)
 
 
+def rows_of(job: TrainingJob) -> corpus.Corpus:
+    """Return the training rows; raise InputError if one is malformed, or none is left."""
+    row_filter = row_filter_of(job.model, job.settings.max_length, job.chat_template, job.mix.long)
+    return corpus.build(job.mix, row_filter)
+
+
 def prepare_inputs(
-    job: TrainingJob, identity: str, size: preflight.ModelSize, devices: int
-) -> tuple[corpus.Corpus, Schedule]:
-    """Build the rows and the schedule, write the trainer's inputs, and return both; raise as `plan_inputs` does."""
-    data, schedule = plan_inputs(job, size, devices)
+    job: TrainingJob, data: corpus.Corpus, identity: str, size: preflight.ModelSize, devices: int
+) -> Schedule:
+    """Plan the schedule, write the trainer's inputs, and return it; raise as `plan_inputs` does."""
+    schedule = plan_inputs(job, data, size, devices)
     open_work_folder(job, identity, devices)
     write_inputs(job, data)
-    return data, schedule
+    return schedule
 
 
-def plan_inputs(job: TrainingJob, size: preflight.ModelSize, devices: int) -> tuple[corpus.Corpus, Schedule]:
-    """Build the rows and the schedule; write nothing.
+def plan_inputs(job: TrainingJob, data: corpus.Corpus, size: preflight.ModelSize, devices: int) -> Schedule:
+    """Plan the schedule; write nothing.
 
     Raises:
-        InputError: if a row is malformed, the run is too short, or the disk has too little room.
+        InputError: if the run is too short, or the disk has too little room.
     """
-    row_filter = row_filter_of(job.model, job.settings.max_length, job.chat_template, job.mix.long)
-    data = corpus.build(job.mix, row_filter)
     preflight.check_vocabulary(job.model, size, data.rows)
     schedule = plan_schedule(len(data.rows), job.settings, devices)
     if not job.force:
         preflight.check_disk(job.settings, size, job.partial, schedule.iterations)
-    return data, schedule
+    return schedule
 
 
 def plan_text(job: TrainingJob, data: corpus.Corpus, schedule: Schedule, devices: int) -> str:
@@ -278,7 +285,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         try:
             given = os.environ if environ is None else environ
             job, only = parse(__doc__ or "", argv, given)
-            print(f"train.py: {run_job(job, only, given)}")
+            # Node 0 writes; the others only read.
+            writes = NodeLayout.from_environ(given).rank == 0 and only != "dry_run"
+            with reserved(job.output.parent, job.output.name) if writes else nullcontext():
+                print(f"train.py: {run_job(job, only, given)}")
             return 0
         except TrainingFailed as error:
             print(f"{error}\ntrain.py: training failed", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,9 +14,13 @@ from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, parse_body, said, s
 from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.actors.server_profile import FEATURES, ServerProfile
 from mcts_utils.actors.transport import better_address, is_loopback, light_client
+from mcts_utils.prompts import read_turn, step_messages
+from mcts_utils.reasoning import split_reasoning, with_reasoning
+from mcts_utils.replies import read_reply
 from mcts_utils.servers.mock_llm.dialects import REFUSALS, SHAPES
 from mcts_utils.servers.mock_llm.endpoint import Behaviour, ChatServer, running_chat
-from mcts_utils.types import ActorError, ContextOverflow, Message, ServiceGone
+from mcts_utils.tool_calls import definitions
+from mcts_utils.types import ActorError, ContextOverflow, InputError, Message, ServiceGone, Step
 
 ASK = [Message("system", "rules"), Message("user", "task")]
 LONG = [Message("user", "word " * 100)]
@@ -141,7 +146,15 @@ ANSWERED = (
     "stream",
     "not_utf8",
 )
-EMPTY = ("content_null", "content_empty", "message_null", "choice_null", "choices_null", "choices_empty")
+EMPTY = (
+    "content_null",
+    "content_empty",
+    "message_null",
+    "choice_null",
+    "choices_null",
+    "choices_empty",
+    "thinks_only",
+)
 
 
 @pytest.mark.parametrize("like", ANSWERED)
@@ -175,13 +188,83 @@ def test_a_lone_surrogate_is_answered_and_sent():
         assert server.requests[-1]["messages"][0]["content"] == "broken \ufffd"
 
 
+@pytest.mark.parametrize("like", ["thinks", "thinks_too", "content_parts"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_reasoning_that_comes_apart_goes_back_where_it_came_from(like, streamed):
+    with played(like, *["stream"] * (streamed and like != "content_parts")) as (actor, server):
+        (sample,) = actor.sample(ASK)
+        assert sample.text.startswith("system|task|") and sample.reasoning.strip()
+        reply = read_reply(sample.text, reasoning=sample.reasoning).text
+        assert split_reasoning(reply) == (sample.reasoning.strip(), sample.text)
+        actor.sample([*ASK, Message("assistant", reply), Message("user", "on")])
+        sent = server.requests[-1]["messages"][2]
+        field = {"thinks": "reasoning_content", "thinks_too": "reasoning"}.get(like)
+        assert sent == {"role": "assistant", "content": sample.text if field else reply} | (
+            {field: sample.reasoning.strip()} if field else {}
+        )
+
+
+def test_reasoning_that_is_refused_is_left_out():
+    with played("thinks", "no_reasoning") as (actor, server):
+        reply = with_reasoning(actor.sample(ASK)[0].reasoning, "Action: x")
+        turns = [*ASK, Message("assistant", reply), Message("user", "on")]
+        assert actor.sample(turns)[0].text and "reasoning_content" not in server.requests[-1]["messages"][2]
+        assert actor.stats()["refused_by_server"] == ["reasoning"]
+
+
+TOOLED = [Message("system", "s", tools=definitions({"act": "{command}"})), Message("user", "u")]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tools_are_offered_and_calls_and_answers_go_back(streamed):
+    with played("calls_twice", *["stream"] * streamed) as (actor, server):
+        (sample,) = actor.sample(TOOLED)
+        assert [call.name for call in sample.tool_calls] == ["act", "act"] and sample.tool_calls[0].id == "c0"
+        steps = [Step(read_turn(sample, "textcraft", "tools").text, "", "o", 0.0, answers=("one", "two"))]
+        actor.sample([*TOOLED, *step_messages(steps, form="tools")])
+        body = server.requests[-1]
+        assert body["tools"][0]["function"]["name"] == "act" and not server.requests[0]["messages"][0].get(
+            "tools"
+        )
+        said, one, two = body["messages"][2:]
+        assert [call["id"] for call in said["tool_calls"]] == ["c0", "c1"] and said["content"]
+        assert json.loads(said["tool_calls"][1]["function"]["arguments"]) == {"command": "inventory"}
+        assert (one, two) == tuple(
+            {"role": "tool", "tool_call_id": i, "content": text} for i, text in (("c0", "one"), ("c1", "two"))
+        )
+        actor.sample(ASK)
+        assert "tools" not in server.requests[-1]
+
+
+def test_malformed_arguments_that_a_server_refuses_are_made_an_object():
+    with played("calls_badly", "object_arguments") as (actor, server):
+        turn = read_turn(actor.sample(TOOLED)[0], "textcraft", "tools")
+        actor.sample([*TOOLED, *step_messages([Step(turn.text, "", "refused", 0.0)], form="tools")])
+        (call,) = server.requests[-1]["messages"][2]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == {"malformed": '{"command": "inv'}
+        assert actor.stats()["refused_by_server"] == ["malformed calls"]
+
+
+def test_a_server_without_tools_is_one_line_before_any_work():
+    with (
+        played("no_tools") as (actor, _),
+        pytest.raises(InputError, match="ACTIONS=tools: the endpoint takes no tools") as caught,
+    ):
+        actor.check(TOOLED[0].tools)
+    assert "\n" not in str(caught.value)
+
+
 def test_all_shapes_and_refusals_are_tested():
     tried = {*ANSWERED, *EMPTY, "no_choices", "a_list", "page", "surrogate", "stream_if_asked", "cut_prompts"}
+    tried |= {"thinks", "thinks_too", "thinks_inline", "calls", "calls_twice", "calls_badly"}
     assert tried == set(SHAPES)
     assert {
         *LEARNED,
         "short_replies",
         "no_empty_turns",
+        "no_reasoning",
+        "no_tools",
+        "object_arguments",
         "one_choice",
         "n_422",
         "one_choice_unexplained",

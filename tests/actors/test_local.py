@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -365,17 +362,3 @@ def test_sampling_follows_the_distribution():
         assert torch.allclose(shares, (logits[0] / temperature).softmax(-1), atol=0.015)
     edges = choose_tokens(logits[:3], np.array([1.0, 1.0, 0.0]), np.array([0.0, 1.0 - 1e-16, 0.0]))
     assert edges.tolist() == [0, 2, 2]
-
-
-@pytest.mark.slow
-def test_a_stage_prints_nothing_of_the_library(textcraft_url, tmp_path):
-    """No warning, and no bar of the weights."""
-    command = [sys.executable, str(ROOT / "eval.py"), "--task_ids", "0", "--max_steps", "2"]
-    variables = {"MODEL_DIR": str(ROOT / "models" / "tiny_actor"), "ENV_SERVER_BASE": textcraft_url}
-    env = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
-    done = subprocess.run(
-        [*command, "--output_dir", "out"], cwd=tmp_path, env={**env, "TASK": "textcraft", **variables},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0
-    assert [line for line in done.stderr.splitlines() if not line.startswith("main: ")] == []

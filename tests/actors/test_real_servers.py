@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,52 +67,61 @@ def served(kind: str, model: Path, port: int, log: Path) -> Iterator[tuple[str, 
         script.communicate(timeout=120)
 
 
+@pytest.fixture
+def stage(tmp_path: Path, textcraft_url: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start an entry script: its name, its arguments, and variables."""
+    running = []
+    environ = {"TASK": "textcraft", "ENV_SERVER_BASE": textcraft_url, "MODEL_NAME": "m", "PROMPT": "brief"}
+    environ |= {"ITERA": "2", "N_GEN": "2", "N_ROLLOUT": "2", "MAX_DEPTH": "4", "MAX_TOKEN_LENGTH": "24"}
+
+    def start(script: str, *words: str, **more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(ROOT / script), *words]
+        both, variables = subprocess.PIPE, os.environ | environ | more
+        process = subprocess.Popen(
+            command, env=variables, cwd=tmp_path, text=True, stdout=both, stderr=subprocess.STDOUT
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def end(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Return what a process says that ends with the code."""
+    said = process.communicate(timeout=900)[0]
+    assert process.returncode == code, said
+    return said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "model"), SERVERS)
 def test_a_search_outlives_a_kill_of_its_server_and_the_other_stages_follow(
-    kind: str, model: Path, tmp_path: Path, textcraft_url: str
+    kind: str, model: Path, tmp_path: Path, stage: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    environ = {
-        "TASK": "textcraft",
-        "ENV_SERVER_BASE": textcraft_url,
-        "MODEL_NAME": "m",
-        "MODEL_DIR": str(model),
-    }
-    test = load_world().split()["test"]
-    environ |= {"ITERA": "2", "N_GEN": "2", "N_ROLLOUT": "2", "MAX_DEPTH": "4", "MAX_TOKEN_LENGTH": "24"}
-
-    def stage(script: str, *words: str, url: str, **more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / script), *words],
-            env=os.environ | environ | {"OPENAI_BASE_URL": url} | more,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
+    split = load_world().split()
+    train, test = ",".join(map(str, split["train"][:3])), split["test"]
     with reserved_ports(1) as port:
-        with served(kind, model, port, tmp_path / "first.log") as (url, process):
-            search = stage(
-                "mcts_collection.py", "--task_ids", "train", "--max", "6", url=url, ENDPOINT_PATIENCE="600"
-            )
-            while not re.search("chat/completions HTTP|launch_slot", (tmp_path / "first.log").read_text()):
-                assert search.poll() is None, search.communicate()[0]
+        log = tmp_path / "log"
+        with served(kind, model, port, log) as (url, process):
+            endpoint = {"OPENAI_BASE_URL": url}
+            search = stage("mcts_collection.py", "--task_ids", train, **endpoint, ENDPOINT_PATIENCE="900")
+            while not re.search("chat/completions HTTP|launch_slot", log.read_text(encoding="utf-8")):
+                assert search.poll() is None, end(search)
                 time.sleep(0.1)
             os.kill(process, signal.SIGKILL)
-        with served(kind, model, port, tmp_path / "second.log") as (url, _):
-            said = search.communicate(timeout=600)[0]
-            assert search.returncode == 0, said
+        with served(kind, model, port, log):
+            end(search)
             trees = tree_folder("mcts_result", "textcraft", "m")
-            assert read_json(tmp_path / trees / "manifest.json")["counts"]["trees"] == 6
+            assert read_json(tmp_path / trees / "manifest.json")["counts"]["trees"] == 3
             flags = ("--input_dir", str(trees), "--output_dir", "out", "--data_type", "centric")
-            revise = stage("path_collection.py", *flags, url=url)
-            assert revise.wait(600) == 0, revise.communicate()[0]
-            evaluate = stage("eval.py", "--task_ids", f"{test[0]},{test[1]}", "--max_steps", "3", url=url)
-            assert evaluate.wait(600) == 0, evaluate.communicate()[0]
-            long = stage("eval.py", "--task_ids", str(test[2]), url=url, MAX_TOKEN_LENGTH="3000")
-            said = long.communicate(timeout=600)[0]
-            if kind == "vllm":  # llama.cpp cuts the reply where the context ends
-                assert long.returncode == 2 and "MAX_TOKEN_LENGTH=3000 is above the limit" in said
-        gone = stage("eval.py", "--task_ids", str(test[3]), url=url)
-        assert "OPENAI_BASE_URL" in gone.communicate(timeout=60)[0] and gone.returncode == 2
+            end(stage("path_collection.py", *flags, **endpoint))
+            end(stage("eval.py", "--task_ids", f"{test[0]},{test[1]}", "--max_steps", "3", **endpoint))
+            if kind == "vllm":  # llama.cpp takes it, and cuts the reply where the context ends
+                said = end(
+                    stage("eval.py", "--task_ids", str(test[2]), **endpoint, MAX_TOKEN_LENGTH="3000"), 2
+                )
+                assert "MAX_TOKEN_LENGTH=3000 is above the limit" in said
+        assert "OPENAI_BASE_URL" in end(stage("eval.py", "--task_ids", str(test[3]), **endpoint), 2)

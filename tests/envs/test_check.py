@@ -124,7 +124,7 @@ def test_the_command_prints_a_line_a_verdict_and_says_that_a_server_died(capsys)
             ["my env:make"],
             "TASK must be FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION or gymnasium:ID: 'my env:make'",
         ),
-        (["./a.py:make", "--episodes", "0"], "--episodes must be at least 1: 0"),
+        (["./a.py:make", "--episodes", "0"], "--episodes must be between 1 and 100000: 0"),
         (["./a.py:make", "--actions", "none.txt"], "--actions is no file: 'none.txt'"),
         (["textcraft"], "ENV_SERVER_BASE is not set (environment, .env or flag)"),
     ],

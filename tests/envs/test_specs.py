@@ -221,3 +221,12 @@ def test_a_shop_that_shows_the_same_page_is_not_taken_to_carry_out_everything(ac
     step = Step(f"Action: {action}", action, "Instruction: [SEP] Find me lamps", 0.0)
     assert is_invalid("webshop", step) is invalid and not is_refused("webshop", step)
     assert not is_invalid("textcraft", step)
+
+
+def test_a_webshop_page_is_compared_without_the_limit_that_a_session_draws():
+    page = (
+        "Instruction: [SEP] buy a mug, and price lower than 40.00 dollars [SEP] Back to Search [SEP] $12.00"
+    )
+    other = page.replace("40.00", "1,050.50")
+    assert env_spec("webshop").comparable(page) == env_spec("webshop").comparable(other) != page
+    assert env_spec("textcraft").comparable(page) == page

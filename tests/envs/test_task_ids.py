@@ -78,7 +78,21 @@ def test_id_lists_read_back(ranges):
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("text", ["", "3-1", "a", "1,,2", "-4", "1-2-3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"item_id": "textcraft_7", "conversations": []}, {"item_id": "textcraft_3"}]',
+        '\n["textcraft_7", "textcraft_3"]',
+        "[7, 3]",
+        "7\n3\n",
+    ],
+)
+def test_a_file_of_ids_may_be_agentgyms(textcraft_url, tmp_path, text):
+    (tmp_path / "ids.json").write_text(text)
+    assert task_ids.choose_ids("textcraft", textcraft_url, str(tmp_path / "ids.json")) == [7, 3]
+
+
+@pytest.mark.parametrize("text", ["", "3-1", "a", "1,,2", "-4", "1-2-3", "9" * 5000, "0-9999999"])
 def test_bad_id_lists_are_refused(text):
     with pytest.raises(InputError, match="task_ids"):
         task_ids.parse_ids(text)

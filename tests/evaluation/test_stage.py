@@ -95,6 +95,7 @@ def run(textcraft_url, tmp_path, monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ENV_SERVER_BASE", textcraft_url)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")  # the player stands in for it
     monkeypatch.chdir(tmp_path)
 
     def call(player: Player, *flags: str, model: str = "tester") -> int:
@@ -255,12 +256,38 @@ def test_a_missing_model_name_is_named(run, capsys):
     assert "MODEL_NAME" in capsys.readouterr().err
 
 
-def test_a_truncated_result_is_named(run, capsys):
+@pytest.mark.parametrize("content", ["half", "", "null", "\x00\x00"])
+def test_a_truncated_result_is_named_and_played_again(run, capsys, content):
     assert run(Player(), "--task_ids", "0-2") == 0
     broken = folder() / "episode_1.json"
-    broken.write_text(broken.read_text()[:40])
-    assert run(Player(), "--task_ids", "0-2") == 2
-    assert "episode_1.json" in capsys.readouterr().err
+    whole = broken.read_text()
+    broken.write_text(whole[:40] if content == "half" else content)
+    player = Player()
+    assert run(player, "--task_ids", "0-2") == 0
+    assert "episode_1.json: " in capsys.readouterr().err and len({goal for goal, *_ in player.asked}) == 1
+    assert without_seconds(json.loads(broken.read_text())) == without_seconds(json.loads(whole))
+
+
+@pytest.mark.parametrize("name", ["summary.json", "manifest.json"])
+@pytest.mark.parametrize("content", ["half", "", "null", "[]", '{"n": NaN}', '{"version": []}', "\udcff"])
+def test_a_broken_summary_or_manifest_is_named_and_made_again(run, capsys, name, content):
+    if not (folder() / name).exists():
+        assert run(Player(), "--task_ids", "0-2") == 0
+    broken = folder() / name
+    whole = json.loads(broken.read_text())
+    text = broken.read_text()[:40] if content == "half" else content
+    broken.write_bytes(text.encode("utf-8", "surrogateescape"))
+    player = Player()
+    assert run(player, "--task_ids", "0-2") == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if f"{name}: " in line]
+    assert "made again" in line and not player.asked
+    again = json.loads(broken.read_text())
+    assert {**again, "seconds": 0, "tokens": 0} == {**whole, "seconds": 0, "tokens": 0}
+
+
+def without_seconds(episode: dict) -> dict:
+    """An episode without its wall time."""
+    return {**episode, "seconds": 0}
 
 
 def test_revision_starts_from_cut_failures(run, monkeypatch):

@@ -170,6 +170,15 @@ def test_pass_at_k_is_over_the_same_tasks_or_withheld():
     assert "pass@4 -\n" in said and "fewer finished samples (index 1: 2)" in said
 
 
+def test_a_task_without_a_finished_sample_withholds_every_k():
+    done = [episode(1, 1.0, sample=s) for s in range(2)]
+    lost = {"status": "failed", "index": 5, "error": "gone", "settings": episode(5, 0.0)["settings"]}
+    failed = [lost, lost | {"sample": 1}]
+    summary = summarise([*done, *failed], PROTOCOL, {}, 2)
+    assert [row["mean"] for row in summary["pass_at_k"].values()] == [None, None]
+    assert summary["unfinished_samples"] == {"5": 0}
+
+
 def test_a_goal_behind_two_indices_counts_once():
     again = episode(7, 0.0)
     twice = {**again, "task": {**again["task"], "id": episode(2, 1.0)["task"]["id"]}}
@@ -284,6 +293,7 @@ def test_the_models_own_verdict_is_asked_once(tmp_path, capsys, monkeypatch):
     run, judge = run_with_errors(tmp_path / "run"), Judging()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODEL_NAME", "judge")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setattr(loops, "make_actor", lambda settings: judge)
     assert stage.main(["loops", "--judge", "model", str(run)]) == 0
     found = load(run / "loops.json")

@@ -34,6 +34,7 @@ from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json
 from mcts_utils.storage.lock import reserved
 from mcts_utils.types import EnvError
+from tests.executors.test_spending import Bill
 from tests.helpers.faulty_proxy import failing
 from tests.helpers.ports import reserved_ports
 
@@ -387,6 +388,31 @@ def test_what_cannot_work_is_one_line(
     assert line in said
     assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_share_a_limit_of_tokens(
+    variables: dict[str, str],
+    chat: ChatServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bill = Bill(chat)
+    assert search("whole") == 0
+    whole, bill.tokens = bill.tokens, 0
+    capsys.readouterr()
+    for limit, code in ((whole // 2, 3), (2 * whole, 0)):
+        monkeypatch.setenv("MAX_TOKENS_TOTAL", str(limit))
+        assert search("limited") == code
+        paid = read_json(Path(f"limited/trees/textcraft/{MODEL}/spent.json"))["models"]["actor"]
+        assert paid["prompt_tokens"] + paid["completion_tokens"] == bill.tokens <= limit
+        if code:
+            line = capsys.readouterr().err.splitlines()[-1]
+            assert (
+                f"MAX_TOKENS_TOTAL={limit} reached at {bill.tokens}: " in line
+                and " of 6 trees are left; " in line
+            )
+    assert bill.tokens == whole  # nothing was paid for twice
+    assert used(Path(f"limited/trees/textcraft/{MODEL}/manifest.json"))["workers"]
 
 
 def test_without_ray_one_line_names_the_setting(

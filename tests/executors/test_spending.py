@@ -64,9 +64,7 @@ def search(*flags: str) -> int:
 
 
 def trees(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for path in sorted(folder.glob("mcts_result/*/*/search_results_*.json"))
-    }
+    return {path.name: path.read_bytes() for path in folder.glob("*/*/search_results_*.json")}
 
 
 def test_a_search_ends_before_it_passes_a_limit_and_goes_on_with_a_larger_one(
@@ -74,6 +72,7 @@ def test_a_search_ends_before_it_passes_a_limit_and_goes_on_with_a_larger_one(
 ):
     assert search("--output_dir", "whole") == 0
     whole, bill.tokens = bill.tokens, 0
+    undisturbed = trees(tmp_path / "whole")
     capsys.readouterr()
     paid, codes = 0, []
     for limit in (3 * whole // 10, 3 * whole // 5, 3 * whole):
@@ -84,13 +83,16 @@ def test_a_search_ends_before_it_passes_a_limit_and_goes_on_with_a_larger_one(
         assert limit > whole or bill.tokens > 0.8 * limit  # what is left would not hold another request
         paid = bill.tokens
         if codes[-1]:
-            left = sum(b'"status":"done"' not in tree for tree in trees(tmp_path).values())
-            left += 3 - len(trees(tmp_path))
+            left = sum(b'"status":"done"' not in tree for tree in trees(tmp_path / "mcts_result").values())
+            left += 3 - len(trees(tmp_path / "mcts_result"))
             assert line == (
                 f"mcts_collection.py: MAX_TOKENS_TOTAL={limit} reached at {paid}: {left} of 3 trees are left; "
                 "the same command with a larger one goes on"
             )
     assert codes == [3, 3, 0]
+    assert (
+        bill.tokens == whole and trees(tmp_path / "mcts_result") == undisturbed
+    )  # nothing was paid for twice
     folder = tmp_path / "mcts_result" / "textcraft" / MODEL
     spent, manifest = read_json(folder / "spent.json"), read_json(folder / "manifest.json")
     actor = manifest["tokens"]["paid"]["actor"]

@@ -75,6 +75,13 @@ TEMPLATES: dict[str, tuple[str, list[str], str]] = {
         IM,
         "<|im_end|>",
     ),
+    "field": (  # reasoning of a field, with marks of the template's own
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+        "{% if m.reasoning_content is defined %}{{ '[' + m.reasoning_content + ']' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\\n' }}{% endfor %}" + PROMPT,
+        IM,
+        "<|im_end|>",
+    ),
     # One row a trained turn.
     "qwen3": (QWEN3 + PROMPT, IM, "<|im_end|>"),
     "qwen3 thinking": (QWEN3 + PROMPT.replace("assistant\\n", "assistant\\n<think>\\n"), IM, "<|im_end|>"),
@@ -105,4 +112,14 @@ TEMPLATES: dict[str, tuple[str, list[str], str]] = {
         "</s>",
     ),
 }
-WHOLE = ("chatml", "qwen2.5", "llama3", "mistral", "gemma2", "gemma3", "glm", "no system text")
+WHOLE = ("chatml", "qwen2.5", "llama3", "mistral", "gemma2", "gemma3", "glm", "no system text", "field")
+# Tools in the system turn, calls and answers in tags; the arguments must be an object.
+TOOLS = (
+    "{% for m in messages %}{{ '<|im_start|>' + ('user' if m.role == 'tool' else m.role) + '\\n' }}"
+    "{% if loop.first and tools %}{{ '# Tools\\n' + tools | map('tojson') | join('\\n') + '\\n' }}{% endif %}"
+    "{% if m.role == 'tool' %}{{ '<tool_response>\\n' + m.content + '\\n</tool_response>' }}"
+    "{% else %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+    '{{ \'\\n<tool_call>\\n{"name": "\' + c.function.name + \'", "arguments": \' }}'
+    "{% for k, v in c.function.arguments.items() %}{{ k + '=' + v }}{% endfor %}{{ '}\\n</tool_call>' }}"
+    "{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}" + PROMPT
+)

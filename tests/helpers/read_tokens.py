@@ -14,6 +14,7 @@ import sys
 import tempfile
 import typing
 from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,6 +118,9 @@ if __name__ == "__main__":
         typing.TypedDict = typing_extensions.TypedDict  # what pydantic asks for below Python 3.12
     except ImportError:
         pass
+    if find_spec(reader) is None:
+        print(f"{reader} is not installed", file=sys.stderr)
+        sys.exit(3)
     with open(name, encoding="utf-8") as file:
         given = [json.loads(line) for line in file]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import eval as evaluation
 import path_collection
 from mcts_utils.report.runs.round import main as report
-from mcts_utils.report.verify.command import main as verify
+from mcts_utils.report.verify.__main__ import main as verify
 from mcts_utils.search.tree import leaves
 from mcts_utils.search.tree_io import tree_from_dict
 from mcts_utils.servers.textcraft.world import load_world
@@ -59,6 +60,10 @@ def round_of(tmp_path_factory: pytest.TempPathFactory, textcraft_url: str) -> tu
     run = tmp_path_factory.mktemp("round")
     done = iteration(run, textcraft_url, TASK_IDS=ids, STEPS="collect revise")
     assert done.returncode == 0, done.stderr[-2000:]
+    ours = re.compile(
+        r"(search|centric|good|warning): "
+    )  # a local model's library warns of nothing, and shows no bar
+    assert [line for line in done.stderr.splitlines() if not ours.match(line)] == []
     return run, textcraft_url, ids
 
 

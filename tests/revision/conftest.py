@@ -71,6 +71,7 @@ def actor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scripted:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MODEL_NAME", "scripted")
     monkeypatch.setenv("PROMPT", "brief")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")  # the script stands in for it
     monkeypatch.chdir(tmp_path)
     found = Scripted(strict_judge)
     monkeypatch.setattr(path_collection, "make_actor", lambda settings: found)

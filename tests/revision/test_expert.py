@@ -201,7 +201,7 @@ def test_a_bad_trajectory_is_one_line(
     ("flags", "said"),
     [
         ({"task_ids": "test"}, "is a test id"),
-        ({"n": 0}, "--n must be at least 1"),
+        ({"n": 0}, "--n must be between 1 and 1000000: 0"),
         ({"noise": 1.5}, "--noise must be between 0 and 1: 1.5"),
         ({"noise": 0.5, "input_dir": "x"}, "--noise 0.5 goes with --data_type expert without --input_dir"),
         ({"data_type": "good", "task_ids": "train"}, "--task_ids train goes with --data_type expert"),

@@ -58,6 +58,18 @@ def test_a_whole_path_can_be_asked_about_at_once(tmp_path: Path) -> None:
     assert cuts[0].step == 1
 
 
+def test_verdicts_of_answers_of_another_length_are_asked_for_again(tmp_path: Path) -> None:
+    actor = Scripted(strict_judge)
+    judge = Judge(actor, "brief", wave=1)
+    path = path_of(["Got 1 a", "Could not find d"])
+    for tokens, asked in ((256, 2), (256, 0), (8, 2), (8, 0), (0, 0), (256, 2)):
+        actor.asked.clear()
+        first_bad(judge, path, 0, VerdictCache(tmp_path / "v.json", "m", "brief", tokens))
+        assert len(actor.asked) == asked
+    assert "max_token_length" not in (tmp_path / "v.json").read_text()
+    judge.close()
+
+
 def test_a_step_is_asked_once_for_all_pairs_and_all_runs(tmp_path: Path) -> None:
     actor = Scripted(strict_judge)
     judge = Judge(actor, "brief", wave=1)

@@ -363,7 +363,7 @@ def test_a_worker_process_gets_the_budgets(tmp_path):
         (("--budget", "9"), "--budget is for --strategy best_of_n or direct_revision"),
         (("--strategy", "best_of_n"), "needs --budget or --budget_from"),
         (("--strategy", "best_of_n", "--budget", "9", "--budget_from", "mcts"), "not both"),
-        (("--strategy", "best_of_n", "--budget", "0"), "at least 1: '0'"),
+        (("--strategy", "best_of_n", "--budget", "0"), "--budget must be between 1 and 1000000: 0"),
         (("--strategy", "best_of_n", "--budget", "few"), "'few'"),
         (("--strategy", "best_of_n", "--budget_from", "nowhere"), "--budget_from is not a folder: 'nowhere'"),
         (("--strategy", "best_of_n", "--budget_from", "HERE", "--task_ids", "119"), "no tree of index 119"),
@@ -464,7 +464,7 @@ def test_the_report_refuses_what_cannot_be_compared(tmp_path, capsys):
         ([mixed], "STRATEGY='best_of_n', not 'mcts'"),
         ([part], "search_results_1.json is failed"),
         ([str(tmp_path)], "no search_results_<idx>.json"),
-        ([one, "--alpha", "2"], "--alpha must be between 0 and 1: 2.0"),
+        ([one, "--alpha", "2"], "--alpha must be between 0 and 1: 2"),
     ):
         assert report.main(flags) == 2
         out, err = capsys.readouterr()

@@ -232,12 +232,9 @@ def test_a_token_is_asked_for_and_may_stand_in_the_url() -> None:
             "--host 0.0.0.0: other machines reach it, so it needs --token or SERVER_TOKEN",
         ),
         (["--token", "short"], "--token must be 8 or more letters, digits, '.', '_', '~' or '-'"),
-        (["--max_sessions", "0"], "--max_sessions must be from 1 to 1000000, not 0"),
-        (["--idle_seconds", "nan"], "--idle_seconds must be positive, not nan"),
-        (
-            ["--port", "70000"],
-            "--port 70000: cannot listen on 127.0.0.1:70000: bind(): port must be 0-65535.",
-        ),
+        (["--max_sessions", "0"], "--max_sessions must be between 1 and 1000000: 0"),
+        (["--idle_seconds", "nan"], "--idle_seconds must be between 0.001 and 1000000000: nan"),
+        (["--port", "70000"], "--port must be between 0 and 65535: 70000"),
     ],
 )
 def test_a_bad_flag_is_one_line(flags: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

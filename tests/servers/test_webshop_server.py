@@ -334,8 +334,10 @@ def test_command_says_where_and_ends_clean(how):
 
 
 def test_command_names_what_is_wrong(tmp_path):
-    assert "--idle_seconds must be positive, not 0" in refused("--port", "0", "--idle_seconds", "0")
-    assert "--products must be 0 or more, not -1" in refused("--port", "0", "--products", "-1")
+    assert "--idle_seconds must be between 0.001 and 1000000000: 0" in refused(
+        "--port", "0", "--idle_seconds", "0"
+    )
+    assert "--products must be between 0 and 100000000: -1" in refused("--port", "0", "--products", "-1")
     nowhere = tmp_path / "nowhere"
     assert refused("--port", "0", "--data_dir", str(nowhere)) == f"--data_dir: {nowhere}: no such folder\n"
     (tmp_path / "items_ins_v2.json").write_text(json.dumps([]))

@@ -16,16 +16,16 @@ from mcts_utils.types import InputError
 HOLD = """
 import sys
 from mcts_utils.storage.lock import reserved
-with reserved(sys.argv[1]):
+with reserved(*sys.argv[1:]):
     print("held", flush=True)
     sys.stdin.read()
 """
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def holder(folder: Path) -> subprocess.Popen[str]:
+def holder(folder: Path, *file: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
+        [sys.executable, "-c", HOLD, str(folder), *file],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -49,6 +49,22 @@ def test_a_second_run_is_told_who_has_the_folder_and_gets_it_when_that_has_ended
     with reserved(tmp_path / "a" / "b") as folder:
         assert str(os.getpid()) in (folder / ".lock").read_text()
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_of_a_shared_folder_each_file_is_held_alone(tmp_path):
+    first = holder(tmp_path, "good.jsonl")
+    others = tmp_path / ".centric.jsonl.x1.tmp", tmp_path / ".optimal.jsonl.x1.tmp"
+    for path in others:
+        path.write_text("half")
+    with pytest.raises(InputError, match=f"^--output: .* is in use by process {first.pid} on "):
+        with reserved(tmp_path, "good.jsonl", "--output"):
+            raise AssertionError("two runs write one file")
+    with reserved(tmp_path, "centric.jsonl"):
+        assert [path.exists() for path in others] == [False, True]
+    first.communicate()
+    with reserved(tmp_path, "good.jsonl"):
+        pass
+    assert list(tmp_path.iterdir()) == [others[1]]
 
 
 def test_no_empty_folder_stays(tmp_path):

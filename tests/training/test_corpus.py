@@ -62,7 +62,7 @@ def general_file(path: Path, form: str) -> str:
         {"conversations": []},
         {"text": "x"},
         7,
-        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "narrator", "content": "x"}]},
     ]
     rows = [bad[0], *good, *bad[1:]]
     lines = [json.dumps(row) for row in rows]

@@ -78,7 +78,19 @@ def test_a_flag_that_is_not_true_or_false_is_refused(flag):
         ({"messages": "hello"}, "no list of turns"),
         ({"messages": [None]}, "no list of turns"),
         ({"chosen": [], "rejected": []}, "preference pair"),
-        (record(turn("tool")), "'tool'"),
+        (record(turn("narrator")), "'narrator'"),
+        (record(turn("tool")), "is tool, not "),
+        (record(turn("user"), turn("assistant") | {"tool_calls": 3}), "tool_calls is no list"),
+        (record(turn("user"), turn("assistant") | {"tool_calls": [3]}), "a tool call has no name"),
+        (record(turn("user") | {"tool_calls": [{"name": "act"}]}), "only an assistant turn calls tools"),
+        (
+            record(turn("user"), turn("assistant", loss=True)) | {"tools": "act"},
+            "tools is no list of objects",
+        ),
+        (
+            record(turn("user"), turn("assistant", loss=True)) | {"history_reasoning": "all"},
+            "must be drop, keep or last",
+        ),
         (record(turn("user", None)), "no text"),  # type: ignore[arg-type]
         (record(turn("user"), turn("user"), turn("assistant", loss=True)), "message 2 is user"),
         (record(turn("system"), turn("assistant", loss=True)), "message 2 is assistant"),

@@ -144,7 +144,11 @@ def test_todays_date_is_a_fixed_one():
         ("qwen3", "<think>why</think>go", "<think>why</think>go<|im_end|>"),  # as it was written
         ("qwen3 thinking", "go", "\n</think>\n\ngo<|im_end|>"),
         ("qwen3 thinking", "why\n</think>\n\ngo", "why\n</think>\n\ngo<|im_end|>"),
+        ("qwen3 thinking", "<think>\nwhy\n</think>\n\ngo", "why\n</think>\n\ngo<|im_end|>"),
         ("r1", "why\n</think>\n\ngo", "why\n</think>\n\ngo</s>"),
+        ("r1", "<think>\nwhy\n</think>\n\ngo", "why\n</think>\n\ngo</s>"),
+        ("field", "<think>\nwhy\n</think>\n\ngo", "[why]go<|im_end|>"),
+        ("field", "go", "go<|im_end|>"),
         ("glm", "go", "\n<think></think>\ngo<|user|>"),
         ("gpt-oss", "go", "<|channel|>final<|message|>go<|return|>"),
         ("chatml", "", "<|im_end|>"),
@@ -164,6 +168,23 @@ def test_a_reply_is_trained_as_a_model_writes_it(name, content, reply):
         token for token, label in zip(sequence.input_ids, sequence.labels, strict=True) if label != IGNORED
     ]
     assert encoder.tokenizer.decode(trained) == reply
+
+
+@pytest.mark.parametrize(
+    ("name", "closed"),
+    [("r1", "</think>\n\n"), ("qwen3 thinking", "\n</think>\n\n"), ("qwen3", "<think>\n\n</think>\n\n")],
+)
+def test_a_turn_without_a_thought_among_others_closes_it_at_once(name, closed):
+    row = row_of("r1")
+    signal, last = row["messages"][4], row["messages"][6]
+    row["revise"] = signal["content"] = signal["content"].removeprefix(THOUGHT)
+    encoder = encoder_of(name)
+    found = encoder.encode(record_conversation(row, "f"))
+    replies = [encoder.tokenizer.decode([t for t in s.labels if t != IGNORED]) for s in found]
+    end = TEMPLATES[name][2]
+    assert replies[0] == f"{closed}{signal['content']}{end}" and replies[1].endswith(
+        f"{last['content']}{end}"
+    )
 
 
 @pytest.mark.parametrize(

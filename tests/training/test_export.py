@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from mcts_utils.storage import files
 from mcts_utils.training import corpus, export, preflight
 from mcts_utils.training.encoding import IGNORED, Encoder
 from mcts_utils.training.launcher import Trainer
+from mcts_utils.training.token_columns import READERS
 from mcts_utils.types import InputError
 from tests.helpers.chat_templates import TEMPLATES
 from tests.helpers.training_models import ROOT, model_folder, preference, record
@@ -131,7 +133,7 @@ def test_rows_that_train_every_turn_stay_whole(tmp_path, capsys, rows):
             },
             "no turn",
         ),
-        ({"messages": [{"role": "tool", "content": "q", "loss": False}]}, "role is unknown"),
+        ({"messages": [{"role": "narrator", "content": "q", "loss": False}]}, "role is unknown"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_by_name(tmp_path, tiny, capsys, form, bad, words):
@@ -166,6 +168,36 @@ def test_rows_in_tokens_are_those_that_are_trained(tmp_path, tiny, capsys, rows)
 def test_rows_in_tokens_need_a_model(tmp_path, capsys, rows):
     assert run(tmp_path, rows, "tokens")[0] == 2
     assert "--format tokens needs --model_dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reader", [name for name in READERS if name != "any"])
+def test_a_trainers_own_code_trains_the_same_tokens(tmp_path, tiny, capsys, rows, reader):
+    """TOKEN_READERS names an interpreter that has the trainers; by default this one, which has none of them."""
+    where = ["--model_dir", str(tiny)]
+    _, known = run(tmp_path, rows, "tokens", *where)
+    expected = [[row["input_ids"], [i for i, on in enumerate(row["loss_mask"]) if on]] for row in known]
+    assert run(tmp_path, rows, "tokens", *where, "--for", reader)[0] == 0
+    trained = sum(len(places) for _, places in expected)
+    assert f"{sum(len(ids) for ids, _ in expected)} tokens, {trained} trained" in capsys.readouterr().out
+    command = [os.environ.get("TOKEN_READERS", sys.executable), "tests/helpers/read_tokens.py", reader]
+    done = subprocess.run([*command, str(tmp_path / "out.jsonl")], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 3:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
+
+
+def test_columns_are_those_of_rows_in_tokens_alone(tmp_path, capsys, rows):
+    assert run(tmp_path, rows, "openai", "--for", "trl")[0] == 2
+    assert "--for trl goes with --format tokens, not openai" in capsys.readouterr().err
+    row = {"input_ids": [5, 6, 7, 8], "labels": [IGNORED, 6, IGNORED, 8]}
+    assert READERS["skyrl"](row) == {
+        "input_ids": [5, 6, 7, 8], "attention_mask": [1] * 4, "num_actions": 3, "loss_mask": [1, 0, 1]
+    }  # fmt: skip
+    assert READERS["slime"](row) == {
+        "tokens": [5, 6, 7, 8], "response_length": 3, "loss_mask": [1, 0, 1], "reward": 0.0, "status": "completed"
+    }  # fmt: skip
+    assert READERS["verl"](row)["position_ids"] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("qwen3", Qwen3Config), ("gemma3", Gemma3TextConfig)])

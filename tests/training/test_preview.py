@@ -45,7 +45,7 @@ def test_a_label_that_is_another_token_is_no_mask():
     ("extra", "words"),
     [
         (["--row", "3"], "--row 3"),
-        (["--row", "0"], "--row 0"),
+        (["--row", "0"], "--row must be between 1 and 1000000000: 0"),
         (["--row", "2", "--config", "tiny_actor"], "tiny_actor is for sft"),
         (["--row", "3", "--chat_template", "missing.jinja"], "--row 3"),
         (["--row", "1", "--chat_template", "missing.jinja"], "missing.jinja"),

@@ -23,35 +23,37 @@ from mcts_utils.envs.http import HttpSession
 from mcts_utils.envs.own_server import OwnServer, exit_of, own_server
 from mcts_utils.envs.specs import env_spec
 from mcts_utils.envs.task_ids import split_ids
-from mcts_utils.terminal import run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import EnvError, InputError
 
 
 def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's values."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add(
         "task",
         help="FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, gymnasium:ID, or a known environment with its server",
     )
     add("--env_server_base", help="a server that runs; default: one is started for an environment of yours")
-    add("--episodes", type=int, default=20, help="number of episodes")
-    add("--steps", type=int, default=50, help="steps of an episode, at most")
+    add("--episodes", type=between(1, 100_000), default=20, help="number of episodes")
+    add("--steps", type=between(1, 10_000), default=50, help="steps of an episode, at most")
     add(
         "--actions",
         help="file of given episodes, an action a line, with empty lines between; of indices 0, 1, ...",
     )
-    add("--limit_seconds", type=float, default=10.0, help="a call that takes longer is a fault")
-    add("--seed", type=int, default=0, help="of the random episodes")
+    add(
+        "--limit_seconds",
+        type=between(0.1, 3600, float),
+        default=10.0,
+        help="a call that takes longer is a fault",
+    )
+    add("--seed", type=between(0, 2**32 - 1), default=0, help="of the random episodes")
     return parser.parse_args(argv)
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
-    """Return what is played; raise InputError naming a flag with a bad value."""
-    for name, least in (("episodes", 1), ("steps", 1), ("limit_seconds", 0.1)):
-        if not getattr(args, name) >= least:
-            raise InputError(f"--{name} must be at least {least:g}: {getattr(args, name):g}")
+    """Return what is played; raise InputError if --actions is no file."""
     given: tuple[tuple[str, ...], ...] = ()
     if args.actions is not None:
         if not Path(args.actions).is_file():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,9 @@ class EnvSpec:
     refusal: re.Pattern[str] = NO_MATCH  # beginning of an observation that refuses its action
     look_actions: re.Pattern[str] = NO_MATCH  # actions that read the state and change nothing
     action_form: re.Pattern[str] = ANY_TEXT  # actions of another form are never carried out
+
+    # What may be called with ACTIONS=tools: name -> command with its places (tool_calls.py).
+    tools: Mapping[str, str] = {"act": "{command}"}  # noqa: RUF012
 
     score = "mean_reward"  # the metric of Table 2: this or "success_rate"
     id_field = "id"  # names the session in every request and in /create's answer
@@ -109,6 +112,10 @@ class EnvSpec:
     def shows(self, answer: Any, seen: str) -> bool:
         """Return True if the answer to GET /observation shows `seen`, what the last reset or step showed."""
         return bool(answer == seen)
+
+    def comparable(self, observation: str) -> str:
+        """Return an observation without what varies between a server's sessions."""
+        return observation
 
     def valid_actions(self, answer: Any) -> Sequence[str]:
         """Return the valid actions in the answer to POST /step_visual with `free_action`.

@@ -56,6 +56,7 @@ class DescribedSpec(EnvSpec):
             return
         prompt = str(about.get("prompt") or GENERAL).rstrip()
         self.full_prompt = prompt if "Action:" in prompt else f"{prompt}\n{FORM}"
+        self.tools = about.get("tools") or EnvSpec.tools
         asks = "is_refusal" in about.get("offers", ())
         self.refusal = cast("re.Pattern[str]", Refusals(ask)) if asks else NO_MATCH
         self._about = about, server

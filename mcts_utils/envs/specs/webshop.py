@@ -39,6 +39,7 @@ class WebShop(EnvSpec):
     brief_prompt = "Buy what is asked for."
     # Both a refused action and a clicked option show the same page again, so no observation counts as a refusal.
     action_form = re.compile(r"(?:search|click)\[.+\]", re.DOTALL)
+    tools = {"search": "search[{words}]", "click": "click[{value}]"}  # noqa: RUF012
     id_field, index_field = "env_idx", "session_id"
     session_bound_tasks = True
     hello = listing = "/list_envs"
@@ -62,6 +63,9 @@ class WebShop(EnvSpec):
         if match is None:
             raise EnvError(f"no 'Instruction: [SEP] <goal> [SEP]' in the opening text {opening[:200]!r}")
         return PRICE.sub("", match.group(1)).strip()
+
+    def comparable(self, observation: str) -> str:
+        return PRICE.sub("", observation)  # every page repeats the instruction
 
     def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """Return the number of `name: value` options in the instruction; one that a person wrote has none."""

@@ -54,7 +54,7 @@ class Worker:
             for name in plan.folders:
                 (self._folder / name).mkdir()
             stage = plan.make_stage(self._folder)
-            stage.spending = Spending(stage.settings.max_token_length, plan.ledger, plan.process)
+            stage.spending = Spending(stage.settings.reply_tokens, plan.ledger, plan.process)
             actor = stage.spending.metered(plan.make_actor)
             self._run_job = self._resources.enter_context(
                 stage.job_runner(actor, plan.make_environment, self._file_written)

@@ -21,8 +21,7 @@ from mcts_utils.report.budget.measure import COSTS, StrategyTrees, check_same_ta
 from mcts_utils.revision.pairs import PairRule
 from mcts_utils.storage.files import write_json
 from mcts_utils.tables import number, percent, text_row
-from mcts_utils.terminal import Parser, run_command
-from mcts_utils.types import InputError
+from mcts_utils.terminal import Parser, between, run_command
 
 GAINS = ("solved", "solved_paths", "pairs")  # compared task by task
 SHOWN = 24  # characters of a setting's value
@@ -151,17 +150,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=(__doc__ or "").partition("\n")[0])
     add, default = parser.add_argument, Settings()
     add("folders", nargs="+", metavar="DIR", help="folders of search_results_<idx>.json")
-    add("--alpha", type=float, default=default.alpha, help="a good path's reward is above it")
-    add("--beta", type=float, default=default.beta, help="least gap between good and bad")
+    add("--alpha", type=between(0, 1, float), default=default.alpha, help="a good path's reward is above it")
+    add("--beta", type=between(0, 1, float), default=default.beta, help="least gap between good and bad")
     add("--output", type=Path, help="JSON file to write")
     return run_command("report", lambda: report(parser.parse_args(argv)))
 
 
 def report(args: argparse.Namespace) -> None:
-    """Check the flags, print the table and write the JSON file."""
-    for name in ("alpha", "beta"):
-        if not 0 <= getattr(args, name) <= 1:
-            raise InputError(f"--{name} must be between 0 and 1: {getattr(args, name)}")
+    """Print the table and write the JSON file."""
     summary = summarise(args.folders, PairRule(args.alpha, args.beta))
     print(table(summary))
     if args.output:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mcts_utils.report.cost.model import EnvCost, Rates, compact_number, estimate, table
 from mcts_utils.report.cost.sample import read_sample
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.terminal import Parser, between, run_command
 
 CAVEATS = (
     "All iterations take the sample's rates: a higher ALPHA leaves fewer rows, a better model acts in fewer steps.",
@@ -72,18 +72,11 @@ def estimate_lines(args: argparse.Namespace) -> list[str]:
     return lines
 
 
-def positive(text: str) -> float:
-    """Parse a number above 0, for argparse; raise ValueError otherwise."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value
-
-
 def planned(text: str) -> tuple[str, int, int]:
     """Parse TASK:TRAINING TASKS:TEST TASKS, for argparse; raise ValueError otherwise."""
     task, train, test = text.split(":")
-    return task, int(train), int(test)
+    count = between(1, 1_000_000)
+    return task, count(train), count(test)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -93,14 +86,20 @@ def command_line() -> argparse.ArgumentParser:
     add("command", choices=("show",), help="prints the estimate")
     add("sample", type=Path, help="folder with one folder per environment")
     add("--plan", type=planned, nargs="+", required=True, help="TASK:TRAINING TASKS:TEST TASKS")
-    add("--epochs", nargs="+", type=int, required=True, help="of each iteration")
-    add("--base", type=int, default=1, help="0: the starting model is not evaluated")
+    add("--epochs", nargs="+", type=between(1, 10_000), required=True, help="of each iteration")
+    add("--base", type=int, choices=(0, 1), default=1, help="0: the starting model is not evaluated")
     add("--scripted", action="store_true", help="nobody waited for a model in the sample")
     defaults = {"overhead_minutes": 0.0, "eta": 1.0, "general_tokens_per_row": 0.0}
     for name, what in RATES.items():
         default = defaults.get(name)
-        kind = positive if default is None or default else float
-        add(f"--{name}", type=kind, default=default, required=default is None, help=what)
+        least = 0.0 if default == 0 else 1e-9
+        add(
+            f"--{name}",
+            type=between(least, 1e12, float),
+            default=default,
+            required=default is None,
+            help=what,
+        )
     return parser
 
 

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
-from mcts_utils.prompts import action_of
 from mcts_utils.rollouts.steps import refuses
-from mcts_utils.storage.formats.record import RecordRow, Turn
+from mcts_utils.storage.formats.record import RecordRow, Turn, exchanges
 from mcts_utils.types import InputError
 
 SPLICED = ("revision", "direct")  # kinds with a revision signal between a bad and a good part
@@ -66,7 +65,7 @@ def row_facts(row: RecordRow, where: str = "") -> RowFacts:
             shared, tail = min(cut, lineage.fork_step), replies - cut - 1
     answers = list(_answers(chosen, lineage.replay.final_observation, lineage.task.env, cut))
     turns = [turn for side in row.conversations for turn in side]
-    actions = [action_of(turn.content) for turn in turns if turn.role == "assistant"]
+    actions = [turn.action for turn in turns if turn.role == "assistant"]
     rewards = lineage.rewards
     return RowFacts(
         task=lineage.task.id,
@@ -90,11 +89,9 @@ def _answers(
     messages: Sequence[Turn], last: str, env: str, signal: int | None
 ) -> Iterator[tuple[bool, bool]]:
     """Yield (carries loss, was refused) of every action, without the signal, which is turn number `signal`."""
-    turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
-    for number, turn in enumerate(turns):
+    for number, (turn, answers) in enumerate(exchanges(messages)[1]):
         if number != signal:
-            observation = messages[turn + 1].content if turn + 1 < len(messages) else last
-            yield messages[turn].loss, refuses(env, observation)
+            yield turn.loss, refuses(env, answers[0].content if answers else last)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mcts_utils.actors.factory import require_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.envs import names
 from mcts_utils.report.common import print_report
@@ -29,7 +30,7 @@ from mcts_utils.search.tree_io import load_tree
 from mcts_utils.storage.files import read_as, read_json
 from mcts_utils.storage.formats.verdicts import VerdictFile
 from mcts_utils.storage.layout import tree_files, verdict_files
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import InputError, Verdict
 
 DEFAULT_RULE = ValueRule()
@@ -139,11 +140,27 @@ def command_line() -> argparse.ArgumentParser:
     add(
         "--verdicts", type=Path, nargs="+", default=[], help="for each of them, the records folder of stage 2"
     )
-    add("--judge", type=int, default=0, metavar="N", help="ask the actor about N steps drawn at random")
+    add(
+        "--judge",
+        type=between(0, 1_000_000),
+        default=0,
+        metavar="N",
+        help="ask the actor about N steps drawn at random",
+    )
     add("--asked", type=Path, help="folder for these verdicts (default: OUTPUT without .json, and _asked)")
     add("--value_rule", choices=RULES, default=DEFAULT_RULE.kind, help="what the node's Q is compared with")
-    add("--threshold", type=float, default=DEFAULT_RULE.threshold, help="for --value_rule threshold")
-    add("--min_visits", type=int, default=DEFAULT_RULE.min_visits, help="nodes with fewer are left out")
+    add(
+        "--threshold",
+        type=between(0, 1, float),
+        default=DEFAULT_RULE.threshold,
+        help="for --value_rule threshold",
+    )
+    add(
+        "--min_visits",
+        type=between(1, 10**9),
+        default=DEFAULT_RULE.min_visits,
+        help="nodes with fewer are left out",
+    )
     add("--seed", type=int, help="of the sample and of the bootstraps (SEED)")
     add("--output", type=Path, help="write everything as JSON")
     return parser
@@ -155,7 +172,7 @@ def value_rule(args: argparse.Namespace) -> ValueRule:
     Raises:
         InputError: a flag has a bad value; the message names both.
     """
-    if args.judge < 0 or args.judge == 1:
+    if args.judge == 1:
         raise InputError(f"--judge must be at least 2, one half on good paths: {args.judge}")
     if not args.verdicts and not args.judge:
         raise InputError("neither --verdicts nor --judge is given, so there is no verdict")
@@ -163,10 +180,6 @@ def value_rule(args: argparse.Namespace) -> ValueRule:
         raise InputError(f"--verdicts names {len(args.verdicts)} folders, --trees {len(args.trees)}")
     if args.judge and not (args.asked or args.output):
         raise InputError("--judge needs --asked or --output: the verdicts are kept there")
-    if not 0 <= args.threshold <= 1:
-        raise InputError(f"--threshold must be between 0 and 1: {args.threshold}")
-    if args.min_visits < 1:
-        raise InputError(f"--min_visits must be at least 1: {args.min_visits}")
     return ValueRule(args.value_rule, args.threshold, args.min_visits)
 
 
@@ -175,7 +188,7 @@ def summarise(args: argparse.Namespace) -> Mapping[str, Any]:
     rule = value_rule(args)
     settings = settings_from_env(tasks=names()).override(seed=args.seed)
     if args.judge:
-        settings.require("model_name")
+        require_actor(settings, say=True)
     tree_folder, seed = TreeFolder(args.trees, settings.task), settings.seed
     found: dict[str, Any] = {
         "trees": [str(folder) for folder in args.trees],

@@ -81,7 +81,8 @@ class VerdictSampler:
         missing: list[Question] = []
         for key, tree in trees:
             path = verdicts_path(self.folder / str(key[0]), key[1])
-            cache = caches[key] = VerdictCache(path, self.model, self.settings.prompt)
+            tokens = self.settings.max_token_length
+            cache = caches[key] = VerdictCache(path, self.model, self.settings.prompt, tokens)
             by_id = {node.id: node for node in nodes(tree)}
             for node in chosen[key]:
                 messages = question_about(tree, by_id[node], self.settings.prompt)

@@ -20,6 +20,7 @@ from mcts_utils.storage.files import read_json
 from mcts_utils.storage.manifest import read_manifest
 from mcts_utils.tables import describe_reasons, percent, text_row
 from mcts_utils.terminal import Parser, run_command
+from mcts_utils.types import InputError
 
 BEFORE, AFTER = "before", "after"
 SCORES = ("success_rate", "mean_reward", "n", "steps", "invalid_action_share", "repeated_action_share")
@@ -120,13 +121,16 @@ def compare_seeds(runs: list[Path]) -> tuple[str, bool]:
     all_good = True
     for run in runs:
         summary = read_json(run / "summary.json")
-        before, after = summary[BEFORE], summary[AFTER]
-        gain = after["success_rate"] - before["success_rate"]
-        recovery = [e["recovery"]["recovery_rate"] for e in (before, after)]
-        all_good &= gain >= MIN_GAIN and recovery[1] > recovery[0]
-        records = summary["records"]
-        cells = [percent(before["success_rate"]), percent(after["success_rate"]), f"{100 * gain:+.1f} "]
-        cells += [*map(percent, recovery), str(records["written"]), percent(records["replay_exact"])]
+        try:
+            before, after = summary[BEFORE], summary[AFTER]
+            gain = after["success_rate"] - before["success_rate"]
+            recovery = [e["recovery"]["recovery_rate"] for e in (before, after)]
+            all_good &= gain >= MIN_GAIN and recovery[1] > recovery[0]
+            records = summary["records"]
+            cells = [percent(before["success_rate"]), percent(after["success_rate"]), f"{100 * gain:+.1f} "]
+            cells += [*map(percent, recovery), str(records["written"]), percent(records["replay_exact"])]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{run}/summary.json: not the summary of a round ({error!r})") from error
         lines.append(row(run.name, cells))
     return "\n".join(lines), all_good
 

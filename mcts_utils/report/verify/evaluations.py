@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from pathlib import Path
 
 from msgspec import UNSET
@@ -29,10 +29,13 @@ THIS_RUN = ("seconds", "tokens")  # of a summary: they are of the run that wrote
 EARLIER = ("ci95", "breakdown", "protocol")  # what a summary without `replies` has in another form
 
 
-def check_evaluation(checks: Checks, folder: Path, listed: Container[Path]) -> list[EpisodeFile]:
+def check_evaluation(
+    checks: Checks, folder: Path, listed: Container[Path], understands: Callable[[str], bool]
+) -> list[EpisodeFile]:
     """Check the folder of an evaluation and return its finished episodes.
 
     Args:
+        understands: returns whether it is known what an environment's texts mean; without, no summary is computed.
         listed: files that manifests list; other episodes are of an earlier run with more tasks.
     """
     found: dict[Path, EpisodeFile | FailedEpisode] = {}
@@ -49,8 +52,11 @@ def check_evaluation(checks: Checks, folder: Path, listed: Container[Path]) -> l
         summary = summary_of(folder)
         checks.seen(EVALUATION, "summaries")
         counted = [episode for path, episode in found.items() if path in listed or file not in listed]
-        for fault in summary_faults(summary, set(read_json(file)), counted):
-            checks.fault(EVALUATION, file, fault)
+        if understands(summary.protocol.task):
+            for fault in summary_faults(summary, set(read_json(file)), counted):
+                checks.fault(EVALUATION, file, fault)
+        else:
+            checks.note(EVALUATION, "summaries of an environment of your own, not computed again")
     return [episode for episode in found.values() if isinstance(episode, EpisodeFile)]
 
 

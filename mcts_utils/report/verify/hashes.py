@@ -14,7 +14,7 @@ from mcts_utils.storage.formats.manifest import Manifest
 
 HASHES = "hashes"
 # Nothing reads these but a person, or they are made again from the other files.
-EXEMPT = re.compile(r".*\.(log|html|png|svg|txt|tmp|pid)|\.lock|\.env.*")
+EXEMPT = re.compile(r".*\.(log|html|png|svg|txt)|\..*")
 EXEMPT_FOLDERS = {"done", "logs", "report", "__pycache__"}
 SHOWN = 3  # names of files without a hash
 
@@ -66,7 +66,7 @@ def check_hashes(checks: Checks, manifests: Mapping[Path, Manifest]) -> str:
 def all_files(root: Path) -> Iterator[Path]:
     """Yield the files below a folder that hold results."""
     for name, folders, files in os.walk(root):
-        folders[:] = sorted(set(folders) - EXEMPT_FOLDERS)
+        folders[:] = sorted(f for f in folders if f not in EXEMPT_FOLDERS and not f.startswith("."))
         for file in sorted(files):
             if not EXEMPT.fullmatch(file):
                 yield Path(name, file)

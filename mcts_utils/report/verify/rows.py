@@ -27,11 +27,13 @@ from mcts_utils.revision.pairs import (
     tail_start,
 )
 from mcts_utils.revision.record import Record, Source, prompt_sha256, to_row
+from mcts_utils.revision.votes import combined, votes_of
 from mcts_utils.rollouts.steps import EPSILON
 from mcts_utils.search.tree import Tree, nodes, path_steps
 from mcts_utils.storage.formats.base import plain
-from mcts_utils.storage.formats.record import RecordRow, Turn, VerdictRow
+from mcts_utils.storage.formats.record import RecordRow, Turn, VerdictRow, said_and_seen
 from mcts_utils.storage.formats.verdicts import VerdictFile
+from mcts_utils.tool_calls import form_of, without_ids
 from mcts_utils.training import dataset
 from mcts_utils.types import Step, Task, Verdict
 
@@ -68,8 +70,10 @@ def form_faults(row: Row) -> Iterator[str]:
 def key_of(row: Row) -> bytes:
     """Return what two rows of a file must not share: the task and the actions, or the judged question."""
     turns = row.messages if isinstance(row, VerdictRow) else [t for c in row.conversations for t in c]
-    own = [turn.content for turn in turns or () if turn.role == "assistant" or isinstance(row, VerdictRow)]
-    acted = own if isinstance(row, VerdictRow) else [action_of(text) for text in own]
+    if isinstance(row, VerdictRow):
+        acted = [turn.content for turn in row.messages]
+    else:
+        acted = [turn.action for turn in turns or () if turn.role == "assistant"]
     return hashlib.sha256(repr((row.lineage.task.id, acted)).encode("utf-8", "backslashreplace")).digest()
 
 
@@ -94,9 +98,19 @@ class TreeRows:
     def __init__(self, tree: Tree, verdicts: VerdictFile | None, settings: Mapping[str, Any]) -> None:
         """Take the settings of the rows' manifest ({} without one), and the verdicts that its judge has given."""
         self.tree, self.settings = tree, settings
-        self.kept = verdicts.verdicts if verdicts and verdicts.model == settings.get("judge") else {}
+        judge, _, votes = str(settings.get("judge", "")).partition(" votes ")  # as relevant_settings names it
+        kept = verdicts.verdicts if verdicts and verdicts.model == judge else {}
+        self.kept = {
+            node: combined(votes_of(found.verdict())[: int(votes or 1)]) for node, found in kept.items()
+        }
         self.paths = {path.leaf: path for path in paths(tree)}
-        self.cuts = {step.reply: step.cut for path in self.paths.values() for step in path.steps if step.cut}
+        self.form = form_of(tree.settings)
+        self.cuts = {
+            without_ids(step.reply): step.cut
+            for path in self.paths.values()
+            for step in path.steps
+            if step.cut
+        }
         self.fixed = env_spec(tree.task.env).fixed_observations
 
     def faults(self, row: RecordRow) -> Iterator[str]:
@@ -170,12 +184,12 @@ class TreeRows:
     def _step_faults(self, row: RecordRow, good: Trajectory, pair: Pair | None) -> Iterator[str]:
         """Yield where the turns of a row are not those of its paths."""
         line, (steps, *others) = row.lineage, self._steps(row)
-        tail, begin, replies = 0, 0, [step.reply for step in good.steps]
+        tail, begin, replies = 0, 0, [without_ids(step.reply) for step in good.steps]
         if pair and isinstance(line.cut_step, int):
             begin, tail = line.cut_step + 2, tail_start(pair, line.cut_step)
             if (
                 len(steps) <= begin - 1
-                or parse_reply(steps[begin - 1].reply).thought not in REVISION_THOUGHTS
+                or parse_reply(steps[begin - 1].reply, self.form).thought not in REVISION_THOUGHTS
             ):
                 yield "no revision signal follows its cut"
         elif pair:
@@ -186,17 +200,19 @@ class TreeRows:
             yield from self._unlike(steps[:own], pair.bad.steps[:own], "its bad part")
         if line.kept is not UNSET:
             chosen = [replies[place] for place in line.kept if place < len(replies)]
-            if [step.reply for step in steps] != chosen:
+            if [without_ids(step.reply) for step in steps] != chosen:
                 yield "its turns are not the steps of its good path that `kept` names"
         elif not self.settings.get("repair"):
             left = iter(replies[tail:])
-            if not all(step.reply in left for step in steps[begin:]):
+            if not all(without_ids(step.reply) in left for step in steps[begin:]):
                 yield "its good part has a turn that its good path does not have there"
 
     def _unlike(self, steps: Sequence[Step], wanted: Sequence[Step], what: str) -> Iterator[str]:
         """Yield the first step that is not the tree's."""
         for number, (step, known) in enumerate(zip(steps, wanted, strict=False)):
-            if step.reply != known.reply or (self.fixed and step.observation != known.observation):
+            if without_ids(step.reply) != without_ids(known.reply) or (
+                self.fixed and step.observation != known.observation
+            ):
                 yield f"step {number + 1} of {what} is not the tree's"
                 return
         if len(steps) > len(wanted):
@@ -211,15 +227,12 @@ class TreeRows:
         ]
         found = []
         for turns, (last, reward) in zip(row.conversations, ends, strict=False):
-            own = [turn.content for turn in turns if turn.role == "assistant"]
-            seen = [turn.content for turn in turns if turn.role == "user"][1:] + [last]
-            form = self.tree.settings.get("action_format", "any")
-            found.append(
-                [
-                    Step(reply, action_of(reply, form), text, reward, cut=self.cuts.get(reply, ""))
-                    for reply, text in zip(own, seen, strict=False)
-                ]
-            )
+            steps = []
+            for reply, answers in said_and_seen(turns, last):
+                cut, many = self.cuts.get(without_ids(reply), ""), answers if len(answers) > 1 else ()
+                text = "\n".join(answers)
+                steps.append(Step(reply, action_of(reply, self.form), text, reward, answers=many, cut=cut))
+            found.append(steps)
         return found
 
     def _difference(self, row: RecordRow, good: Trajectory, pair: Pair | None) -> Iterator[str]:
@@ -251,10 +264,15 @@ class TreeRows:
             task.env, task.index, line.task.id, row.task_description if not self.fixed else task.opening
         )
         seed = self.settings.get("seed", line.seed)
-        source = Source(line.tree, line.tree_sha256, self.tree.prompt, seed)
+        history = self.tree.settings.get("history_reasoning", "drop")
+        source = Source(line.tree, line.tree_sha256, self.tree.prompt, seed, history, self.form)
         mask, reference = self.settings.get("mask_refused", True), row.revise_log is not UNSET
         wanted, found = plain(to_row(record, task, source, mask, reference)), plain(row)
-        if line.prompt_sha256 != prompt_sha256(self.tree.prompt, task.env):  # of a version with other prompts
+        if row.history_reasoning is UNSET:  # of a version that did not say it
+            wanted.pop("history_reasoning", None)
+        if line.prompt_sha256 != prompt_sha256(
+            self.tree.prompt, task.env, self.form
+        ):  # of a version with other prompts
             for data in (wanted, found):
                 data["lineage"].pop("prompt_sha256")
                 (data.get("messages") or data["prompt"])[0]["content"] = ""

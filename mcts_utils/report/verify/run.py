@@ -32,14 +32,16 @@ from mcts_utils.revision.pairs import paths
 from mcts_utils.search.totals import run_totals, tree_totals
 from mcts_utils.search.tree import Tree
 from mcts_utils.storage.files import read_as, read_json, sha256_file
-from mcts_utils.storage.formats.base import field_of
+from mcts_utils.storage.formats.base import field_of, plain
 from mcts_utils.storage.formats.manifest import Manifest
-from mcts_utils.storage.formats.record import RecordRow, VerdictRow
+from mcts_utils.storage.formats.record import RecordRow, VerdictRow, said_and_seen
 from mcts_utils.storage.formats.verdicts import VerdictFile
 from mcts_utils.storage.layout import existing, verdicts_path
 from mcts_utils.storage.manifest import read_manifest
+from mcts_utils.tool_calls import form_of
 from mcts_utils.types import InputError, Step, Task
 
+OWN = "of an environment of your own, compared only with its server (--env_server_base)"
 ROWS, LINEAGE, TREES, VERDICTS, FILES = "rows", "lineage", "trees", "verdicts", "files"
 
 
@@ -144,15 +146,12 @@ class Audit:
         if not isinstance(row, RecordRow) or row.lineage.replay.exact is not True:
             return
         named, turns = row.lineage.task, row.conversations[0]
-        own = [turn.content for turn in turns if turn.role == "assistant"]
-        seen = [turn.content for turn in turns if turn.role == "user"][1:] + [
-            row.lineage.replay.final_observation
-        ]
+        said = said_and_seen(turns, row.lineage.replay.final_observation)
         self.envs.add(named.env)
         how = (
             str(settings.get("goals", "")),
             settings.get("grounding", True),
-            settings.get("action_format", "any"),
+            form_of(settings),
         )
         self.sampler.offer(
             "rows",
@@ -160,7 +159,7 @@ class Audit:
                 placed.path,
                 placed.line,
                 Task(named.env, named.index, named.id, row.task_description),
-                [Step(reply, "", text, 0.0) for reply, text in zip(own, seen, strict=False)],
+                [Step(reply, "", "\n".join(answers), 0.0) for reply, answers in said],
                 row.lineage.rewards.record,
                 *how,
             ),
@@ -225,7 +224,7 @@ class Audit:
             how = (
                 str(settings.get("goals", "")),
                 settings.get("grounding", True),
-                settings.get("action_format", "any"),
+                form_of(settings),
             )
             self.sampler.offer("trees", Played(path, 0, tree.task, chosen.steps, chosen.reward, *how))
         group = self.found.group(path)
@@ -244,6 +243,12 @@ class Audit:
                 return read_as(path, VerdictFile)
         return None
 
+    def _understands(self, env: str) -> bool:
+        """Return True if it is known what the environment's texts mean; its server says that of one of your own."""
+        if env not in names() and self._url:
+            make_environment(env, self._url).close()
+        return env in names() or bool(self._url)
+
     def _check_rows(self, path: Path, tree: Tree, rows: list[Placed]) -> None:
         """Check rows against their tree."""
         by_file: dict[Path, list[Placed]] = {}
@@ -251,12 +256,9 @@ class Audit:
             by_file.setdefault(placed.path, []).append(placed)
         for file, members in by_file.items():
             settings = self._settings(file)
-            if tree.task.env not in names() and not self._url:
-                text = "rows of an environment of your own, compared only with its server (--env_server_base)"
-                self.checks.note(LINEAGE, text, len(members))
+            if not self._understands(tree.task.env):
+                self.checks.note(LINEAGE, f"rows {OWN}", len(members))
                 continue
-            if tree.task.env not in names():
-                make_environment(tree.task.env, self._url).close()  # says what its texts mean
             against = TreeRows(tree, self._verdicts(file.parent, tree.task.index), settings)
             for placed in members:
                 self.checks.seen(LINEAGE, "rows")
@@ -273,7 +275,7 @@ class Audit:
                         self.checks.fault(LINEAGE, file, fault, placed.line)
 
     def _check_evaluation(self, folder: Path) -> None:
-        for episode in check_evaluation(self.checks, folder, self._makers):
+        for episode in check_evaluation(self.checks, folder, self._makers, self._understands):
             task, settings = episode.task, episode.settings
             self.envs.add(task.env)
             self.tests.setdefault(task.id, self.checks.name(folder))
@@ -285,6 +287,6 @@ class Audit:
                 episode.reward,
                 settings.server_kind,
                 settings.grounding,
-                settings.action_format or "any",
+                form_of(plain(settings)),
             )
             self.sampler.offer("episodes", played)

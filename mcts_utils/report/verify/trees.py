@@ -10,12 +10,12 @@ from mcts_utils.envs import names, task_id
 from mcts_utils.prompts import judge_messages
 from mcts_utils.revision.verdict_cache import question_sha256
 from mcts_utils.rollouts.steps import EPSILON
-from mcts_utils.search.strategy import FIXED
+from mcts_utils.search.strategy import FIXED, RARE
 from mcts_utils.search.tree import Node, Tree, nodes, path_steps
 from mcts_utils.storage.formats.manifest import Manifest
 from mcts_utils.storage.formats.verdicts import VerdictFile
 
-SAME = (*FIXED, "weights", "goals", "strategy", "action_format")
+SAME = (*FIXED, "weights", "goals", "strategy", *RARE)
 
 
 def tree_faults(tree: Tree, index: int, settings: Mapping[str, Any]) -> Iterator[str]:

@@ -49,7 +49,7 @@ def write_page(
     def add(name: str, content: Any) -> None:
         packed = _packed(content)
         if split:
-            (output / DATA / f"{name}.js").write_text(f'reportPart("{name}","{packed}")', encoding="ascii")
+            write_bytes(output / DATA / f"{name}.js", [f'reportPart("{name}","{packed}")'.encode()])
         else:
             parts[name] = packed
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.prompts import action_of
 from mcts_utils.report.view.steps import title_of
 from mcts_utils.report.view.trees import Packed
 from mcts_utils.revision.options import KINDS
@@ -15,7 +14,7 @@ from mcts_utils.revision.pairs import Pair, PairRule, candidate_pairs, first_ref
 from mcts_utils.storage.files import iter_jsonl
 from mcts_utils.storage.formats.base import parsed, plain
 from mcts_utils.storage.formats.manifest import Manifest
-from mcts_utils.storage.formats.record import RecordRow, Turn, VerdictRow
+from mcts_utils.storage.formats.record import RecordRow, Turn, VerdictRow, exchanges
 from mcts_utils.types import Task
 
 PER_TREE = 100  # dropped pairs that are listed of each tree
@@ -52,7 +51,7 @@ def pack_record(row: Row, source: Packed | None, number: int) -> tuple[dict[str,
     }
     head: Sequence[Turn]
     if isinstance(row, VerdictRow):
-        head, steps = row.messages[:-1], [_step("", row.messages[-1], None, origin["node"])]
+        head, steps = row.messages[:-1], [_step("", row.messages[-1], (), origin["node"])]
         line |= {"label": origin["label"]}
     else:
         head, steps = _parts(row, origin, source)
@@ -68,9 +67,15 @@ def pack_record(row: Row, source: Packed | None, number: int) -> tuple[dict[str,
     return line, {"head": [plain(turn) for turn in head], "steps": steps, "lineage": origin}
 
 
-def _step(part: str, turn: Turn, answer: Turn | None, node: int | None) -> dict[str, Any]:
-    obs = answer.content if answer else ""
-    return {"part": part, "reply": turn.content, "loss": turn.loss, "obs": obs, "node": node}
+def _step(part: str, turn: Turn, answers: Sequence[Turn], node: int | None) -> dict[str, Any]:
+    obs = "\n".join(answer.content for answer in answers)
+    return {
+        "part": part,
+        "reply": turn.reply,
+        "loss": turn.loss,
+        "obs": obs,
+        "node": node,
+    }
 
 
 def _parts(
@@ -82,21 +87,21 @@ def _parts(
     """
     cut, fork = origin.get("cut_step", -1), origin.get("fork_step", 0)
     if row.messages:
-        head, pairs = _pairs(row.messages)
+        head, pairs = exchanges(row.messages)
         parts = [
             "shared" if i < min(fork, cut + 1) else "bad" if i <= cut else "good" for i in range(len(pairs))
         ]
         if cut >= 0:
             parts[cut + 1] = "signal"
     else:
-        head, pairs = _pairs(row.prompt or [])
-        sides = [_pairs(turns or [])[1] for turns in (row.rejected, row.chosen)]
+        head, pairs = exchanges(row.prompt or [])
+        sides = [exchanges(turns or [])[1] for turns in (row.rejected, row.chosen)]
         parts = ["shared"] * len(pairs) + ["bad"] * len(sides[0]) + ["good"] * len(sides[1])
         pairs = [*pairs, *sides[0], *sides[1]]
     steps = [_step(part, *pair, None) for part, pair in zip(parts, pairs, strict=True)]
     if steps:
         steps[-1]["obs"] = origin["replay"]["final_observation"]
-    _add_nodes(steps, origin, source)
+    _add_nodes(steps, [turn.action for turn, _ in pairs], origin, source)
     judged = origin.get("verdicts", [])
     last = next(
         (i for i, verdict in enumerate(judged) if verdict["node"] == origin.get("cut")), len(judged) - 1
@@ -107,16 +112,9 @@ def _parts(
     return head, steps
 
 
-def _pairs(turns: Sequence[Turn]) -> tuple[Sequence[Turn], list[tuple[Turn, Turn | None]]]:
-    """Return the turns before the first assistant turn, and each assistant turn with its answer."""
-    own = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
-    answers = [turns[i + 1] if i + 1 < len(turns) else None for i in own]
-    return turns[: own[0]] if own else turns, [
-        (turns[i], answer) for i, answer in zip(own, answers, strict=True)
-    ]
-
-
-def _add_nodes(steps: list[dict[str, Any]], origin: Mapping[str, Any], source: Packed | None) -> None:
+def _add_nodes(
+    steps: list[dict[str, Any]], actions: Sequence[str], origin: Mapping[str, Any], source: Packed | None
+) -> None:
     """Name the tree's node of each step: of bad ones by place, of good ones by their actions in the path's order."""
     known = source.paths if source else {}
     bad, good = known.get(origin.get("bad_leaf", -1)), known.get(origin["good_leaf"])
@@ -124,8 +122,8 @@ def _add_nodes(steps: list[dict[str, Any]], origin: Mapping[str, Any], source: P
     for i, step in enumerate(steps):
         if step["part"] in ("shared", "bad") and bad and i < len(bad.nodes):
             step["node"] = bad.nodes[i]
-        elif step["part"] == "good" and good and action_of(step["reply"]) in good.actions[at:]:
-            at = good.actions.index(action_of(step["reply"]), at)
+        elif step["part"] == "good" and good and actions[i] in good.actions[at:]:
+            at = good.actions.index(actions[i], at)
             step["node"], at = good.nodes[at], at + 1
 
 

@@ -62,7 +62,9 @@ class Packed:
                 "id": tree.task.id,
                 "opening": tree.task.opening,
             },
-            "system": system_prompt(tree.task.env, tree.prompt) if known else "",
+            "system": system_prompt(tree.task.env, tree.prompt, tree.settings.get("actions", "any"))
+            if known
+            else "",
             "status": tree.status,
             "error": tree.error,
             "settings": {name: tree.settings[name] for name in SEEN if name in tree.settings}

@@ -5,29 +5,35 @@ python -m mcts_utils.servers.mock_llm --port 8000 --env textcraft
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from mcts_utils import parent
 from mcts_utils.servers.mock_llm.dialects import REFUSALS, SHAPES
 from mcts_utils.servers.mock_llm.endpoint import ENVS, Behaviour, ChatServer, model_name
 from mcts_utils.servers.yours.source import FORMS, SourceError
+from mcts_utils.terminal import Parser, between, run_command
+from mcts_utils.types import InputError
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(
-        description="An OpenAI-compatible chat endpoint for tests and benchmarks."
-    )
+    parser = Parser(description="An OpenAI-compatible chat endpoint for tests and benchmarks.")
     add = parser.add_argument
-    add("--port", type=int, required=True, help="0 takes a free one; the printed line names it")
+    add("--port", type=between(0, 65535), required=True, help="0 takes a free one; the printed line names it")
     whose = f"the environment whose expert answers: {', '.join(ENVS)}, or {FORMS}"
     add("--env", default="textcraft", help=whose)
-    add("--latency", type=float, default=0.0, help="seconds of a request")
-    add("--slots", type=int, default=16, help="requests worked on at once")
-    add("--noise", type=float, default=0.0, help="probability of a slip in a turn, and of a random verdict")
+    add("--latency", type=between(0, 3600, float), default=0.0, help="seconds of a request")
+    add("--slots", type=between(1, 10_000), default=16, help="requests worked on at once")
+    add(
+        "--noise",
+        type=between(0, 1, float),
+        default=0.0,
+        help="probability of a slip in a turn, and of a random verdict",
+    )
     add("--ignore_n", action="store_true", help="return one choice, whatever n is")
     known = (*REFUSALS, *SHAPES)
     add(
@@ -39,42 +45,40 @@ def parser() -> argparse.ArgumentParser:
         help="refuse or shape as others do",
     )
     add("--fail", choices=("429", "500", "503", "drop"), default="500", help="how requests fail")
-    add("--fail_every", type=int, default=0, help="every N-th request fails; 0: none")
+    add("--fail_every", type=between(0, 10**9), default=0, help="every N-th request fails; 0: none")
     add(
         "--queue",
-        type=int,
+        type=between(-1, 10**9),
         default=-1,
         help="requests that may wait for a slot, others get a 429; -1: any number",
     )
     add("--retry_after", default="", help="seconds in the Retry-After header of failures")
-    add("--context", type=int, default=0, help="tokens that fit; 0: any number")
+    add("--context", type=between(0, 10**9), default=0, help="tokens that fit; 0: any number")
     add("--paid", default="", help="a file that grows by one byte with each answer, also over restarts")
     parent.add_flag(parser)
     return parser
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Serve, print the counts as JSON at the end, and return the exit code."""
-    options = vars(parser().parse_args())
+    return run_command("", lambda: run(vars(parser().parse_args(argv))))
+
+
+def run(options: dict[str, Any]) -> None:
+    """Serve; raise InputError naming a bad flag."""
     port, end_with, options["like"] = options.pop("port"), options.pop("end_with"), tuple(options["like"])
-    if not 1 <= options["slots"] <= 10_000 or not 0 <= options["latency"] <= 3600:
-        print("--slots must be from 1 to 10000, and --latency from 0 to 3600 seconds", file=sys.stderr)
-        return 2
     try:
         server = ChatServer(port, Behaviour(**options), record=False)
     except SourceError as error:
-        print(f"--env {error}", file=sys.stderr)
-        return 2
-    except (OSError, OverflowError) as error:
-        print(f"--port {port}: {error}", file=sys.stderr)
-        return 2
+        raise InputError(f"--env {error}") from error
+    except OSError as error:
+        raise InputError(f"--port {port}: {error}") from error
     print(f"{model_name(server.behaviour.env)} at {server.base_url}", file=sys.stderr, flush=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     parent.end_with(end_with)
     server.serve()
     print(json.dumps(server.stats()), file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

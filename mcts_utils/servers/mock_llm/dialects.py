@@ -15,7 +15,80 @@ Shape = Callable[[dict, dict], Any]  # (request, answer) -> the body that is sen
 
 
 def _chars(body: dict) -> int:
-    return sum(len(message["content"]) for message in body["messages"])
+    return sum(len(message["content"] or "") for message in body["messages"])
+
+
+def in_text(messages: list[dict]) -> list[dict]:
+    """Return a chat with tool calls as an expert reads it: each call a turn with its action, each answer a user's."""
+    found: list[dict] = []
+    for message in messages:
+        calls = message.get("tool_calls") or ()
+        for call in calls:
+            command = _command(call["function"]["arguments"])
+            found.append({"role": "assistant", "content": f"Thought: on\nAction: {command}"})
+            found.append({"role": "user", "content": "", "answers": call["id"]})
+        if message["role"] == "tool":
+            turn = next(turn for turn in found if turn.get("answers") == message["tool_call_id"])
+            turn |= {"content": message["content"], "answers": ""}
+        elif not calls:
+            found.append(message)
+    return found
+
+
+def _command(arguments: str) -> str:
+    try:
+        return str(json.loads(arguments)["command"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _has_broken_call(body: dict) -> bool:
+    """Return True if the arguments of a call are no JSON, where vLLM, for one, fails."""
+    try:
+        for message in body["messages"]:
+            for call in message.get("tool_calls") or ():
+                json.loads(call["function"]["arguments"])
+    except ValueError:
+        return True
+    return False
+
+
+def _calling(*others: str) -> Shape:
+    """Return the shape of a model that calls act(command), once and then with the other commands, if it has tools."""
+
+    def change(choice: dict) -> dict:
+        thought, _, action = choice["message"]["content"].partition("\nAction: ")
+        calls = [_call(f"c{i}", "act", json.dumps({"command": c})) for i, c in enumerate([action, *others])]
+        message = choice["message"] | {
+            "content": thought.removeprefix("Thought: ") or None,
+            "tool_calls": calls,
+        }
+        return {**choice, "message": message, "finish_reason": "tool_calls"}
+
+    shape = _messages(change)
+    return lambda body, answer: shape(body, answer) if body.get("tools") else answer
+
+
+def _call(identity: str, name: str, arguments: Any) -> dict:
+    return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _calling_badly(body: dict, answer: dict) -> dict:
+    """Return an answer whose calls are malformed, in another way each turn."""
+    good = _call("", "act", {"command": "inventory"})  # arguments as an object, no id
+    kinds = [
+        {"content": None, "tool_calls": [_call("a", "act", '{"command": "inv')]},
+        {"content": "", "tool_calls": [_call("a", "fly", '{"command": "inventory"}'), good]},
+        {"content": "so", "tool_calls": [_call("b", "act", '{"cmd": "inventory"}'), _call("b", "act", "[]")]},
+        {"content": None, "tool_calls": [good, good]},
+        {"content": "no call"},
+        {"content": None, "function_call": {"name": "act", "arguments": '{"command": "inventory"}'}},
+        {"content": '<tool_call>\n{"name": "act", "arguments": {"command": "inventory"}}\n</tool_call>'},
+        {"content": None, "tool_calls": None},
+    ]
+    turns = sum(message["role"] == "assistant" for message in body["messages"])
+    message = {"role": "assistant", **kinds[turns % len(kinds)]}
+    return {**answer, "choices": [{**choice, "message": message} for choice in answer["choices"]]}
 
 
 def _openai(message: str, **more: Any) -> dict:
@@ -120,6 +193,21 @@ REFUSALS: dict[str, Refusal] = {
         422,
         {"detail": [{"loc": ["body", "messages", 2, "content"], "msg": "must be non-empty", "input": ""}]},
     ),
+    "no_tools": _when(
+        lambda body: body.get("tools"),
+        400,
+        _error('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
+    ),
+    "object_arguments": _when(
+        _has_broken_call,
+        500,
+        "Expecting ',' delimiter: line 1 column 14 (char 13)",
+    ),
+    "no_reasoning": _when(
+        lambda body: any("reasoning_content" in message for message in body["messages"]),
+        400,
+        _openai("The reasoning_content is an intermediate result and cannot be an input."),
+    ),
     "blocked": _when(
         lambda body: "pumpkin" in json.dumps(body["messages"]), 400, _openai("Blocked: 'plant pumpkin seeds'")
     ),
@@ -138,14 +226,39 @@ def _with_content(make: Callable[[str], Any]) -> Shape:
     return _messages(change)
 
 
+def _thinking(field: str) -> Shape:
+    """Return the shape of a model that drafts an action in its reasoning: in a field, or ("") before the content."""
+
+    def change(choice: dict) -> dict:
+        text, reasoning = choice["message"]["content"], "\nI could try Action: get 9 dirt\n"
+        shown = {field: reasoning} if field else {"content": f"<think>{reasoning}</think>\n\n{text}"}
+        # The field first: so it is streamed.
+        return {**choice, "message": shown | choice["message"] if field else choice["message"] | shown}
+
+    return _messages(change)
+
+
 def _stream(body: dict, answer: dict) -> bytes:
     """Return the answer as events, a few characters each, the usage in the last one."""
     events: list[dict] = []
     for choice in answer["choices"]:
-        text, index = choice["message"]["content"], choice["index"]
-        for at in range(0, len(text), 7):
-            delta = {"role": "assistant", "content": text[at : at + 7]}
-            events.append({"choices": [{"index": index, "delta": delta, "finish_reason": None}]})
+        index = choice["index"]
+        deltas = [
+            {name: text[at : at + 7]}
+            for name, text in choice["message"].items()
+            if name not in ("role", "tool_calls")
+            for at in range(0, len(text or ""), 7)
+        ]
+        for place, call in enumerate(choice["message"].get("tool_calls", ())):
+            given = call["function"]["arguments"]
+            begun = {**call, "index": place, "function": {"name": call["function"]["name"], "arguments": ""}}
+            deltas.append({"tool_calls": [begun]})
+            deltas += [
+                {"tool_calls": [{"index": place, "function": {"arguments": given[at : at + 7]}}]}
+                for at in range(0, len(given), 7)
+            ]
+        for delta in deltas:
+            events.append({"choices": [{"index": index, "delta": {"role": "assistant", **delta}}]})
         end = {"index": index, "delta": {}, "finish_reason": choice["finish_reason"]}
         events.append({"choices": [end]})
     events.append({"choices": [], "usage": answer["usage"]})
@@ -165,6 +278,18 @@ SHAPES: dict[str, Shape] = {
     "content_parts": _with_content(
         lambda text: [{"type": "thinking", "text": "hm"}, {"type": "text", "text": text}]
     ),
+    "thinks": _thinking("reasoning_content"),
+    "thinks_too": _thinking("reasoning"),
+    "thinks_inline": _thinking(""),
+    "thinks_only": _messages(
+        lambda choice: {
+            **choice,
+            "message": {"role": "assistant", "content": None, "reasoning_content": "hm"},
+        }
+    ),
+    "calls": _calling(),
+    "calls_twice": _calling("inventory"),
+    "calls_badly": _calling_badly,
     "message_null": _messages(lambda choice: {**choice, "message": None}),
     "text_alone": _messages(lambda choice: {"index": choice["index"], "text": choice["message"]["content"]}),
     "choice_null": _messages(lambda choice: None),

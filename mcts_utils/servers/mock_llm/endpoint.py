@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from mcts_utils.servers.mock_llm.dialects import REFUSALS, SHAPES
+from mcts_utils.servers.mock_llm.dialects import REFUSALS, SHAPES, in_text
 from mcts_utils.servers.mock_llm.http_server import HttpServer, Request
 from mcts_utils.servers.mock_llm.load_stats import LoadStats
 from mcts_utils.servers.yours.expert import Expert
@@ -210,6 +210,7 @@ class ChatServer(HttpServer):
         """Return the answer to a chat request."""
         messages, seed, temperature = body["messages"], body.get("seed"), body.get("temperature", 1.0)
         text = json.dumps(messages)
+        messages = in_text(messages)
         self.load.prompt(text)
         n = 1 if self.behaviour.ignore_n else int(body.get("n") or 1)
         replies = []
@@ -255,7 +256,7 @@ class ChatMessage(msgspec.Struct):
     """A turn of a chat."""
 
     role: str
-    content: str
+    content: str | None = None
 
 
 class ChatRequest(msgspec.Struct):

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Sequence
 
 from mcts_utils.servers import app_server
+from mcts_utils.terminal import between, run_command
+from mcts_utils.types import InputError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = app_server.argument_parser("sciworld", 26002, __doc__)
-    parser.add_argument("--jvms", type=int, default=4, help="number of Java processes, at most")
+    parser.add_argument("--jvms", type=between(1, 1000), default=4, help="number of Java processes, at most")
     parser.add_argument(
         "--heap", default="384m", help="heap memory of each process, in the form of Java's -Xmx"
     )
@@ -30,22 +32,22 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve and return the exit code; 2 if Java or the package is missing, with one line on stderr."""
-    args = parse_args(argv)
-    if args.jvms < 1:
-        print(f"--jvms must be at least 1, not {args.jvms}", file=sys.stderr)
-        return 2
+    return run_command("", lambda: run(parse_args(argv)))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve and return the exit code; raise InputError if Java or the package is missing."""
     try:
         # The scienceworld package brings py4j, so no module that needs py4j is imported before this.
         from mcts_utils.servers.sciworld import app, jvm, pool
     except ModuleNotFoundError as error:
-        print(f"scienceworld: {error.name} is not installed; pip install scienceworld", file=sys.stderr)
-        return 2
+        line = f"scienceworld: {error.name} is not installed; pip install scienceworld"
+        raise InputError(line) from error
     try:
         setup = jvm.Setup(args.java, args.heap, args.reproducible)
         jar = jvm.check(setup)
     except jvm.Missing as error:
-        print(error, file=sys.stderr)
-        return 2
+        raise InputError(str(error)) from error
     return app_server.serve(
         args,
         lambda: app.create_app(

@@ -18,6 +18,8 @@ from mcts_utils.servers.app_server import argument_parser, serve
 from mcts_utils.servers.webshop.app import create_app
 from mcts_utils.servers.webshop.official import AGENTGYM_PRODUCTS, DataError, load_shop
 from mcts_utils.servers.webshop.shop import Shop, bundled_shop
+from mcts_utils.terminal import between, run_command
+from mcts_utils.types import InputError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,7 +36,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--products",
-        type=int,
+        type=between(0, 10**8),
         default=AGENTGYM_PRODUCTS,
         help="the number of products read from the official files; 0: all; AgentGym has %(default)s",
     )
@@ -61,19 +63,19 @@ def shop_of(args: argparse.Namespace) -> Shop:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve and return the exit code; 2 after a bad flag or data file, with one line on stderr."""
-    args = parse_args(argv)
-    if args.products < 0:
-        print(f"--products must be 0 or more, not {args.products}", file=sys.stderr)
-        return 2
 
-    def app() -> FastAPI:
-        return create_app(shop_of(args), args.idle_seconds, max_sessions=args.max_sessions)
+    def run() -> int:
+        args = parse_args(argv)
 
-    try:
-        return serve(args, app)
-    except DataError as error:
-        print(f"--data_dir: {error}", file=sys.stderr)
-        return 2
+        def app() -> FastAPI:
+            return create_app(shop_of(args), args.idle_seconds, max_sessions=args.max_sessions)
+
+        try:
+            return serve(args, app)
+        except DataError as error:
+            raise InputError(f"--data_dir: {error}") from error
+
+    return run_command("", run)
 
 
 if __name__ == "__main__":

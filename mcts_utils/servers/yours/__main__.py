@@ -14,6 +14,8 @@ from mcts_utils.servers.app_server import argument_parser, serve
 from mcts_utils.servers.yours.app import LIMIT_SECONDS, create_app
 from mcts_utils.servers.yours.source import FORMS, SourceError
 from mcts_utils.servers.yours.world import World
+from mcts_utils.terminal import between, run_command
+from mcts_utils.types import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,23 +25,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("source", help=FORMS)
     add(
         "--limit_seconds",
-        type=float,
+        type=between(0.001, 10**9, float),
         default=LIMIT_SECONDS,
         help="a call of your code that takes longer is an error",
     )
-    args = parser.parse_args(argv)
-    if not args.limit_seconds > 0:
-        print(f"--limit_seconds must be positive, not {args.limit_seconds:g}", file=sys.stderr)
-        return 2
 
-    def app() -> FastAPI:
-        return create_app(World(args.source), args.idle_seconds, args.limit_seconds, args.max_sessions)
+    def run() -> int:
+        args = parser.parse_args(argv)
 
-    try:
-        return serve(args, app)
-    except SourceError as error:
-        print(error, file=sys.stderr)
-        return 2
+        def app() -> FastAPI:
+            return create_app(World(args.source), args.idle_seconds, args.limit_seconds, args.max_sessions)
+
+        try:
+            return serve(args, app)
+        except SourceError as error:
+            raise InputError(str(error)) from error
+
+    return run_command("", run)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ one with `unwrapped` and `action_space`: its reset takes `seed=`, its step retur
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ class World:
             self.mode = _mode(self.stated, inner)
             prompt = getattr(inner, "prompt", None) or ""
             prompt = self.call("prompt()", prompt) if callable(prompt) else prompt
+            tools = _tools(getattr(inner, "tools", None) or {})
         except (WorldError, RewardError) as error:
             raise SourceError(f"{source}: {error}") from error
         self._inner = inner
@@ -55,7 +57,7 @@ class World:
             "extensions": EXTENSIONS[self.mode],
             "prompt": str(prompt),
             "offers": self.offers,
-        }
+        } | ({"tools": tools} if tools else {})
 
     def make(self) -> Any:
         """Return a new object.
@@ -196,6 +198,22 @@ def _split(found: Any) -> dict[str, list[int]]:
             if seen.setdefault(index, str(name)) != str(name):
                 raise WorldError(f"split(): index {index} is in {seen[index]!r} and in {name!r}")
     return split
+
+
+def _tools(found: Any) -> dict[str, str]:
+    """Return the tools that an environment states: name -> command with its places, such as `go {direction}`."""
+    if not isinstance(found, Mapping):
+        raise WorldError(f"tools is {_kind(found)}, not {{name: command}}")
+    for name, command in found.items():
+        if (
+            not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(name))
+            or not isinstance(command, str)
+            or not command.strip()
+        ):
+            raise WorldError(
+                f"tools: {name!r} is no name of a tool, or its command no text: {command!r}"[:200]
+            )
+    return dict(found)
 
 
 def _text(what: str, value: Any) -> str:

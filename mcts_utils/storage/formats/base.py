@@ -22,10 +22,13 @@ def about(text: str) -> Meta:
 Sha256 = Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9a-f]{64})?$"})]
 Prompt = Annotated[str, Meta(extra_json_schema={"enum": ["full", "brief"]})]
 Label = Literal["good", "bad", "uncertain"]
+Score = Annotated[float, Meta(ge=0, le=1)]
 CUT = (
     "`length`: the turn ended at `MAX_TOKEN_LENGTH`, and is never trained; `played_on`: the model went on after its "
     "action, with an observation or another action, which was cut off; left out otherwise"
 )
+
+ANSWERS = "with `ACTIONS=tools`, the answers to each of several calls of a turn, in order"
 
 
 class Fields(Struct, frozen=True, kw_only=True):
@@ -56,7 +59,7 @@ class StepFields(Fields, frozen=True, kw_only=True):
     reply: Annotated[str, about("the whole turn")]
     action: Annotated[str, about("what was sent to the environment")]
     observation: Annotated[str, about("the answer")]
-    reward: Annotated[float, about("score of the episode after the step")]
+    reward: Annotated[Score, about("score of the episode after the step")]
     done: Annotated[bool, about("the environment ended the episode")] = False
     disaster: Annotated[bool, about("the score went negative")] = False
     grounded_action: Annotated[
@@ -66,18 +69,20 @@ class StepFields(Fields, frozen=True, kw_only=True):
             "([grounding](environments.md#action-grounding-scienceworld)); empty: the action itself"
         ),
     ] = msgspec.field(name="executed", default="")
+    answers: Annotated[list[str] | msgspec.UnsetType, about(f"{ANSWERS}; left out otherwise")] = msgspec.UNSET
     cut: Annotated[str | msgspec.UnsetType, about(CUT)] = msgspec.UNSET
 
     @classmethod
     def of(cls, step: Step) -> StepFields:
         """Return the fields of a step."""
-        return msgspec.structs.replace(
-            msgspec.convert(step, cls, from_attributes=True), cut=step.cut or msgspec.UNSET
-        )
+        found = msgspec.convert(step, cls, from_attributes=True)
+        rare = {"cut": step.cut or msgspec.UNSET, "answers": list(step.answers) or msgspec.UNSET}
+        return msgspec.structs.replace(found, **rare)
 
     def step(self) -> Step:
         """Return the step."""
-        return msgspec.convert(msgspec.structs.replace(self, cut=self.cut or ""), Step, from_attributes=True)
+        whole = msgspec.structs.replace(self, cut=self.cut or "", answers=self.answers or [])
+        return msgspec.convert(whole, Step, from_attributes=True)
 
 
 def parsed(data: Any, definition: type[T], where: str = "") -> T:

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from mcts_utils.storage.formats.base import Fields, Sha256, StepFields, TaskFields, about, field_of, parsed
+from mcts_utils.storage.formats.base import (
+    Fields,
+    Score,
+    Sha256,
+    StepFields,
+    TaskFields,
+    about,
+    field_of,
+    parsed,
+)
 from mcts_utils.types import InputError, Step
 
 VERSION = 1
@@ -30,6 +39,9 @@ class EvalProtocol(Fields, frozen=True, kw_only=True):
     shots: Annotated[int | UnsetType, about("number of the examples; only where there are some")] = UNSET
     examples: Annotated[Sha256 | UnsetType, about("hash of the examples; only where there are some")] = UNSET
     action_format: Annotated[str | UnsetType, about("`ACTION_FORMAT`; left out for `any`")] = UNSET
+    actions: Annotated[str | UnsetType, about("`ACTIONS`; left out for `text`")] = UNSET
+    think_tokens: Annotated[int | UnsetType, about("`THINK_TOKENS`; left out for 0")] = UNSET
+    history_reasoning: Annotated[str | UnsetType, about("`HISTORY_REASONING`; left out for `drop`")] = UNSET
     panel: Annotated[Sha256 | UnsetType, about("in the summary only")] = UNSET
     samples: Annotated[int | UnsetType, about("in the summary only, where it is above 1")] = UNSET
 
@@ -49,7 +61,7 @@ class EpisodeFile(Fields, frozen=True, kw_only=True):
     status: Annotated[Literal["done"], about("`done`")] = "done"
     task: Annotated[TaskFields, about("`env`, `index`, `id`, `opening`")]
     steps: Annotated[list[StepFields], about("see below; a replayed prefix is part of it")]
-    reward: Annotated[float, about("final score")]
+    reward: Annotated[Score, about("final score")]
     end: Annotated[
         str, about("`done`, `disaster`, `max_steps` or `context` (the conversation no longer fits)")
     ]

@@ -2,25 +2,101 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from mcts_utils.storage.formats.base import Fields, Label, Prompt, Sha256, about
-from mcts_utils.types import Message, Role, Step
+from mcts_utils.replies import parse_reply
+from mcts_utils.storage.formats.base import Fields, Label, Prompt, Score, Sha256, about
+from mcts_utils.tool_calls import action_of_calls, join_turn
+from mcts_utils.types import Message, Role, Step, ToolCall
+
+
+class CalledFunction(Fields, frozen=True, kw_only=True):
+    """What a tool call calls."""
+
+    name: Annotated[str, about("the tool")]
+    arguments: Annotated[str, about("JSON; what the model wrote, if that is none")]
+
+
+class CallFields(Fields, frozen=True, kw_only=True):
+    """A tool call (types.ToolCall), in the form of a chat request."""
+
+    id: Annotated[str, about("names the call in its answer; unique in the conversation")]
+    type: Annotated[Literal["function"], about("`function`")] = "function"
+    function: Annotated[CalledFunction, about("`name` and `arguments`")]
+    command: Annotated[
+        str, about("what it sends to the environment; empty: nothing, because of the fault")
+    ] = ""
+    fault: Annotated[str | UnsetType, about("why it sends nothing; left out otherwise")] = UNSET
+
+    def call(self) -> ToolCall:
+        """Return the call."""
+        return ToolCall(self.id, self.function.name, self.function.arguments, self.command, self.fault or "")
 
 
 class Turn(Fields, frozen=True, kw_only=True):
     """One turn of a conversation (types.Message)."""
 
-    role: Annotated[Role, about("`system`, `user` or `assistant`")]
+    role: Annotated[Role, about("`system`, `user`, `assistant` or `tool`")]
     content: Annotated[str, about("the text")]
     loss: Annotated[bool, about("the turn is trained")]
+    tool_calls: Annotated[
+        list[CallFields] | UnsetType,
+        about("of an assistant turn: `{id, type, function: {name, arguments}, command, fault}`"),
+    ] = UNSET
+    tool_call_id: Annotated[str | UnsetType, about("of a tool turn: the call that it answers")] = UNSET
 
     @classmethod
     def of(cls, message: Message) -> Turn:
         """Return the turn of a message."""
-        return cls(role=message.role, content=message.content, loss=message.loss)
+        calls = [
+            CallFields(
+                id=c.id,
+                function=CalledFunction(name=c.name, arguments=c.arguments),
+                command=c.command,
+                fault=c.fault or UNSET,
+            )
+            for c in message.tool_calls
+        ]
+        return cls(
+            role=message.role,
+            content=message.content,
+            loss=message.loss,
+            tool_calls=calls or UNSET,
+            tool_call_id=message.tool_call_id or UNSET,
+        )
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """Return the tool calls of the turn."""
+        return [call.call() for call in self.tool_calls or ()]
+
+    @property
+    def reply(self) -> str:
+        """Return an assistant turn as it was stored and is executed: with its calls."""
+        return join_turn(self.content, self.calls) if self.calls else self.content
+
+    @property
+    def action(self) -> str:
+        """Return the action of an assistant turn."""
+        return action_of_calls(self.calls) if self.calls else parse_reply(self.content).action
+
+
+def exchanges(turns: Sequence[Turn]) -> tuple[Sequence[Turn], list[tuple[Turn, Sequence[Turn]]]]:
+    """Return the turns before the first assistant turn, and each assistant turn with the answers to it."""
+    own = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
+    ends = [*own[1:], len(turns)]
+    found = [(turns[i], turns[i + 1 : end]) for i, end in zip(own, ends, strict=True)]
+    return turns[: own[0]] if own else turns, found
+
+
+def said_and_seen(turns: Sequence[Turn], last: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return each reply with the answers to it; `last` is that to the last one, which no turn holds."""
+    found = exchanges(turns)[1]
+    answers = [tuple(turn.content for turn in answered) for _, answered in found]
+    return [(turn.reply, seen or (last,)) for (turn, _), seen in zip(found, answers, strict=True)]
 
 
 class LogStep(Fields, frozen=True, kw_only=True):
@@ -28,7 +104,7 @@ class LogStep(Fields, frozen=True, kw_only=True):
 
     action: Annotated[str, about("what was sent to the environment")]
     observation: Annotated[str, about("the answer")]
-    reward: Annotated[float, about("score of the episode after the step")]
+    reward: Annotated[Score, about("score of the episode after the step")]
 
     @classmethod
     def of(cls, step: Step) -> LogStep:
@@ -55,10 +131,10 @@ class NodeVerdict(Fields, frozen=True, kw_only=True):
 class Rewards(Fields, frozen=True, kw_only=True):
     """Final rewards, in [0, 1]."""
 
-    good: Annotated[float, about("of the good path")]
-    record: Annotated[float, about("of the executed record")]
-    bad: Annotated[float | UnsetType, about("of the bad path (pairs)")] = UNSET
-    rejected: Annotated[float | UnsetType, about("of the executed bad path (preference)")] = UNSET
+    good: Annotated[Score, about("of the good path")]
+    record: Annotated[Score, about("of the executed record")]
+    bad: Annotated[Score | UnsetType, about("of the bad path (pairs)")] = UNSET
+    rejected: Annotated[Score | UnsetType, about("of the executed bad path (preference)")] = UNSET
 
 
 class Replay(Fields, frozen=True, kw_only=True):
@@ -124,9 +200,24 @@ class RecordRow(Fields, frozen=True, kw_only=True):
     rejected: Annotated[list[Turn] | UnsetType, about("preference: the bad way on, without loss")] = UNSET
     messages: Annotated[
         list[Turn] | UnsetType,
-        about("`{role, content, loss}`, from the system turn to the last assistant turn"),
+        about(
+            "`{role, content, loss}`, from the system turn to the last assistant turn. With `ACTIONS=tools`, assistant "
+            "turns have `tool_calls` as in a chat request, each with its `command` or `fault`, and `tool` turns have "
+            "`tool_call_id`"
+        ),
     ] = UNSET
     revise: Annotated[str, about("the revision signal's turn (`revision`, `direct`); empty otherwise")] = ""
+    tools: Annotated[
+        list[dict[str, Any]] | UnsetType,
+        about("with `ACTIONS=tools`: what may be called, as in a chat request"),
+    ] = UNSET
+    history_reasoning: Annotated[
+        Literal["drop", "keep", "last"] | UnsetType,
+        about(
+            "the reasoning of earlier turns that a turn was sampled with (`HISTORY_REASONING`); only where turns have "
+            "reasoning"
+        ),
+    ] = UNSET
     revise_feedback: Annotated[str, about("the reason of the verdict at the cut")] = ""
     high_log: Annotated[
         list[LogStep], about("the good path as the tree has it: `{action, observation, reward}`")

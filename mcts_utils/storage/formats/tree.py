@@ -9,13 +9,24 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from mcts_utils.storage.formats.base import CUT, Fields, Prompt, TaskFields, about, field_of, parsed
+from mcts_utils.storage.formats.base import (
+    ANSWERS,
+    CUT,
+    Fields,
+    Prompt,
+    Score,
+    TaskFields,
+    about,
+    field_of,
+    parsed,
+)
 from mcts_utils.types import InputError
 
 FORMAT = "agent-r-tree"
 VERSION = 2  # version 1 had an object for every node
 STATUSES = ("partial", "done", "failed")
 FLAGS = ("is_terminal", "done", "disaster", "executed")  # fields of a node that are 0 or 1
+OPTIONAL: dict[str, Any] = {"answers": (), "cut": ""}  # lists that a file has where not all values are these
 Flag = Literal[0, 1]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
 Sum = Annotated[float, Meta(ge=0, le=1e9)]
@@ -59,7 +70,7 @@ class NodeColumns(Fields, frozen=True, kw_only=True):
             "the environment's answer. Empty before execution, and at the root, whose text is the `opening`"
         ),
     ]
-    reward: Annotated[list[float], about("score of the episode so far")] = field(name="env_score")
+    reward: Annotated[list[Score], about("score of the episode so far")] = field(name="env_score")
     samples: Annotated[list[Count], about("times that this turn was drawn from the parent")]
     visits: Annotated[list[Count], about("rewards backed up through the node")]
     value: Annotated[list[Sum], about("their sum; the mean is `value / visits`")]
@@ -67,6 +78,10 @@ class NodeColumns(Fields, frozen=True, kw_only=True):
     done: Annotated[list[Flag], about("the environment said so")]
     disaster: Annotated[list[Flag], about("the score went negative; the reward is 0")]
     executed: Annotated[list[Flag], about("0: a candidate that was only drawn")]
+    answers: Annotated[
+        list[list[str]] | UnsetType,
+        about(f"{ANSWERS} (here: an empty list for other nodes, or no list at all)"),
+    ] = UNSET
     cut: Annotated[list[str] | UnsetType, about(f"{CUT} (here: empty, or no list at all)")] = UNSET
 
 
@@ -107,7 +122,7 @@ def parse_tree(data: Any) -> TreeFile:
         raise InputError(f"status must be one of {', '.join(STATUSES)}: {status!r}")
     try:
         nodes = _as_columns(data["nodes"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"a node is missing or wrong: {error!r}") from error
     tree = parsed({**data, "version": VERSION, "nodes": nodes}, TreeFile)
     lists = [values for name in NODE_NAMES if (values := getattr(tree.nodes, name)) is not UNSET]
@@ -120,6 +135,6 @@ def _as_columns(nodes: Any) -> Any:
     """Return the nodes as columns; version 1 has an object for every node, with flags that are true or false."""
     if not isinstance(nodes, list):
         return nodes
-    names = set(NODE_NAMES.values()) - {"cut"}
+    names = set(NODE_NAMES.values()) - set(OPTIONAL)
     columns: dict[str, list[Any]] = {name: [row[name] for row in nodes] for name in names}
     return columns | {name: [int(value) for value in columns[name]] for name in FLAGS}

@@ -65,6 +65,9 @@ class VerdictFile(Fields, frozen=True, kw_only=True):
     ]
     prompt: Annotated[Prompt, about("`full` or `brief`")]
     prompt_sha256: Annotated[Sha256, about("hash of the judge's system text")]
+    max_token_length: Annotated[
+        int | UnsetType, about("`MAX_TOKEN_LENGTH` of the answers; left out for the default, 256")
+    ] = UNSET
     verdicts: Annotated[
         dict[str, KeptVerdict], about("node id (in `loops`: number of the step, from 1) → verdict")
     ]

@@ -17,7 +17,7 @@ from pathlib import Path
 from mcts_utils.envs import server_about
 from mcts_utils.report.verify.again import AGAIN, execute, server_of, test_goals
 from mcts_utils.report.verify.run import Audit
-from mcts_utils.terminal import Parser, run_command
+from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import EnvError, InputError
 
 
@@ -33,9 +33,12 @@ def parser() -> Parser:
         help="a server that plays the run's tasks; bundled TextCraft and WebShop start by themselves",
     )
     found.add_argument(
-        "--sample", type=int, default=20, help="rows, trees and episodes, of each, to execute again; 0: none"
+        "--sample",
+        type=between(0, 1_000_000),
+        default=20,
+        help="rows, trees and episodes, of each, to execute again; 0: none",
     )
-    found.add_argument("--seed", type=int, default=0, help="draws the sample")
+    found.add_argument("--seed", type=between(0, 2**32 - 1), default=0, help="draws the sample")
     return found
 
 
@@ -43,10 +46,8 @@ def verify(args: argparse.Namespace) -> int:
     """Check a folder, print the lines and return the exit code.
 
     Raises:
-        InputError: a flag is wrong, or the folder holds no run.
+        InputError: the server does not answer, or the folder holds no run.
     """
-    if args.sample < 0:
-        raise InputError(f"--sample must be at least 0: {args.sample}")
     if args.env_server_base:
         server_about(args.env_server_base)  # report a dead server first
     audit = Audit(Path(os.path.abspath(args.run_dir)), args.sample, args.seed, args.env_server_base)
