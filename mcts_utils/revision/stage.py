@@ -245,6 +245,7 @@ class RevisionStage:
         history = tree.settings.get("history_reasoning", Settings.history_reasoning)
         source = Source(name, sha256_file(path), tree.prompt, settings.seed, history, settings.form)
         expected_id = task_id(settings.task, tree.task.opening, tree.task.index)
+        scope = [source.sha256, self.server_kind, self._weights, self._relevant_settings()]
         kept_verdicts = verdicts_path(self.output_dir, index)
         cache = self.judge.cache(kept_verdicts) if judge and self.judge else None
         try:
