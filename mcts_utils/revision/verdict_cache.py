@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,13 @@ def question_sha256(messages: Sequence[Message]) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+def verdict_file(model: str, prompt: str, verdicts: Mapping[int, KeptVerdict]) -> VerdictFile:
+    """Return the file of verdicts by node id of a judge (`judge_name`) with a prompt (key of prompts.JUDGE_PROMPTS)."""
+    digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
+    kept = {str(node): verdict for node, verdict in verdicts.items()}
+    return VerdictFile(model=model, prompt=prompt, prompt_sha256=digest, verdicts=kept)
+
+
 def set_aside_path(path: Path, file: VerdictFile) -> Path:
     """Return where a file of verdicts goes when others take its place."""
     return path.parent / safe_name(f"{file.model} {file.prompt_sha256[:8]}") / path.name
@@ -49,13 +56,11 @@ class VerdictCache:
             path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there, and one
                 that was set aside where this judge's verdicts are in no other.
         """
-        digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
         self.path = path
         length = UNSET if max_tokens in (0, Settings.max_token_length) else max_tokens
-        self._empty = VerdictFile(
-            model=model, prompt=prompt, prompt_sha256=digest, max_token_length=length, verdicts={}
-        )
+        self._empty = replace(verdict_file(model, prompt, {}), max_token_length=length)
         self._kept: dict[str, KeptVerdict] = {}
+        self._forgotten: set[int] = set()
         self._changed = False
         self.used: dict[int, Verdict] = {}  # by node, what this run has read or put
         self.asked = 0  # requests of this run
@@ -68,12 +73,12 @@ class VerdictCache:
 
     def begun(self, node: int, question: str) -> tuple[Verdict, ...]:
         """Return the kept verdicts on the node, if they answered the same question."""
-        kept = self._kept.get(str(node))
+        kept = None if node in self._forgotten else self._kept.get(str(node))
         return votes_of(kept.verdict()) if kept is not None and kept.question == question else ()
 
     def forget(self, node: int) -> None:
-        """Drop the kept verdict on the node: it is made again from the answers that it was made of."""
-        self._kept.pop(str(node), None)
+        """Make the verdict on the node anew, in its place in the file: the answers that it was made of are at hand."""
+        self._forgotten.add(node)
 
     def get(self, node: int, question: str, votes: int = 0) -> Verdict | None:
         """Return the kept verdict on the node, or None unless so many (0: any) answered the same question."""
@@ -87,6 +92,7 @@ class VerdictCache:
         """Keep a new verdict; `known`: the votes of it that were there already."""
         self.asked += verdict.asked - sum(vote.asked for vote in known)
         self._kept[str(node)] = KeptVerdict.of(question, verdict)
+        self._forgotten.discard(node)
         self._changed = True
         self.used[node] = verdict
 
