@@ -101,7 +101,8 @@ def worker_processes(node: int) -> list[int]:
     while waiting:
         pid = waiting.pop()
         with suppress(OSError):  # it has just ended
-            waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):  # of each thread
+                waiting += map(int, children.read_text().split())
             if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::Worker"):
                 found.append(pid)
     return found

@@ -250,10 +250,11 @@ class RevisionStage:
         if is_live(tree):
             return self._live(tree, source, saved)
         expected_id = task_id(settings.task, tree.task.opening, tree.task.index)
+        scope = [source.sha256, self.server_kind, self._weights, self._relevant_settings()]
         kept_verdicts = verdicts_path(self.output_dir, index)
         cache = self.judge.cache(kept_verdicts) if judge and self.judge else None
         try:
-            with self._journals.open(path.stem, self._scope(source)) as journal:
+            with self._journals.open(path.stem, scope) as journal:
                 repairer, kept = RecordedActor(actor, journal) if actor else None, RecordedPool(pool, journal)
                 replayer = Replayer(kept, tree.task.index, expected_id, self.stop.is_set, settings.form)
                 find_cut = self.judge.cuts(judge, cache, journal) if judge and self.judge and cache else None
@@ -285,13 +286,6 @@ class RevisionStage:
         built = LiveBuilder(tree, source, self.options).build()
         built.counts["partial_trees"] = int(tree.status != "done")
         return built
-
-    def _scope(self, source: Source) -> list[Any]:
-        """Return what the answers to the tree's requests depend on, besides the requests."""
-        s, judge = self.settings, self.judge
-        asked = [judge.name, judge.settings.reply_tokens] if judge else []
-        actor = [s.model_name, self._weights, s.reply_tokens, s.grounding, s.form]
-        return [source.sha256, self.server_kind, actor, asked]
 
     def _conclude(self, spool: RowSpool[RecordRow], seconds: float) -> RevisionCounts:
         """Write the records, then the manifest, and return its counts.

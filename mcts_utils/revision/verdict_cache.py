@@ -60,6 +60,7 @@ class VerdictCache:
         length = UNSET if max_tokens in (0, Settings.max_token_length) else max_tokens
         self._empty = replace(verdict_file(model, prompt, {}), max_token_length=length)
         self._kept: dict[str, KeptVerdict] = {}
+        self._forgotten: set[int] = set()
         self._changed = False
         self.used: dict[int, Verdict] = {}  # by node, what this run has read or put
         self.asked = 0  # requests of this run
@@ -72,12 +73,12 @@ class VerdictCache:
 
     def begun(self, node: int, question: str) -> tuple[Verdict, ...]:
         """Return the kept verdicts on the node, if they answered the same question."""
-        kept = self._kept.get(str(node))
+        kept = None if node in self._forgotten else self._kept.get(str(node))
         return votes_of(kept.verdict()) if kept is not None and kept.question == question else ()
 
     def forget(self, node: int) -> None:
-        """Drop the kept verdict on the node: it is made again from the answers that it was made of."""
-        self._kept.pop(str(node), None)
+        """Make the verdict on the node anew, in its place in the file: the answers that it was made of are at hand."""
+        self._forgotten.add(node)
 
     def get(self, node: int, question: str, votes: int = 0) -> Verdict | None:
         """Return the kept verdict on the node, or None unless so many (0: any) answered the same question."""
@@ -91,6 +92,7 @@ class VerdictCache:
         """Keep a new verdict; `known`: the votes of it that were there already."""
         self.asked += verdict.asked - sum(vote.asked for vote in known)
         self._kept[str(node)] = KeptVerdict.of(question, verdict)
+        self._forgotten.discard(node)
         self._changed = True
         self.used[node] = verdict
 

@@ -124,9 +124,10 @@ class SearchStage:
         """
         began = time.monotonic()
         todo = self.unfinished()
-        self._journals.settle(self.path(index).stem for index in set(self.indices).difference(todo))
         failed, failure = 0, ""
         with self._journals.running(()):
+            for index in set(self.indices).difference(todo):
+                self._journals.drop(self.path(index).stem)
             if todo:
                 with closing(make_environment()) as env:
                     env.reset(todo[0])  # report an unusable server before a model is loaded
@@ -216,7 +217,7 @@ class SearchStage:
             else:
                 guard.add_success(index)
                 self.finished.update(result)
-                self._journals.settle([self.path(index).stem])
+                self._journals.drop(self.path(index).stem)
         return guard.failed, guard.first
 
     def _search(

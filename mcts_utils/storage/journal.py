@@ -28,7 +28,7 @@ from mcts_utils.terminal import Progress
 
 T = TypeVar("T")
 Paid = Mapping[str, Mapping[str, int]]  # who was asked ("": the actor; "judge") -> count -> number
-SUFFIX = ".jsonl"
+SUFFIX, MARK = ".jsonl", "run-"
 FLUSH_SECONDS = 1.0  # between two flushes of one file; each takes some milliseconds
 FLUSH = getattr(os, "fdatasync", os.fsync)
 
@@ -137,27 +137,32 @@ class Journals:
     def __init__(self, folder: Path, name: str = "") -> None:
         """Read and write nothing yet. `name` tells stages apart that write into one folder."""
         self._folder = folder.resolve() / (f".journal_{name}" if name else ".journal")
-        self._mark = (
-            f"run-{secrets.token_hex(8)}"  # a file of this run, by which other machines know the folder
-        )
+        # Files: of this run, by which other machines know the folder; names of the journals that are being removed.
+        self._mark, self._settled = f"{MARK}{secrets.token_hex(8)}", self._folder / "settled"
         self.interrupted = False  # the last run did not come to its end
         self._recovered: dict[str, Counter[str]] = {}  # paid by earlier runs, for what is to be finished now
 
     @contextmanager
     def running(self, jobs: Iterable[str]) -> Iterator[None]:
         """Hold the journals of these jobs, by name, for the length of a run, which calls `settle` at its end."""
-        self.interrupted = self._folder.exists()
         self._folder.mkdir(parents=True, exist_ok=True)
-        for path in self._folder.iterdir():
-            if path.suffix != SUFFIX:  # of a run that was killed
-                path.unlink(missing_ok=True)
+        others = [
+            path for path in self._folder.iterdir() if path.suffix != SUFFIX
+        ]  # of a run that was killed
+        if self._settled in others:
+            self._remove(self._settled.read_text().split("\n"))
+        else:
+            self.interrupted = any(path.name.startswith(MARK) for path in others)
+        for path in others:
+            path.unlink(missing_ok=True)
         (self._folder / self._mark).touch()
         for name in jobs:
             _add(self._recovered, _paid(self._path(name)))
         try:
             yield
         finally:
-            (self._folder / self._mark).unlink(missing_ok=True)
+            if not any(self._folder.glob(f"*{SUFFIX}")):
+                (self._folder / self._mark).unlink(missing_ok=True)
             with suppress(OSError):
                 self._folder.rmdir()
 
@@ -171,10 +176,20 @@ class Journals:
         if paid := _paid(self._path(name)):
             write_bytes(self._path(name), [_line({"paid": paid})])
 
+    def drop(self, name: str) -> None:
+        """Remove the journal of a job whose result is on the disk, with what was paid for it."""
+        self._path(name).unlink(missing_ok=True)
+
     def settle(self, names: Iterable[str]) -> None:
-        """Remove the journals of jobs that have ended: all that they led to is on the disk."""
-        for name in names:
-            self._path(name).unlink(missing_ok=True)
+        """Remove the journals of the jobs that have ended, when the manifest is written.
+
+        If a kill comes between, the next run removes the rest.
+        """
+        listed = list(names)
+        write_bytes(self._settled, ["\n".join(listed).encode()])
+        (self._folder / self._mark).unlink(missing_ok=True)
+        self._remove(listed)
+        self._settled.unlink()
 
     def clear(self, names: Iterable[str]) -> None:
         """Remove what a run left that was killed after it had written its manifest."""
@@ -191,6 +206,10 @@ class Journals:
                 part[count] += number
             total |= {name: dict(part)} if name else part
         return total
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}{SUFFIX}"

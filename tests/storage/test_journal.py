@@ -127,3 +127,30 @@ def test_what_killed_runs_paid_is_counted_once_and_their_files_go(tmp_path):
     assert [path.name for path in (tmp_path / ".journal").iterdir()] == ["other.jsonl"], "of another run"
     Journals(tmp_path).clear(["other"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_a_run_that_is_killed_while_it_removes_its_journals_has_ended(tmp_path, monkeypatch, left):
+    first = Journals(tmp_path)
+    holding = first.running(["a", "b"])
+    holding.__enter__()
+    for name in ("a", "b"):
+        with first.open(name, None) as journal:
+            journal.add("question", name, PAID)
+    removed: list[Path] = []
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if len(removed) == left:
+            raise KeyboardInterrupt
+        removed.append(path)
+        os.unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        with pytest.raises(KeyboardInterrupt):
+            first.settle(["a", "b"])
+    second = Journals(tmp_path)
+    with second.running(["a", "b"]):
+        assert (second.interrupted, second.with_recovered({})) == (False, {})
+        second.settle([])
+    assert list(tmp_path.iterdir()) == []

@@ -88,7 +88,7 @@ def exchanges(turns: Sequence[Turn]) -> tuple[Sequence[Turn], list[tuple[Turn, S
     """Return the turns before the first assistant turn, and each assistant turn with the answers to it."""
     own = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     ends = [*own[1:], len(turns)]
-    found = [(turns[i], turns[i + 1 : end]) for i, end in zip(own, ends, strict=True)]
+    found = [(turns[i], turns[i + 1 : end]) for i, end in zip(own, ends, strict=False)]  # own may be empty
     return turns[: own[0]] if own else turns, found
 
 
