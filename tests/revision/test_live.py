@@ -237,13 +237,13 @@ def test_a_shop_that_draws_its_prices_anew(
             "OPENAI_BASE_URL": chat.base_url,
             "MODEL_NAME": MODEL,
         }
-        given |= {"N_ROLLOUT": "2", "ITERA": "4", "MAX_DEPTH": "12", "ALPHA": "0.3", "BETA": "0.05"}
+        given |= {"N_ROLLOUT": "2", "ITERA": "4", "MAX_DEPTH": "12", "ALPHA": "0.3", "BETA": "0.01"}
         for name in ("MODEL_DIR", "WORKERS", "CONCURRENCY", "EXECUTOR", "PROMPT"):
             monkeypatch.delenv(name, raising=False)
         for name, value in given.items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(tmp_path)
-        goals = ("--task_ids", ",".join(map(str, shop.split()["train"][:4])), "--allow_test")
+        goals = ("--task_ids", ",".join(map(str, shop.split()["train"][:6])), "--allow_test")
         assert mcts_collection.main([*goals, "--strategy", "live"]) == 0
         assert " live: " in capsys.readouterr().out
         folder = f"mcts_result/webshop/{MODEL}"
@@ -255,5 +255,5 @@ def test_a_shop_that_draws_its_prices_anew(
         pages = [turn["content"] for turn in row["messages"][1:] if turn["role"] == "user"]
         clauses = {found for page in pages for found in re.findall(r"price lower than [\d.]+ dollars", page)}
         assert len(clauses) == 1  # one episode, not the steps of several
-        assert row["lineage"]["rewards"]["record"] - row["lineage"]["rewards"]["bad"] > 0.05
+        assert row["lineage"]["rewards"]["record"] - row["lineage"]["rewards"]["bad"] > 0.01
         assert action_of(replies[row["lineage"]["cut_step"] + 1]["content"]) == "wait"
