@@ -2,6 +2,7 @@
 
     python mcts_collection.py --env_server_base http://127.0.0.1:8000 --model_name NAME --min 0 --max 200
     python mcts_collection.py --task_ids train            (or 0,3,5-9, or a file with such a list)
+    python mcts_collection.py --strategy live            (for environments that cannot be replayed)
     python mcts_collection.py --strategy best_of_n --budget_from mcts_result/textcraft/NAME --output_dir best_of_n
 
 Writes {output_dir}/{task}/{model}/search_results_{idx}.json and manifest.json. Run it again to continue after Ctrl-C or
@@ -26,7 +27,8 @@ from mcts_utils.envs.task_set import open_task_set
 from mcts_utils.executors.limits import check_limits
 from mcts_utils.pipeline.dry_run import search_lines
 from mcts_utils.replies import reply_warnings
-from mcts_utils.search.baselines import SEARCH, Baseline
+from mcts_utils.revision.live import LiveStage
+from mcts_utils.search.baselines import LIVE, SEARCH, Baseline
 from mcts_utils.search.budget import baseline, check_strategy, spent_by
 from mcts_utils.search.stage import SearchStage, rollout_threads
 from mcts_utils.search.totals import describe
@@ -55,7 +57,7 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
         type=between(1, 1000),
         help="sciworld: number of its variations, from the first (default 5)",
     )
-    add("--strategy", default=SEARCH, help="mcts (default), best_of_n or direct_revision")
+    add("--strategy", default=SEARCH, help="mcts (default), live, best_of_n or direct_revision")
     add("--budget", type=between(1, 1_000_000), help="best_of_n, direct_revision: most completions per task")
     add("--budget_from", help="or a folder of trees: as many as each of them took; its tasks are the default")
     add("--output_dir", default="mcts_result")
@@ -95,14 +97,17 @@ def collect(args: argparse.Namespace, settings: Settings, number: int | None) ->
     tasks = open_task_set(settings)
     test = set() if args.allow_test else tasks.test_ids()
     kind = tasks.kind()
-    tasks.require_replay()
+    if args.strategy != LIVE:
+        tasks.require_replay(f"--strategy {LIVE} does not need it")
     spent = spent_by(args.budget_from, settings.task, kind) if args.budget_from is not None else {}
     ids = chosen_ids(args, settings, test, ",".join(map(str, spent)) or "train")
     held_out = tasks.held_out(test)
     other: Baseline | None = None
-    if args.strategy != SEARCH:
+    if args.strategy not in (SEARCH, LIVE):
         other = baseline(args.strategy, number, args.budget_from or "", spent, ids)
-    stage = SearchStage(settings, ids, args.output_dir, kind, held_out, baseline=other)
+    stage = (LiveStage if args.strategy == LIVE else SearchStage)(
+        settings, ids, args.output_dir, kind, held_out, baseline=other
+    )
     if args.dry_run:
         print("\n".join(search_lines(stage)))
         return 0

@@ -26,6 +26,7 @@ from mcts_utils.executors.limits import check_limits
 from mcts_utils.pipeline.dry_run import revision_lines
 from mcts_utils.revision.expert import ExpertStage
 from mcts_utils.revision.expert_plan import set_to_take, tasks_to_play
+from mcts_utils.revision.live_rows import is_live_folder
 from mcts_utils.revision.options import EXPERT, KINDS, Options
 from mcts_utils.revision.pairs import PairRule
 from mcts_utils.revision.rejudge import RejudgeStage
@@ -162,11 +163,15 @@ def run(args: argparse.Namespace) -> int:
     if args.verify:
         with served(settings) as settings:
             return verify(args.verify, open_task_set(settings.require("env_server_base")))
+    # The steps of live episodes were judged when they were played.
+    args.live = args.data_type in KINDS and is_live_folder(args.input_dir, settings.task)
     if args.dry_run:
         return revise(args, settings, None)
-    if args.data_type == JUDGED and args.revise:
+    if args.live and args.rejudge:
+        raise InputError(f"--rejudge: {args.input_dir} holds live episodes, judged when they were played")
+    if args.data_type == JUDGED and args.revise and not args.live:
         require_actor(judge_settings(settings), say=True)
-    if args.repair:
+    if args.repair and not args.live:
         require_actor(settings, say=True)
     check_limits(settings, settings.workers + settings.in_flight)
     file = records_path(args.output_dir, settings.task, args.data_type)
@@ -237,6 +242,7 @@ def collect_verdicts(args: argparse.Namespace, settings: Settings) -> int:
 
 def verify(path: str, tasks: TaskSet) -> int:
     """Execute the rows of a records file again and print the counts; return 2 unless all rows are exact."""
+    tasks.require_replay("records of --strategy live are as they were played")
     counts = verify_file(path, tasks)
     print(f"{path}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     return 0 if counts.get("exact", 0) == counts.get("rows", 0) else 2
@@ -245,7 +251,9 @@ def verify(path: str, tasks: TaskSet) -> int:
 def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet | None) -> int:
     """Build the records, print failures and the summary line; return the exit code."""
     options = options_of(args, settings)
-    judged = args.data_type == JUDGED and args.revise == 1
+    if tasks and not args.live:
+        tasks.require_replay("trees of --strategy live do not need it")
+    judged = args.data_type == JUDGED and args.revise == 1 and not args.live
     stage = RevisionStage(
         settings,
         options,
@@ -260,7 +268,7 @@ def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet | None) 
         print("\n".join(revision_lines(stage)))
         return 0
     actor = None
-    if options.repair or (stage.judge and stage.judge.is_actor):
+    if (options.repair and not args.live) or (stage.judge and stage.judge.is_actor):
         actor = partial(make_actor, settings.require("model_name"))
     assert tasks
     return written(stage, stage.run(actor, tasks.environment))
@@ -300,7 +308,9 @@ def written(stage: RevisionStage, counts: RevisionCounts) -> int:
     for line in stage.failures:
         print(line, file=sys.stderr)
     if warning := cannot_judge(
-        counts.verdicts, stage.judge.settings.model_name if stage.judge else "", stage.unparsed
+        counts.verdicts,
+        (stage.judge or stage).settings.model_name,
+        stage.unparsed,
     ):
         print(warning, file=sys.stderr)
     print_agreement(counts.agreement or None)

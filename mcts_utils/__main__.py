@@ -46,6 +46,7 @@ COMMANDS = (
             ("python -m mcts_utils.actors.get_model", "the same"),
             ("bash scripts/serve.sh", "serve a model: vLLM, llama.cpp, or the local actor"),
             ("python -m mcts_utils.actors.serve", "the local actor as a chat endpoint"),
+            ("python -m mcts_utils.actors.llama_server", "a GGUF file with llama.cpp's server"),
         ),
     ),
     (

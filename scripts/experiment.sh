@@ -13,6 +13,7 @@
 # Controls, one iteration each: optimal_good_long (as many training steps as agent_r, by more epochs), best_of_n and
 # direct_search (agent_r's kinds of records from as many model calls without a search: rollouts, or rollouts that continue
 # after a revision signal). The other arms of a seed share the search of iteration 1; later iterations search for each arm.
+# Not among the defaults: live (agent_r's kinds from live revision, which replays nothing).
 # Every model is evaluated on the held-out goals (Table 2) and on the untrained actor's failed prefixes (Table 3).
 # Writes RUN_DIR/..., and at the end RESULTS (with REPORT=1 only RESULTS, from the files that exist): tables and figures, the
 # judge compared with oracles (judge_I.json for iteration I; judge_rehearsal_I.json if the trained model judges), the

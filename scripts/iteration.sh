@@ -11,6 +11,7 @@
 # WARM_N           its episodes: 240. WARM_NOISE (0): share with a slip and its repair. WARM_EPOCHS: 3. WARM_IDS: other tasks
 #                  than TASK_IDS. WARM_DATA: AgentGym's trajectories, a file or folder, in place of the bundled expert
 # TASK_IDS         training tasks: train (default), a list such as 0-9,31, or a file
+# STRATEGY         live: for an environment that cannot be replayed; default mcts
 # EVAL_STEPS       steps of a test episode; default 100. EVAL_IDS: test tasks; default test, all of them
 # GENERAL_DATA     file of ShareGPT rows to mix in; ETA (default 0.2, Section 3.2) is the share of agent rows
 # REHEARSE         1: train on the model's own verdicts too, so that it can still judge in the next iteration
@@ -93,7 +94,8 @@ for step in $steps; do
       model=$MODEL_DIR trained=$MODEL_DIR
       ;;
     collect)
-      "$python" mcts_collection.py --task_ids "${TASK_IDS:-train}" --model_name "$name" --output_dir "$run/mcts_result"
+      "$python" mcts_collection.py --task_ids "${TASK_IDS:-train}" --model_name "$name" --output_dir "$run/mcts_result" \
+        ${STRATEGY:+--strategy "$STRATEGY"}
       ;;
     revise)
       for kind in "${kinds[@]}"; do

@@ -46,7 +46,7 @@ MODULES = {  # the first word of a case -> the module whose `main` it is
     "check": "mcts_utils.envs.check.__main__",
     "schema": "mcts_utils.storage.schema",
     "bench": "mcts_utils.bench.__main__",
-    "verify": "mcts_utils.report.verify.command",
+    "verify": "mcts_utils.report.verify.__main__",
     "soak": "mcts_utils.bench.soak",
     "make": "mcts_utils.tiny_actor.make",
     "card": "mcts_utils.tiny_actor.card",
@@ -550,6 +550,7 @@ def environ(given: Path, chat: ChatServer, textcraft_url: str, **changes: str) -
     return {name: os.environ[name] for name in ("PATH", "HOME")} | usual | small | changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),
     [

@@ -8,6 +8,7 @@ from importlib import import_module
 import pytest
 
 from mcts_utils.config import Settings, settings_from_env
+from mcts_utils.envs import names
 from mcts_utils.types import InputError
 
 
@@ -66,7 +67,7 @@ def test_an_unknown_task_is_named_whatever_else_is_missing_or_wrong(command, tmp
         monkeypatch.delenv(name, raising=False)
     assert import_module(command).main([]) == 2
     said = capsys.readouterr().err
-    assert said == f"{command}.py: TASK must be one of babyai, sciworld, textcraft, webshop: 'chess'\n"
+    assert said == f"{command}.py: TASK must be one of {', '.join(names())}: 'chess'\n"
 
 
 def test_an_empty_value_counts_as_not_set():

@@ -176,7 +176,7 @@ def test_only_config_reads_the_environment():
     # Stage 3 starts the trainer in an environment of its own, so it reads and hands on the whole of it.
     training = {name for name in readers if name.startswith(f"{PACKAGE}/training/")}
     # A server is a program of its own, whose token is nobody else's; any program has a parent.
-    servers = {f"{PACKAGE}/servers/app_server.py", f"{PACKAGE}/parent.py"}
+    servers = {f"{PACKAGE}/{name}.py" for name in ("servers/app_server", "actors/llama_server", "parent")}
     # The programs that the scripts start read what the scripts set.
     assert readers - training - servers == {f"{PACKAGE}/config/reader.py", f"{PACKAGE}/pipeline/processes.py"}
 

@@ -99,8 +99,7 @@ class EndpointActor:
             # All are equal, and vLLM refuses n > 1.
             first = request(1, seed)[0]
             return [first] + [replace(first, prompt_tokens=0, completion_tokens=0, cached_tokens=0)] * (n - 1)
-        single = n > 1 and "n" in self._profile.refused
-        found = [] if single else request(n, seed)
+        found = [] if n > 1 and "n" in self._profile.refused else request(n, seed)
         if len(found) < n and n > 1:
             self._profile.learn({"n"})
             seeds = [None if seed is None else seed + i for i in range(len(found), n)]
@@ -234,8 +233,8 @@ class EndpointActor:
         if status not in REFUSED:
             return ""
         if REPLY_LIMIT.search(text):
-            above = f"MAX_TOKEN_LENGTH={self.max_tokens} (with THINK_TOKENS) is above the limit of "
-            raise ReplyLimit(above + self._failure(status, self._masked(text))) from error
+            failure = f"{self._failure(status, self._masked(text))} (THINK_TOKENS included)"
+            raise ReplyLimit(f"MAX_TOKEN_LENGTH={self.max_tokens} is above the limit of {failure}") from error
         if OVERFLOW.search(text):
             raise ContextOverflow(self._failure(status, self._masked(text))) from error
         unnamed = "n" if "n" in used and (status != 500 or guess) else ""

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2  # the HTTP client of the openai library
-import openai
 
 from mcts_utils.envs.http import KEEP_ALIVE
 
@@ -101,6 +100,8 @@ def light_client(base_url: str) -> Any:
 
     Requests to this machine go through no proxy.
     """
+    import openai  # half a second, which the other functions do not need
+
     url = urlsplit(base_url)
     local = is_loopback(url.hostname or "")
     proxied = "http" in getproxies() and not proxy_bypass(url.netloc)

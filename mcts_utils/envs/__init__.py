@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mcts_utils.envs.client import AgentGym, about_server
-from mcts_utils.envs.errors import ConnectionLost, ServerGone, Unavailable
+from mcts_utils.envs.errors import ConnectionLost, EnvAnswer, ServerGone, Unavailable
 from mcts_utils.envs.http import TIMEOUT, HttpSession
 from mcts_utils.envs.specs import env_spec, names
 from mcts_utils.envs.specs.base import EnvSpec
@@ -65,6 +65,8 @@ def greet(spec: EnvSpec, http: HttpSession) -> None:
                 f"env_server_base {http.base_url} is no {spec.title} server ({error})"
             ) from error
         raise InputError(f"env_server_base {http.base_url}: no server answers ({error})") from error
+    except EnvAnswer as error:
+        greeting = str(error)  # {"error"} tells, too, who answers
     except ServerGone:
         raise
     except EnvError as error:

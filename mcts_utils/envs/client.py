@@ -235,8 +235,12 @@ class AgentGym:
         """Execute the history's actions in a new session.
 
         Raises:
-            EnvError: another goal or another answer than before, or no usable answer.
+            EnvError: another goal or another answer than before, no usable answer, or a server of mode live.
         """
+        if self._spec.live:
+            raise EnvError(
+                f"{self._http.base_url}: the session of index {task.index} is lost, and its mode is live"
+            )
         seen, spec = self._reset(task.index), self._spec
         where = f"{self._http.base_url}: after a new connection"
         if seen.id != task.id:

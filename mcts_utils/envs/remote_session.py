@@ -41,11 +41,11 @@ class RemoteSession:
             EnvError: no usable answer.
         """
         if self._id is None:
-            created = self.http.post("/create", {})
+            created = self.http.post("/create", dict(self.spec.create_fields))
             self._id = self.spec.session_id(created)
             self._last_shown = created.get("observation") if isinstance(created, dict) else None
             self.done = False
-        body = {self.spec.index_field: index, **more}
+        body = {self.spec.index_field: index, **self.spec.reset_fields, **more}
         if not self._reconnect:
             return self.send(path, body)
         answer = self.http.post(path, {self.spec.id_field: self._id, **body})
@@ -67,7 +67,9 @@ class RemoteSession:
         Raises:
             EnvError: no usable answer.
         """
-        return self.note_step(self.spec.result(self.send("/step", {"action": sendable(action)})))
+        return self.note_step(
+            self.spec.result(self.send("/step", {"action": sendable(self.spec.sent(action))}))
+        )
 
     def valid_actions(self) -> list[str]:
         """Return the actions that are valid now. It costs the episode nothing.

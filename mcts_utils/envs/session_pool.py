@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore, Condition, Lock
 
 from mcts_utils.config import Settings
+from mcts_utils.envs.specs import env_spec
 from mcts_utils.types import EnvError, Environment, Stopped
 
 POLL_SECONDS = 0.1  # between two checks whether a wait is cancelled
-JVM_SESSIONS = 8  # on a server that starts a process of over 200 MB for each
 UNLIMITED = 1_000_000
 
 
@@ -18,7 +18,7 @@ def session_limit(settings: Settings, server_kind: str) -> int:
     """Return the number of sessions that a stage may have open at once, by MAX_SESSIONS and the kind of server."""
     if server_kind != "agentgym":
         return UNLIMITED  # it limits itself, and copies of sessions would be counted twice
-    return settings.max_sessions or (JVM_SESSIONS if settings.task == "sciworld" else UNLIMITED)
+    return settings.max_sessions or env_spec(settings.task).most_sessions or UNLIMITED
 
 
 class SessionPool:
@@ -39,9 +39,9 @@ class SessionPool:
         self._lock = Lock()
 
     @contextmanager
-    def session(self) -> Iterator[Environment]:
-        """Lend a session for the length of a `with`; drop it if the block raises. Its user resets it first."""
-        env = self.take()
+    def session(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Environment]:
+        """Lend a session for the length of a `with`; drop it if the block raises. Otherwise as `take`."""
+        env = self.take(stopped)
         try:
             yield env
         except BaseException:

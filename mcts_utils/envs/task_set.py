@@ -31,12 +31,10 @@ class TaskSet:
         self.environment().close()
         return str(server_about(self.base_url)["kind"])
 
-    def require_replay(self) -> None:
-        """Check that a task can be played again from its start, as a search does; raise InputError if not."""
+    def require_replay(self, use: str) -> None:
+        """Check that a task can be played again from its start; raise InputError if not, saying what may be done."""
         if server_about(self.base_url).get("mode") == "live":
-            raise InputError(
-                f"TASK {self.task}: its mode is live, so it cannot be replayed, and a search replays"
-            )
+            raise InputError(f"TASK {self.task}: its mode is live, so nothing can be executed again; {use}")
 
     def test_ids(self) -> set[int]:
         """Return the indices of the test split; empty where it is unknown."""

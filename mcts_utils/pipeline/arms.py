@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mcts_utils.pipeline.processes import Variables, check
 from mcts_utils.pipeline.steps import filled
+from mcts_utils.search.baselines import STRATEGIES
 from mcts_utils.types import InputError
 
 RULES = (
@@ -79,6 +80,7 @@ ARMS = {
     "optimal_good_long": Arm(("good",), epochs=9),
     "best_of_n": Arm(REVISION, strategy="best_of_n"),
     "direct_search": Arm(REVISION, strategy="direct_revision"),
+    "live": Arm(REVISION, strategy="live"),
 }
 OWN_TREES = [name for name, arm in ARMS.items() if arm.strategy]
 
@@ -174,8 +176,9 @@ class Experiment:
         values |= {"folder": folder, "config": self._config(arm), "epochs": epochs, "seed": seed}
         found, files = [], []
         if trees == folder:
-            budget = ("--strategy", arm.strategy, "--budget_from", f"{shared}/{self.trees}") if i == 1 else ()
-            found.append((*self._search(model, i, folder), *budget))
+            how = ("--strategy", arm.strategy) if i == 1 else ()
+            spent = ("--budget_from", f"{shared}/{self.trees}") if how and arm.strategy in STRATEGIES else ()
+            found.append((*self._search(model, i, folder), *how, *spent))
         share = int(self.env["ROWS"]) // len(arm.data)  # the arms' rows are equal in number
         for kind, *own in map(str.split, arm.data):
             words = filled(EXPERT if kind == "expert" else RECORDS, kind=kind, **values)

@@ -24,6 +24,7 @@ from mcts_utils.revision.judge import ASKS
 from mcts_utils.revision.pairs import candidate_pairs, paths
 from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.revision.verdict_cache import question_sha256
+from mcts_utils.search.baselines import LIVE
 from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.tree_io import BadTree, read_tree
 from mcts_utils.storage.files import read_as
@@ -64,6 +65,9 @@ def search_lines(stage: SearchStage) -> list[str]:
     )
     if stage.strategy.baseline:
         most = sum(stage.strategy.baseline.budgets.get(index, 0) for index in todo)
+        bound = Asked(most, 0, most * s.reply_tokens)
+    elif stage.strategy.name == LIVE:  # turns and verdicts
+        most = len(todo) * s.max_depth * (s.n_rollout + s.itera * (1 + ASKS * s.judge_votes))
         bound = Asked(most, 0, most * s.reply_tokens)
     else:
         rollouts = s.n_rollout * s.max_depth if s.n_rollout else 0

@@ -51,6 +51,7 @@ REASONS = (
     "replay_budget",  # the task has used its --max_replays
 )
 OTHER_REASONS = (  # of rows that are not built here
+    "no_gain",  # live: the episode earns too little, or not enough more than the task's usual reward
     "over_n",  # --n rows are written
     "unsolved",  # expert: the episode, executed, does not earn what it should
     "no_task",  # expert: the server has no such training task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,13 @@ def question_sha256(messages: Sequence[Message]) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+def verdict_file(model: str, prompt: str, verdicts: Mapping[int, KeptVerdict]) -> VerdictFile:
+    """Return the file of verdicts by node id of a judge (`judge_name`) with a prompt (key of prompts.JUDGE_PROMPTS)."""
+    digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
+    kept = {str(node): verdict for node, verdict in verdicts.items()}
+    return VerdictFile(model=model, prompt=prompt, prompt_sha256=digest, verdicts=kept)
+
+
 def set_aside_path(path: Path, file: VerdictFile) -> Path:
     """Return where a file of verdicts goes when others take its place."""
     return path.parent / safe_name(f"{file.model} {file.prompt_sha256[:8]}") / path.name
@@ -49,12 +56,9 @@ class VerdictCache:
             path: as `verdicts_path` names it; a file under its earlier name is read where that alone is there, and one
                 that was set aside where this judge's verdicts are in no other.
         """
-        digest = hashlib.sha256(JUDGE_PROMPTS[prompt].encode()).hexdigest()
         self.path = path
         length = UNSET if max_tokens in (0, Settings.max_token_length) else max_tokens
-        self._empty = VerdictFile(
-            model=model, prompt=prompt, prompt_sha256=digest, max_token_length=length, verdicts={}
-        )
+        self._empty = replace(verdict_file(model, prompt, {}), max_token_length=length)
         self._kept: dict[str, KeptVerdict] = {}
         self._forgotten: set[int] = set()
         self._changed = False

@@ -17,7 +17,7 @@ from mcts_utils.config import Settings, judge_settings
 from mcts_utils.prompts import judge_messages
 from mcts_utils.revision.verdict_cache import LABELS, VerdictCache, judge_name, question_sha256
 from mcts_utils.revision.votes import votes_of
-from mcts_utils.search.tree import Node, Tree, nodes, path_steps, step_of
+from mcts_utils.search.tree import Node, Tree, nodes, path_steps, step_of, task_at
 from mcts_utils.search.tree_io import read_tree
 from mcts_utils.storage.files import sha256_file, write_jsonl
 from mcts_utils.storage.formats.record import RowTask, Turn, VerdictLineage, VerdictRow
@@ -53,7 +53,7 @@ def verdict_rows(
     for node in nodes(tree):
         if node.parent is None or not node.executed:
             continue
-        question = judge_messages(tree.task, path_steps(node.parent), step_of(node), prompt)
+        question = judge_messages(task_at(tree, node), path_steps(node.parent), step_of(node), prompt)
         verdict = cache.get(node.id, question_sha256(question))
         if verdict is None:
             continue

@@ -19,6 +19,7 @@ from mcts_utils.search.tree import Node, Tree, backup, nodes, path_steps, step_o
 from mcts_utils.types import Step
 
 SEARCH = "mcts"  # the strategy of mcts.py
+LIVE = "live"  # that of revision/live.py
 MAX_IDLE_WAVES = 2  # in a row without a completion: not even the opening fits the actor's context
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcts_utils.search.baselines import SEARCH, STRATEGIES, Baseline
+from mcts_utils.search.baselines import LIVE, SEARCH, STRATEGIES, Baseline
 from mcts_utils.search.tree_io import finished_tree
 from mcts_utils.storage.layout import tree_files
 from mcts_utils.types import InputError
@@ -19,16 +19,16 @@ def check_strategy(strategy: str, budget: int | None, budget_from: str | None) -
     Raises:
         InputError: naming the flag and its value.
     """
-    names = (SEARCH, *STRATEGIES)
+    names = (SEARCH, *STRATEGIES, LIVE)
     if strategy not in names:
         raise InputError(f"--strategy must be one of {', '.join(names)}: {strategy!r}")
     given = {"--budget": budget, "--budget_from": budget_from}
     used = [name for name, value in given.items() if value is not None]
-    if strategy == SEARCH and used:
+    if strategy not in STRATEGIES and used:
         raise InputError(
-            f"{' and '.join(used)} is for --strategy {' or '.join(STRATEGIES)}; the search has ITERA"
+            f"{' and '.join(used)} is for --strategy {' or '.join(STRATEGIES)}; {strategy} has ITERA"
         )
-    if strategy != SEARCH and len(used) != 1:
+    if strategy in STRATEGIES and len(used) != 1:
         raise InputError(
             f"--strategy {strategy} needs --budget or --budget_from, {'not both' if used else 'none is given'}"
         )

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -70,12 +70,15 @@ class SearchStage:
         self.usage: dict[str, Any] = {}  # of this run
         self.models, self.spending = {"actor": settings}, Spending(settings.reply_tokens)
         weights = fingerprint(settings.model_dir, settings.chat_template) if weights is None else weights
-        self.strategy = Strategy(settings, server_kind, weights, baseline)
+        self.strategy = self._make_strategy(weights, baseline)
         self._store = TreeStore(output_dir, self.strategy)
         self.manifest = self.path(0).with_name("manifest.json")
         self._journals = Journals(self.manifest.parent)
         self.finished: Counter[str] = Counter()  # sums of the finished trees' totals
         self._has_manifest = False
+
+    def _make_strategy(self, weights: str, baseline: Baseline | None) -> Strategy:
+        return Strategy(self.settings, self.server_kind, weights, baseline)
 
     @classmethod
     def from_folder(
@@ -107,7 +110,7 @@ class SearchStage:
 
     def remote_factory(self) -> Callable[[Path], SearchStage]:
         how = (self._held_out, self.strategy.weights, self.strategy.baseline, self._journals)
-        return partial(SearchStage.from_folder, self.settings, self.server_kind, *how)
+        return partial(type(self).from_folder, self.settings, self.server_kind, *how)
 
     def run(
         self, make_actor: Callable[[], Actor], make_environment: Callable[[], Environment]
@@ -233,7 +236,7 @@ class SearchStage:
         data: TreeFile | None = None  # as of the last completed iteration
         try:
             # A tree in a session of its own ends with it: another session would show another goal.
-            with sessions_of_a_tree(pool) as sessions, self._journal(index, sessions.shared) as journal:
+            with self._sessions(pool) as sessions, self._journal(index, sessions.shared) as journal:
                 tree = self._store.read_begun(index) if sessions.shared else None
                 sessions, actor = RecordedPool(sessions, journal), RecordedActor(actor, journal)
                 if tree is None:
@@ -257,6 +260,10 @@ class SearchStage:
             self._store.write_failure(index, data, error)
             saved(self.path(index))
             raise
+
+    def _sessions(self, pool: SessionPool) -> AbstractContextManager[SessionPool]:
+        """Return the sessions that a tree may use."""
+        return sessions_of_a_tree(pool)
 
     def _journal(self, index: int, shared: bool) -> Journal:
         s = self.settings

@@ -46,10 +46,14 @@ class Strategy:
         """Return "mcts" or the baseline's name."""
         return self.baseline.strategy if self.baseline else SEARCH
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Return the settings that have no effect."""
+        return SEARCH_ONLY if self.baseline else ()
+
     def fixed(self) -> dict[str, Any]:
         """Return what all trees of the folder share; each of them records it."""
-        unused = SEARCH_ONLY if self.baseline else ()
-        how = {name: getattr(self.settings, name) for name in FIXED if name not in unused}
+        how = {name: getattr(self.settings, name) for name in FIXED if name not in self.unused}
         how |= {name: value for name, value in self._rare().items() if value != getattr(Settings, name)}
         return {**how, "weights": self.weights, "goals": self.server_kind, "strategy": self.name}
 
@@ -59,9 +63,9 @@ class Strategy:
     def public(self) -> dict[str, Any]:
         """Return the settings for the manifest; a baseline's budget is the sum over all its tasks."""
         everything = {**self.settings.public(), **self.fixed()}
+        kept = {name: value for name, value in everything.items() if name not in self.unused}
         if self.baseline is None:
-            return everything
-        kept = {name: value for name, value in everything.items() if name not in SEARCH_ONLY}
+            return kept
         budget = sum(self.baseline.budgets.values())
         return {**kept, "budget": budget, "budget_from": self.baseline.source}
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.search.baselines import SEARCH
+from mcts_utils.search.baselines import LIVE, SEARCH
 from mcts_utils.search.tree import STATS, Tree, leaves
+from mcts_utils.storage.formats.tree import LIVE_COUNTS
 
 TOKEN_COUNTS = ("calls", "completions", "prompt_tokens", "completion_tokens")
 TreeTotals = dict[str, float]  # what a finished tree adds to the run's counts
@@ -28,6 +29,7 @@ def run_totals(
         sums: of the `tree_totals` of all finished trees.
     """
     total = {name: sums.get(name, 0) for name in (*STATS, "leaves", "reward_sum")}
+    total |= {name: sums[name] for name in LIVE_COUNTS if name in sums}
     tokens = {name: total.pop(name) for name in TOKEN_COUNTS}
     reward_sum = total.pop("reward_sum")
     counts = {
@@ -48,6 +50,9 @@ def describe(totals: Mapping[str, Any], folder: Path) -> str:
     else:
         spent = totals["tokens"]["completions"]
         what = f"{totals['strategy']}: {spent} completions, {totals.get('rollouts', 0)} rollouts"
+        if totals["strategy"] == LIVE:
+            counts = {name: totals.get(name, 0) for name in LIVE_COUNTS}
+            what += " ({plain} plain), {judged} steps judged, {signals} signals".format_map(counts)
     failed = f"{totals['failed']} failed" + f"; the first: {totals['failure']}" * bool(totals["failure"])
     return (
         f"{totals['trees']} trees ({failed}), {totals.get('nodes', 0)} nodes, {what}, "

@@ -6,13 +6,14 @@ It does not choose where to search (mcts.py) and knows no file format (tree_io.p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mcts_utils.storage.formats.tree import Stats
+from mcts_utils.storage.formats.tree import LIVE_COUNTS, Stats
+from mcts_utils.storage.formats.verdicts import KeptVerdict
 from mcts_utils.types import Step, Task
 
-STATS = Stats.__struct_fields__  # names of the counts
+STATS = tuple(name for name in Stats.__struct_fields__ if name not in LIVE_COUNTS)  # names of the counts
 
 
 @dataclass(eq=False, slots=True)
@@ -60,6 +61,11 @@ class Tree:
     stats: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATS, 0))
     status: str = "partial"  # or "done", "failed"
     error: str = ""  # why it failed
+    # Of live revision (revision/live.py), where every child of the root begins an episode.
+    openings: dict[int, str] = field(
+        default_factory=dict
+    )  # first node of an episode -> its opening, if another
+    verdicts: dict[int, KeptVerdict] = field(default_factory=dict)  # by node
 
     def add(self, parent: Node, reply: str, action: str, cut: str = "") -> Node:
         """Add a child as a candidate, neither executed nor drawn yet, and return it."""
@@ -113,6 +119,12 @@ def path_nodes(node: Node) -> list[Node]:
 def path_steps(node: Node) -> list[Step]:
     """Return the steps from the root to the node, the node's own included; the root has none."""
     return [step_of(n) for n in path_nodes(node)[1:]]
+
+
+def task_at(tree: Tree, node: Node) -> Task:
+    """Return the task as the episode of this node opened."""
+    first = path_nodes(node)[:2][-1]
+    return replace(tree.task, opening=tree.openings.get(first.id, tree.task.opening))
 
 
 def step_of(node: Node) -> Step:

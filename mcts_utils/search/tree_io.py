@@ -17,7 +17,16 @@ from mcts_utils.search.reference_format import from_reference_dict
 from mcts_utils.search.tree import STATS, Node, Tree, nodes
 from mcts_utils.storage.files import read_json
 from mcts_utils.storage.formats.base import TaskFields, plain
-from mcts_utils.storage.formats.tree import FLAGS, OPTIONAL, NodeColumns, Stats, TreeFile, is_tree, parse_tree
+from mcts_utils.storage.formats.tree import (
+    FLAGS,
+    LIVE_COUNTS,
+    OPTIONAL,
+    NodeColumns,
+    Stats,
+    TreeFile,
+    is_tree,
+    parse_tree,
+)
 from mcts_utils.types import InputError
 
 IF_ANY = ("truncated", "empty", "played_on")  # counts that a file has where they are not 0
@@ -110,6 +119,8 @@ def tree_file(tree: Tree) -> TreeFile:
         settings=dict(tree.settings),
         stats=Stats(**{name: n for name, n in tree.stats.items() if n or name not in IF_ANY}),
         nodes=_columns(tree),
+        openings={str(node): text for node, text in tree.openings.items()} or UNSET,
+        verdicts={str(node): verdict for node, verdict in tree.verdicts.items()} or UNSET,
     )
 
 
@@ -144,7 +155,11 @@ def tree_from_dict(data: Any) -> Tree:
     stats.setdefault("completions", sum(node.samples for node in by_id.values()))
     how = (dict(file.settings), file.prompt, file.seed)
     counts = {name: stats.get(name, 0) for name in STATS}
-    return Tree(file.task.task(), root, *how, counts, file.status, file.error)
+    counts |= {name: stats[name] for name in LIVE_COUNTS if name in stats}
+    tree = Tree(file.task.task(), root, *how, counts, file.status, file.error)
+    tree.openings = {int(node): opening for node, opening in (file.openings or {}).items()}
+    tree.verdicts = {int(node): verdict for node, verdict in (file.verdicts or {}).items()}
+    return tree
 
 
 def _linked_nodes(columns: NodeColumns) -> dict[int, Node]:

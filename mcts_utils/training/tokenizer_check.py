@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import requests
 
 from mcts_utils.actors.chat_tokens import ChatTokens, load_tokenizer
-from mcts_utils.actors.transport import is_loopback
 from mcts_utils.config import without_password
 from mcts_utils.terminal import Parser, run_command
 from mcts_utils.training.row_filter import default_template
@@ -97,6 +96,8 @@ def end_token(base_url: str) -> str:
 
 def _ask(base_url: str, route: str, body: Any = None) -> Any:
     """Return the JSON answer to a POST of `body`, or to a GET without one."""
+    from mcts_utils.actors.transport import is_loopback  # loads the openai library
+
     token = os.environ.get("SERVER_TOKEN") or os.environ.get("OPENAI_API_KEY")
     url = f"{base_url.rstrip('/').removesuffix('/v1')}/{route}"
     with requests.Session() as session:

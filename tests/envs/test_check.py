@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mcts_utils.envs import server_about
+from mcts_utils.envs import names, server_about
 from mcts_utils.envs.check.__main__ import main
 from mcts_utils.envs.check.probe import Plan, Probe
-from mcts_utils.envs.check.verdicts import FAULT
+from mcts_utils.envs.check.verdicts import FAULT, NOTE
 from mcts_utils.envs.http import HttpSession
 from mcts_utils.envs.specs import env_spec
 from mcts_utils.servers.app_server import running
@@ -71,6 +71,13 @@ def test_a_broken_environment_is_named(name):
     assert other <= {"SharesState": {"copy"}}.get(name, set()), found
 
 
+def test_an_environment_that_says_that_it_is_live_may_answer_anew():
+    with probing(f"{WORLDS}:SaysLive") as probe:
+        found = list(probe.run())
+    assert not [str(verdict) for verdict in found if verdict.level == FAULT]
+    assert "replay" in {verdict.topic for verdict in found if verdict.level == NOTE}
+
+
 @pytest.mark.parametrize("name", MODES)
 def test_the_mode_is_picked(name):
     with probing(f"{WORLDS}:{name}") as probe:
@@ -118,7 +125,10 @@ def test_the_command_prints_a_line_a_verdict_and_says_that_a_server_died(capsys)
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["nowhere"], "TASK must be one of babyai, sciworld, textcraft, webshop: 'nowhere'"),
+        (
+            ["nowhere"],
+            f"TASK must be one of {', '.join(names())}: 'nowhere'",
+        ),
         (["./nowhere.py:make"], "TASK ./nowhere.py:make: no such file"),
         (
             ["my env:make"],

@@ -22,12 +22,17 @@ GREETINGS = {
 PAGE = "WebShop [SEP] Instruction: [SEP] Find me lamps with color: red, and price lower than {}.00 dollars [SEP] Search"
 
 
-def test_all_four_are_there_and_complete() -> None:
-    assert names() == ("babyai", "sciworld", "textcraft", "webshop")
+def test_all_are_there_and_complete() -> None:
+    tools = {"academia", "movie", "sheet", "todo", "weather"}
+    assert set(names()) == {*GREETINGS, *tools, "alfworld", "maze", "sqlgym", "wordle"}
     for name in names():
         found = env_spec(name)
         assert found.name == name
-        assert {other for other, answer in GREETINGS.items() if found.greets(answer)} == {name}
+        greeted = {other for other, answer in GREETINGS.items() if found.greets(answer)}
+        # The tool servers and SQLGym say no more than WebShop does.
+        assert greeted == (
+            {name} if name in GREETINGS else {"webshop"} if name in {*tools, "sqlgym"} else set()
+        )
         for prompt in ("full", "brief"):
             first, second = opening_messages(Task(name, 0, "x", "the opening"), prompt)
             assert first.role == "system" and second.content == "the opening"
@@ -44,7 +49,7 @@ from mcts_utils.envs.specs.base import EnvSpec
 
 
 class Maze(EnvSpec):
-    name, title = "maze", "Maze"
+    name, title = "cave", "Maze"
     full_prompt = "Find the way. Thought: ... Action: ..."
     brief_prompt = "Out."
 
@@ -56,7 +61,7 @@ SPEC = Maze()
 @pytest.fixture
 def maze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A file of a further environment, in a folder beside the specs'."""
-    (tmp_path / "maze.py").write_text(MAZE)
+    (tmp_path / "cave.py").write_text(MAZE)
     monkeypatch.setattr(specs, "__path__", [*specs.__path__, str(tmp_path)])
     for cached in (names, env_spec):
         cached.cache_clear()
@@ -66,17 +71,17 @@ def maze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_further_environment_is_one_file(maze: None) -> None:
-    assert "maze" in names()
-    found = env_spec("maze")
+    assert "cave" in names()
+    found = env_spec("cave")
     task = found.started({"observation": "You are in a maze.", "done": False, "reward": 0}, 3).task
-    assert (task.env, task.index, task.opening) == ("maze", 3, "You are in a maze.")
-    assert task.id == task_id("maze", "You are in a maze.")
+    assert (task.env, task.index, task.opening) == ("cave", 3, "You are in a maze.")
+    assert task.id == task_id("cave", "You are in a maze.")
     assert found.result({"observation": "x", "reward": 1, "done": True}) == StepResult("x", 1.0, True)
     assert opening_messages(task, "brief")[0].content == "Out."
 
 
 def test_an_unknown_environment_is_bad_input() -> None:
-    with pytest.raises(InputError, match="'chess' is unknown; known: babyai, sciworld, textcraft, webshop"):
+    with pytest.raises(InputError, match="'chess' is unknown; known: academia, .*, webshop, wordle"):
         env_spec("chess")
 
 

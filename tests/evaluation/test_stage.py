@@ -235,7 +235,7 @@ def test_other_settings_do_not_mix_with_finished_files(run, capsys):
     ("flags", "named"),
     [
         (["--env_server_base", "http://127.0.0.1:9"], "env_server_base"),
-        (["--env_server_base", "ftp://x"], "env_server_base"),
+        (["--env_server_base", "ftp://x"], "ENV_SERVER_BASE"),
         (["--task_ids", "1-x"], "1-x"),
         (["--temperature", "-1"], "--temperature"),
         (["--temperature", "nan"], "--temperature"),

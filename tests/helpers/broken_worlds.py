@@ -126,6 +126,10 @@ class AnswersAnew(Counter):
         return f"{text} It is {_system.random()} o'clock.", reward, done
 
 
+class SaysLive(AnswersAnew):
+    search_mode = "live"
+
+
 class SharesState(Counter):
     def step(self, action):
         _shared["count"] += 1

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcts_utils.report.verify.command import main as verify
 
 import eval as evaluation
 import mcts_collection
 import path_collection
+from mcts_utils.report.verify.__main__ import main as verify
 from mcts_utils.servers.mock_llm.endpoint import MODEL, ChatServer
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world

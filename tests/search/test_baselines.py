@@ -359,7 +359,7 @@ def test_a_worker_process_gets_the_budgets(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (("--strategy", "beam", "--budget", "9"), "--strategy must be one of mcts, best_of_n, direct_revision: 'beam'"),
+        (("--strategy", "beam", "--budget", "9"), "direct_revision, live: 'beam'"),
         (("--budget", "9"), "--budget is for --strategy best_of_n or direct_revision"),
         (("--strategy", "best_of_n"), "needs --budget or --budget_from"),
         (("--strategy", "best_of_n", "--budget", "9", "--budget_from", "mcts"), "not both"),

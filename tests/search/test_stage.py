@@ -225,7 +225,7 @@ def test_a_failed_task_is_data_and_is_tried_again(run, tmp_path, chat):
         patch.setattr(task_set, "make_environment", EnvFailing(goal).wrap(make_environment))
         code, out, _ = run("--task_ids", listed(IDS), WORKERS="1")
     assert code == 1
-    assert out.startswith("3 trees (1 failed)")
+    assert out.startswith("3 trees (1 failed; the first: EnvError: the server lost this one)")
     failed = trees_of(tmp_path)[f"search_results_{IDS[1]}.json"]
     assert failed["status"] == "failed"
     assert failed["error"] == "EnvError: the server lost this one"

@@ -328,8 +328,16 @@ def test_a_search_refuses_a_world_that_cannot_go_back(tmp_path):
     with serving(source) as (url, _):
         tasks = open_task_set(settings_from_env({"TASK": source, "ENV_SERVER_BASE": url}))
         assert tasks.environment().extensions == frozenset()
-        with pytest.raises(InputError, match="TASK once:Once: its mode is live, so it cannot be replayed"):
-            tasks.require_replay()
+        with pytest.raises(
+            InputError, match="TASK once:Once: its mode is live, so nothing can be executed again; use it"
+        ):
+            tasks.require_replay("use it")
+        with closing(tasks.environment()) as env:
+            assert env.reset(3).id == "once:Once:3"  # whatever it opens with
+            env.step("x")
+            env._remote._id = 12345  # a session that is not there
+            with pytest.raises(EnvError, match="the session of index 3 is lost, and its mode is live"):
+                env.step("x")
 
 
 @pytest.mark.slow

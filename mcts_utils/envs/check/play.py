@@ -49,16 +49,19 @@ class RawSession:
             EnvError: no usable answer.
         """
         self._http, self._spec = http, spec
-        self._id = spec.session_id(http.post("/create", {})) if number is None else number
+        self._id = (
+            spec.session_id(http.post("/create", dict(spec.create_fields))) if number is None else number
+        )
 
     def reset(self, index: int) -> str:
         """Start a task and return its opening."""
-        answer = self._http.post("/reset", {self._spec.id_field: self._id, self._spec.index_field: index})
+        body = {self._spec.id_field: self._id, self._spec.index_field: index, **self._spec.reset_fields}
+        answer = self._http.post("/reset", body)
         return self._spec.started(answer, index).task.opening
 
     def step(self, action: str) -> tuple[StepResult, Any]:
         """Execute an action; return its result and the environment's own reward, None where it is not told."""
-        answer = self._http.post("/step", {self._spec.id_field: self._id, "action": action})
+        answer = self._http.post("/step", {self._spec.id_field: self._id, "action": self._spec.sent(action)})
         return self._spec.result(answer), answer.get("own_reward") if isinstance(answer, dict) else None
 
     def fork(self) -> RawSession:

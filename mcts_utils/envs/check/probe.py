@@ -73,7 +73,7 @@ class Probe:
             return
         yield from verdicts.openings(sound, self._split)
         replay, apart = self._replayed(sound)
-        yield from replayed(replay, apart, len(sound))
+        yield from replayed(replay, apart, len(sound), NOTE if self._about.get("mode") == "live" else FAULT)
         copied = ""
         if "fork" in self._about["extensions"] and not replay:
             copied = self._copied(sound)
@@ -206,13 +206,13 @@ class Probe:
         return Verdict(OK, "closing", f"{len(self._open)} sessions were opened and closed")
 
 
-def replayed(replay: str, apart: str, episodes: int) -> Iterator[Verdict]:
-    """Yield whether openings and answers came back, and whether sessions are independent."""
+def replayed(replay: str, apart: str, episodes: int, level: str) -> Iterator[Verdict]:
+    """Yield whether openings and answers came back (`level`: if not), and whether sessions are independent."""
     opening = replay if ", opening:" in replay else ""
-    yield Verdict(FAULT if opening else OK, "opening", opening or "equal after each reset(index)")
+    yield Verdict(level if opening else OK, "opening", opening or "equal after each reset(index)")
     if not opening:
         text = f"text, reward and done are equal in {episodes} episodes"
-        yield Verdict(FAULT if replay else OK, "replay", replay or text)
+        yield Verdict(level if replay else OK, "replay", replay or text)
     if not replay:
         text = "do not disturb each other"
         yield Verdict(

@@ -41,7 +41,10 @@ def ends(episodes: Sequence[Played], most: int) -> Verdict:
     """Return the number of episodes that ended by themselves."""
     done = [len(played.results) for played in episodes if played.done]
     if not done:
-        return Verdict(FAULT, "done", f"never, in {len(episodes)} episodes of at most {most} steps")
+        text = f"in {len(episodes)} episodes of at most {most} steps"
+        if any(played.given for played in episodes):
+            return Verdict(FAULT, "done", f"never, {text}")
+        return Verdict(NOTE, "done", f"not seen in random play, {text}: give expert(index) or --actions")
     lengths = f"after {min(done)} to {max(done)} steps" if min(done) < max(done) else f"after {done[0]} steps"
     return Verdict(OK, "done", f"{len(done)} of {len(episodes)} episodes, {lengths}")
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mcts_utils.types import EnvError, StepResult, Task
 
@@ -43,6 +43,9 @@ class EnvSpec:
     score = "mean_reward"  # the metric of Table 2: this or "success_rate"
     id_field = "id"  # names the session in every request and in /create's answer
     index_field = "data_idx"  # names the goal in /reset
+    create_fields: ClassVar[Mapping[str, Any]] = {}  # of the body of /create
+    reset_fields: ClassVar[Mapping[str, Any]] = {}  # of the body of /reset, besides the session and the goal
+    most_sessions = 0  # that a public server has at once; 0: any number
     hello = "/"  # path of a GET whose answer tells the environment
     # Path of a GET that lists the sessions' ids, where these are random numbers; an unknown id is answered with a 500
     # there. Elsewhere ids are numbered from 0 after a restart, so that an id may be another client's.
@@ -54,6 +57,7 @@ class EnvSpec:
     )
     waits = False  # `wait` is a command of the environment, besides the action of a revision signal
     by_index = False  # an index is the same task on every server, so that task_id needs no opening
+    live = False  # an episode cannot be played again, so a lost session ends it
     fixed_opening = True  # two resets of a goal show the same text
     fixed_observations = True  # the same actions after a reset show the same texts
     # An action that costs nothing, for which POST /step_visual lists the valid actions; "" where there is no list.
@@ -89,16 +93,22 @@ class EnvSpec:
         return opening
 
     def task_id(self, opening: str, index: int) -> str:
-        """Return the id of a task, the same on every server. The base uses 16 hex digits of the goal's sha256.
+        """Return the id of a task, the same on every server.
+
+        The base uses 16 hex digits of the goal's sha256; the index, where that is the same task everywhere.
 
         Raises:
             EnvError: the opening names no goal.
         """
-        return f"{self.name}:{digest(self.goal(opening))}"
+        return f"{self.name}:{index}" if self.by_index else f"{self.name}:{digest(self.goal(opening))}"
 
     def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """Return the task's groups, by which scores are broken down: name of a breakdown -> group; {} if unknown."""
         return {}
+
+    def sent(self, action: str) -> str:
+        """Return an action as the body of /step has it."""
+        return action
 
     def result(self, answer: Any) -> StepResult:
         """Return the result in the answer to /step. Its reward is the score of the episode so far, in [0, 1].

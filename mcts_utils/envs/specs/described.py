@@ -40,7 +40,8 @@ class Refusals:
 class DescribedSpec(EnvSpec):
     """An environment with the fields of the base; a name with a colon. Undescribed, it refuses nothing.
 
-    Its tasks are told apart by index and opening, because many worlds show the same opening for all goals.
+    Its tasks are told apart by index and opening, because many worlds show the same opening for all goals; in mode live
+    by index alone, because there the opening may be another at each reset.
     """
 
     brief_prompt = "Reach the goal."
@@ -59,6 +60,7 @@ class DescribedSpec(EnvSpec):
         self.tools = about.get("tools") or EnvSpec.tools
         asks = "is_refusal" in about.get("offers", ())
         self.refusal = cast("re.Pattern[str]", Refusals(ask)) if asks else NO_MATCH
+        self.live = about.get("mode") == "live"
         self._about = about, server
 
     def result(self, answer: Any) -> StepResult:
@@ -69,4 +71,4 @@ class DescribedSpec(EnvSpec):
         return result
 
     def task_id(self, opening: str, index: int) -> str:
-        return f"{self.name}:{index}:{digest(opening)}"
+        return f"{self.name}:{index}" if self.live else f"{self.name}:{index}:{digest(opening)}"

@@ -111,6 +111,7 @@ class ScienceWorld(EnvSpec):
     by_index = True
     fixed_opening = fixed_observations = False
     free_action = "look around"
+    most_sessions = 8  # a public server starts a process of over 200 MB for each
 
     def started(self, answer: Any, index: int) -> Started:
         """Return the task, whose opening is the task's description and the first observation."""

@@ -17,6 +17,7 @@ LABELS = {
     "optimal_good_long": "Optimal + Good, 9 epochs",
     "best_of_n": "Agent-R on best of N",
     "direct_search": "Agent-R on direct revision",
+    "live": "Agent-R on live revision",
     "agent_r_unverified": "not verified",
     "agent_r_uncleaned": "not cleaned",
     "agent_r_duplicates": "duplicates kept",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from msgspec import UNSET
@@ -16,6 +17,8 @@ from mcts_utils.envs.specs import env_spec
 from mcts_utils.prompts import JUDGE_PROMPTS, REVISION_THOUGHTS, action_of, judge_messages
 from mcts_utils.replies import parse_reply
 from mcts_utils.revision.builder import cut_lineage
+from mcts_utils.revision.live_rows import LiveBuilder, is_live
+from mcts_utils.revision.options import KINDS, Options
 from mcts_utils.revision.pairs import (
     CutPoint,
     Pair,
@@ -29,9 +32,9 @@ from mcts_utils.revision.pairs import (
 from mcts_utils.revision.record import Record, Source, prompt_sha256, to_row
 from mcts_utils.revision.votes import combined, votes_of
 from mcts_utils.rollouts.steps import EPSILON
-from mcts_utils.search.tree import Tree, nodes, path_steps
+from mcts_utils.search.tree import Tree, nodes, path_steps, task_at
 from mcts_utils.storage.formats.base import plain
-from mcts_utils.storage.formats.record import RecordRow, Turn, VerdictRow, said_and_seen
+from mcts_utils.storage.formats.record import Lineage, RecordRow, Turn, VerdictRow, said_and_seen
 from mcts_utils.storage.formats.verdicts import VerdictFile
 from mcts_utils.tool_calls import form_of, without_ids
 from mcts_utils.training import dataset
@@ -85,7 +88,9 @@ def verdict_row_faults(row: VerdictRow, tree: Tree) -> Iterator[str]:
         return
     steps, system = path_steps(node), row.messages[0].content
     prompt = next((name for name, text in JUDGE_PROMPTS.items() if text == system), "full")
-    asked = [Turn.of(message) for message in judge_messages(tree.task, steps[:-1], steps[-1], prompt)]
+    asked = [
+        Turn.of(message) for message in judge_messages(task_at(tree, node), steps[:-1], steps[-1], prompt)
+    ]
     if asked != row.messages[:-1]:
         yield f"its question is not the one about node {node.id}"
     if not row.messages[-1].content.endswith(f"Judgment: {row.lineage.label.capitalize()}"):
@@ -122,6 +127,9 @@ class TreeRows:
             yield f"its task is {named}, its tree's is {wanted}"
             return
         good = self.paths.get(line.good_leaf)
+        if good is not None and is_live(self.tree):
+            yield from self._live_faults(row, good)
+            return
         bad = None if line.bad_leaf is UNSET else self.paths.get(line.bad_leaf)
         if good is None or (line.bad_leaf is not UNSET and bad is None):
             yield f"node {line.bad_leaf if good else line.good_leaf} is no end of a path of its tree"
@@ -137,6 +145,24 @@ class TreeRows:
             yield from self._cut_faults(row, pair)
         yield from self._step_faults(row, good, pair)
         yield from self._difference(row, good, pair)
+
+    def _source(self, line: Lineage) -> Source:
+        seed = self.settings.get("seed", line.seed)
+        history = self.tree.settings.get("history_reasoning", "drop")
+        return Source(line.tree, line.tree_sha256, self.tree.prompt, seed, history, self.form)
+
+    def _live_faults(self, row: RecordRow, path: Trajectory) -> Iterator[str]:
+        """Yield the first field that differs from the row that stage 2 makes of a live episode."""
+        known = self.settings
+        rule = PairRule(**known["rule"]) if "rule" in known else PairRule(0.0, 0.0)
+        data_type = next((name for name, kind in KINDS.items() if kind == row.kind), row.kind)
+        options = Options(data_type, rule, mask_refused=known.get("mask_refused", True))
+        options = replace(options, reference_fields=row.revise_log is not UNSET)
+        wanted = LiveBuilder(self.tree, self._source(row.lineage), options).row(path)
+        if isinstance(wanted, str):
+            yield f"its episode becomes no row ({wanted})"
+        else:
+            yield from difference(plain(row), plain(wanted))
 
     def _reward_faults(self, row: RecordRow, good: Trajectory, pair: Pair | None) -> Iterator[str]:
         found = row.lineage.rewards
@@ -263,11 +289,8 @@ class TreeRows:
         task = Task(
             task.env, task.index, line.task.id, row.task_description if not self.fixed else task.opening
         )
-        seed = self.settings.get("seed", line.seed)
-        history = self.tree.settings.get("history_reasoning", "drop")
-        source = Source(line.tree, line.tree_sha256, self.tree.prompt, seed, history, self.form)
         mask, reference = self.settings.get("mask_refused", True), row.revise_log is not UNSET
-        wanted, found = plain(to_row(record, task, source, mask, reference)), plain(row)
+        wanted, found = plain(to_row(record, task, self._source(line), mask, reference)), plain(row)
         if row.history_reasoning is UNSET:  # of a version that did not say it
             wanted.pop("history_reasoning", None)
         if line.prompt_sha256 != prompt_sha256(

@@ -11,8 +11,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from msgspec import UNSET
+
 from mcts_utils.envs import make_environment, names, task_id
-from mcts_utils.report.verify.again import Played, Sampler
+from mcts_utils.report.verify.again import AGAIN, Played, Sampler
 from mcts_utils.report.verify.checks import Checks
 from mcts_utils.report.verify.evaluations import check_evaluation, check_panel
 from mcts_utils.report.verify.hashes import check_hashes
@@ -28,6 +30,7 @@ from mcts_utils.report.verify.trees import total_faults, tree_faults, verdict_fa
 from mcts_utils.report.view.find import NUMBERED, find_any
 from mcts_utils.report.view.records import rows_of
 from mcts_utils.report.view.trees import tree_of
+from mcts_utils.revision.live_rows import is_live
 from mcts_utils.revision.pairs import paths
 from mcts_utils.search.totals import run_totals, tree_totals
 from mcts_utils.search.tree import Tree
@@ -145,6 +148,9 @@ class Audit:
         row, settings = placed.row, self._settings(placed.path)
         if not isinstance(row, RecordRow) or row.lineage.replay.exact is not True:
             return
+        if row.lineage.signals is not UNSET:
+            self.checks.note(AGAIN, "rows of live episodes, not executed")
+            return
         named, turns = row.lineage.task, row.conversations[0]
         said = said_and_seen(turns, row.lineage.replay.final_observation)
         self.envs.add(named.env)
@@ -219,7 +225,7 @@ class Audit:
                 self.checks.fault(TREES, path, fault)
         else:  # the reference names no task
             tree.task = replace(tree.task, id=task_id(tree.task.env, tree.task.opening, index))
-        if found := paths(tree):
+        if (found := paths(tree)) and not is_live(tree):
             chosen, settings = self._rng.choice(found), tree.settings
             how = (
                 str(settings.get("goals", "")),

@@ -11,7 +11,7 @@ from mcts_utils.prompts import judge_messages
 from mcts_utils.revision.verdict_cache import question_sha256
 from mcts_utils.rollouts.steps import EPSILON
 from mcts_utils.search.strategy import FIXED, RARE
-from mcts_utils.search.tree import Node, Tree, nodes, path_steps
+from mcts_utils.search.tree import Node, Tree, nodes, path_steps, task_at
 from mcts_utils.storage.formats.manifest import Manifest
 from mcts_utils.storage.formats.verdicts import VerdictFile
 
@@ -77,6 +77,6 @@ def verdict_faults(tree: Tree, file: VerdictFile, seen: Counter[str]) -> Iterato
             yield f"verdict on node {name}, which the tree does not have"
             continue
         steps = path_steps(node)
-        question = judge_messages(tree.task, steps[:-1], steps[-1], file.prompt)
+        question = judge_messages(task_at(tree, node), steps[:-1], steps[-1], file.prompt)
         if question_sha256(question) != kept.question:
             yield f"verdict on node {name}: it answers another question than the tree's"

@@ -9,6 +9,7 @@ from typing import Any
 
 from mcts_utils.report.view.steps import title_of
 from mcts_utils.report.view.trees import Packed
+from mcts_utils.revision.live_rows import is_live
 from mcts_utils.revision.options import KINDS
 from mcts_utils.revision.pairs import Pair, PairRule, candidate_pairs, first_refused
 from mcts_utils.storage.files import iter_jsonl
@@ -117,7 +118,8 @@ def _add_nodes(
 ) -> None:
     """Name the tree's node of each step: of bad ones by place, of good ones by their actions in the path's order."""
     known = source.paths if source else {}
-    bad, good = known.get(origin.get("bad_leaf", -1)), known.get(origin["good_leaf"])
+    good = known.get(origin["good_leaf"])
+    bad = good if "signals" in origin else known.get(origin.get("bad_leaf", -1))
     at = 0
     for i, step in enumerate(steps):
         if step["part"] in ("shared", "bad") and bad and i < len(bad.nodes):
@@ -134,7 +136,12 @@ def dropped_pairs(source: Packed, rows: Sequence[RecordRow], manifest: Manifest)
     manifest counts.
     """
     s, env = manifest.settings, source.tree.task.env
-    if s.get("data_type") not in KINDS or "rule" not in s or KINDS[s["data_type"]] in ("good", "optimal"):
+    if (
+        is_live(source.tree)
+        or s.get("data_type") not in KINDS
+        or "rule" not in s
+        or KINDS[s["data_type"]] in ("good", "optimal")
+    ):
         return []
     rule, rng = PairRule(**s["rule"]), random.Random(f"{s.get('seed', 0)}|{source.tree.task.id}|pairs")
     every = list(source.paths.values())

@@ -88,7 +88,7 @@ def exchanges(turns: Sequence[Turn]) -> tuple[Sequence[Turn], list[tuple[Turn, S
     """Return the turns before the first assistant turn, and each assistant turn with the answers to it."""
     own = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     ends = [*own[1:], len(turns)]
-    found = [(turns[i], turns[i + 1 : end]) for i, end in zip(own, ends, strict=True)]
+    found = [(turns[i], turns[i + 1 : end]) for i, end in zip(own, ends, strict=False)]  # own may be empty
     return turns[: own[0]] if own else turns, found
 
 
@@ -133,7 +133,9 @@ class Rewards(Fields, frozen=True, kw_only=True):
 
     good: Annotated[Score, about("of the good path")]
     record: Annotated[Score, about("of the executed record")]
-    bad: Annotated[Score | UnsetType, about("of the bad path (pairs)")] = UNSET
+    bad: Annotated[
+        Score | UnsetType, about("of the bad path (pairs); live: mean of the task's plain episodes")
+    ] = UNSET
     rejected: Annotated[Score | UnsetType, about("of the executed bad path (preference)")] = UNSET
 
 
@@ -178,6 +180,12 @@ class Lineage(Fields, frozen=True, kw_only=True):
     verdicts: Annotated[
         list[NodeVerdict] | UnsetType,
         about("revision, direct: `{node, label, reason}`, in the order of the path"),
+    ] = UNSET
+    signals: Annotated[
+        list[int] | UnsetType,
+        about(
+            "live: nodes of the revision signals that were put in, if any; the step before each of them is not trained"
+        ),
     ] = UNSET
     kept: Annotated[
         list[int] | UnsetType,

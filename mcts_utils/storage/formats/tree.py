@@ -20,12 +20,14 @@ from mcts_utils.storage.formats.base import (
     field_of,
     parsed,
 )
+from mcts_utils.storage.formats.verdicts import KeptVerdict
 from mcts_utils.types import InputError
 
 FORMAT = "agent-r-tree"
 VERSION = 2  # version 1 had an object for every node
 STATUSES = ("partial", "done", "failed")
 FLAGS = ("is_terminal", "done", "disaster", "executed")  # fields of a node that are 0 or 1
+LIVE_COUNTS = ("plain", "judged", "judge_requests", "signals")  # of live revision alone
 OPTIONAL: dict[str, Any] = {"answers": (), "cut": ""}  # lists that a file has where not all values are these
 Flag = Literal[0, 1]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
@@ -54,6 +56,10 @@ class Stats(Fields, frozen=True, kw_only=True):
         int | UnsetType, about("turns that went on after their action; the rest was cut off")
     ] = UNSET
     nodes: Annotated[int, about("nodes")] = 0
+    plain: Annotated[int | UnsetType, about("live: plain episodes, which come first")] = UNSET
+    judged: Annotated[int | UnsetType, about("live: steps that were judged")] = UNSET
+    judge_requests: Annotated[int | UnsetType, about("live: requests to the judge")] = UNSET
+    signals: Annotated[int | UnsetType, about("live: revision signals that were put in")] = UNSET
 
 
 class NodeColumns(Fields, frozen=True, kw_only=True):
@@ -98,6 +104,13 @@ class TreeFile(Fields, frozen=True, kw_only=True):
     settings: Annotated[dict[str, Any], about("what the tree was made with, see below")]
     stats: Annotated[Stats, about("counts, see below")]
     nodes: Annotated[NodeColumns, about("one list for every field of a node, all of one length")]
+    openings: Annotated[
+        dict[str, str] | UnsetType,
+        about("live: first node of an episode → its opening, where that is not the task's"),
+    ] = UNSET
+    verdicts: Annotated[
+        dict[str, KeptVerdict] | UnsetType, about("live: node → what the judge said of it, see verdicts")
+    ] = UNSET
 
 
 NODE_NAMES = dict(zip(NodeColumns.__struct_fields__, NodeColumns.__struct_encode_fields__, strict=True))
