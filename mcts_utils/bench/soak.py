@@ -233,9 +233,10 @@ def table(rows: Mapping[str, Row]) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Kill, compare, print the table; return the exit code."""
-    arms, rows = args.arms.split(","), {}
-    if unknown := set(arms) - set(ARMS):
+    given, rows = args.arms.split(","), {}
+    if unknown := set(given) - set(ARMS):
         raise InputError(f"--arms: {unknown.pop()!r} is none of {', '.join(ARMS)}")
+    arms = [arm for arm in ARMS if arm in given]  # revise takes the trees of search
     folder = Path(args.output_dir).resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

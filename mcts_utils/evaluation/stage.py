@@ -118,8 +118,9 @@ class EvaluationStage:
             KeyboardInterrupt: after the running episodes have ended; the next run resumes from there.
         """
         began = time.monotonic()
-        with self._journals.running(self._path(start).stem for start in self.starts):
-            if todo := [start for start in self.starts if not self.finished(start, overwrite)]:
+        todo = [start for start in self.starts if not self.finished(start, overwrite)]
+        with self._journals.running((self._path(start).stem for start in self.starts), bool(todo)):
+            if todo:
                 self._roll_out(todo, make_actor, make_environment)
             tokens = self._journals.with_recovered(self.usage) | self.spending.paid
             return self._write_results(

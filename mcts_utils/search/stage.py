@@ -125,7 +125,7 @@ class SearchStage:
         began = time.monotonic()
         todo = self.unfinished()
         failed, failure = 0, ""
-        with self._journals.running(()):
+        with self._journals.running((), bool(todo)):
             for index in set(self.indices).difference(todo):
                 self._journals.drop(self.path(index).stem)
             if todo:

@@ -143,8 +143,11 @@ class Journals:
         self._recovered: dict[str, Counter[str]] = {}  # paid by earlier runs, for what is to be finished now
 
     @contextmanager
-    def running(self, jobs: Iterable[str]) -> Iterator[None]:
-        """Hold the journals of these jobs, by name, for the length of a run, which calls `settle` at its end."""
+    def running(self, jobs: Iterable[str], todo: bool = True) -> Iterator[None]:
+        """Hold the journals of these jobs, by name, for the length of a run, which calls `settle` at its end.
+
+        `todo`: the run has something to do; else it only ends what an interrupted one left.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         others = [
             path for path in self._folder.iterdir() if path.suffix != SUFFIX
@@ -155,7 +158,8 @@ class Journals:
             self.interrupted = any(path.name.startswith(MARK) for path in others)
         for path in others:
             path.unlink(missing_ok=True)
-        (self._folder / self._mark).touch()
+        if todo or self.interrupted:
+            (self._folder / self._mark).touch()
         for name in jobs:
             _add(self._recovered, _paid(self._path(name)))
         try:

@@ -154,3 +154,8 @@ def test_a_run_that_is_killed_while_it_removes_its_journals_has_ended(tmp_path, 
         assert (second.interrupted, second.with_recovered({})) == (False, {})
         second.settle([])
     assert list(tmp_path.iterdir()) == []
+    idle = Journals(tmp_path)
+    holding = idle.running(["a", "b"], todo=False)
+    holding.__enter__()  # and is killed, too
+    with (last := Journals(tmp_path)).running(["a", "b"], todo=False):
+        assert not last.interrupted
