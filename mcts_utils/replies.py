@@ -25,15 +25,17 @@ COLON = r"(?:[:：﹕︓∶]|[-=]>|→)"
 SPECIAL = re.compile(
     r"</?s>|<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:end_of_turn|start_of_turn|eos|bos)>|\[/?INST\]"
 )
+NO_WIDTH = "\u200b\u2060\ufeff"
+BLANKS = f" \t\u00a0\u202f\u3000{NO_WIDTH}"
 # Bullets, quotation marks, emphasis, numbers and tags before a label.
-LEFT = r"[ \t>*+•#_`\-\[(【]*(?:\d{1,2}[.)][ \t]*[*_`]*)?(?:<(?:answer|b|strong)>[ \t]*)*"
-RIGHT = r"(?:[ \t]*\#?\d{1,3})?[ \t]*[*_`\])】]*"  # after a label: its number, closed emphasis
+LEFT = rf"[{BLANKS}>*+•#_`\-\[(【]*(?:\d{{1,2}}[.)][ \t]*[*_`]*)?(?:<(?:answer|b|strong)>[ \t]*)*"
+RIGHT = rf"(?:[ \t]*\#?\d{{1,3}})?[ \t]*[*_`\])】]*[{BLANKS}]*"  # after a label: its number, closed emphasis
 OTHERS = r"(?:environment|env|user|human|system|assistant|instruction|response|result|output|feedback)"
 
 
 def label(names: str) -> str:
     """Return the pattern of a label at the beginning of a line: one of `names`, decorated or not, and its colon."""
-    return rf"(?im:^{LEFT}(?:{names}){RIGHT}[ \t]*{COLON}(?:\*\*|__|[*_`]|</(?:b|strong)>)?)"
+    return rf"(?im:^{LEFT}(?:{names}){RIGHT}{COLON}(?:\*\*|__|[*_`]|</(?:b|strong)>)?)"
 
 
 ACTION = label(r"(?:(?:my|the|next|final|chosen) )?actions?")
@@ -57,8 +59,6 @@ PAIRS = [(mark, mark) for mark in ("```", "`", "**", "__", "*", '"', "'")]  # ar
 PAIRS += [(pair[0], pair[1]) for pair in ("“”", "‘’", "«»", "「」", "『』", "[]", "()", "<>")]
 TAGGED = r"(?i:<action>)"
 TAGS = re.compile(r"(?i)^<(?:action|answer|b|strong)>|</(?:action|answer|b|strong)>$")  # around an action
-# Blanks that no world knows, each as one that it does.
-BLANKS = str.maketrans(dict.fromkeys("\u00a0\u202f\u3000\u200b\u2060\ufeff", " "))
 WAIT_ACTION = "wait"
 # Appendix A: the revision signal is one of ten short thoughts. These are our own sentences.
 REVISION_THOUGHTS = (
@@ -201,7 +201,7 @@ def bare(action: str) -> str:
     """Return an action without quotes, back-ticks, emphasis and tokens around it, and without a final full stop."""
     for _ in range(8):  # one within the other; it ends much sooner
         before = action
-        action = TAGS.sub("", SPECIAL.sub("", action).strip()).strip()
+        action = TAGS.sub("", SPECIAL.sub("", action).strip().strip(NO_WIDTH).strip()).strip()
         action = action[match.end() :] if (match := BULLET.match(action)) else action
         action = action.rstrip(".。．").strip()
         if (ticked := TICKED.match(action)) is not None:
@@ -225,8 +225,8 @@ def bare(action: str) -> str:
 
 
 def _visible(text: str) -> str:
-    """Return the text with its reasoning, odd blanks and the tokens of templates as blanks: all offsets stay."""
-    return SPECIAL.sub(lambda token: " " * len(token.group()), spoken(text)).translate(BLANKS)
+    """Return the text with its reasoning and the tokens of chat templates as blanks: all offsets stay."""
+    return SPECIAL.sub(lambda token: " " * len(token.group()), spoken(text))
 
 
 def _token_after(text: str) -> int:
@@ -257,7 +257,7 @@ def _action_label(visible: str, form: str) -> tuple[int, int]:
 
 VERDICT = re.compile(  # a label and its verdict, alone or with a remark that names no other one
     rf"(?:(?im:^{LEFT}(?:(?:my|the|final|overall) )?(?:judge?ment|verdict){RIGHT})|(?<=[.!?] )(?:Final )?Judge?ment)"
-    rf"[ \t]*(?:{COLON}|$|(?=\n))(?i:(?:[\s*_`\"'(\[#:<]|</?\w+>)*(?P<label>good|bad|uncertain)\b"
+    rf"[{BLANKS}]*(?:{COLON}|$|(?=\n))(?i:(?:[\s{NO_WIDTH}*_`\"'(\[#:<]|</?\w+>)*(?P<label>good|bad|uncertain)\b"
     rf"(?:</\w+>|_|[^\w\n?/|&+])*(?:[(\-–—,;:][^\n]*)?)$",
     re.MULTILINE,
 )

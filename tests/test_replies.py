@@ -103,7 +103,9 @@ PLAYED_ON = {  # all of them mean ACTION, and nothing after it is kept
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("action", [ACTION, "click[b09abc1234]", "search[st. john's wort: 10.5 oz]", "0"])
+@pytest.mark.parametrize(
+    "action", [ACTION, "click[b09abc1234]", "search[st. john's wort: 10.5 oz]", "click[red\u00a0m]", "0"]
+)
 def test_the_forms_that_models_use_are_read(form, action):
     reply = read_reply(FORMS[form].format(action))
     assert (reply.action, reply.cut) == (action, "")
