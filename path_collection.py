@@ -251,8 +251,6 @@ def verify(path: str, tasks: TaskSet) -> int:
 def revise(args: argparse.Namespace, settings: Settings, tasks: TaskSet | None) -> int:
     """Build the records, print failures and the summary line; return the exit code."""
     options = options_of(args, settings)
-    if tasks and not args.live:
-        tasks.require_replay("trees of --strategy live do not need it")
     judged = args.data_type == JUDGED and args.revise == 1 and not args.live
     stage = RevisionStage(
         settings,

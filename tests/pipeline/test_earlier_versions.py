@@ -31,7 +31,7 @@ from mcts_utils.types import Actor
 from tests.helpers.hand_trees import Scripted
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-VERSIONS = ("b1ca0e1", "ed27ae2", "2f48bea")
+VERSIONS = ("b1ca0e1", "ed27ae2", "2f48bea", "902b94e")
 NEWEST = VERSIONS[-1]
 INDICES = (103, 140)
 NAMES = {  # as tests/fixtures/make.sh set them

@@ -153,7 +153,7 @@ def test_records_alone_are_compared_with_their_trees_beside_them(copy, capsys):
     assert f"rows whose trees are not here: {rows}" in verified(copy / "records", capsys)[1]
 
 
-@pytest.mark.parametrize("version", ["b1ca0e1", "ed27ae2", "2f48bea"])
+@pytest.mark.parametrize("version", ["b1ca0e1", "ed27ae2", "2f48bea", "902b94e"])
 def test_runs_of_earlier_versions_have_no_fault(version, capsys):
     code, out = verified(FIXTURES / version, capsys)
     assert code == 0, out

@@ -32,7 +32,7 @@ def parts(page: Path) -> dict[str, Any]:
 
 
 def test_every_earlier_version_and_a_reference_tree_can_be_shown(tmp_path):
-    for folder in ("b1ca0e1", "ed27ae2", "2f48bea", "reference"):
+    for folder in ("b1ca0e1", "ed27ae2", "2f48bea", "902b94e", "reference"):
         write_page(FIXTURES / folder, tmp_path / "page.html")
         data = parts(tmp_path / "page.html")
         assert data["index"]["failures"] == []
