@@ -26,13 +26,14 @@ from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.search.stage import SearchStage
 from mcts_utils.storage.files import read_json, write_json
 from mcts_utils.storage.formats.base import plain
-from mcts_utils.storage.layout import episode_path, records_path, run_folder, tree_path, verdicts_path
+from mcts_utils.storage.layout import episode_path, records_path, run_folder, tree_path
 from mcts_utils.types import Actor
 from tests.helpers.hand_trees import Scripted
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 VERSIONS = ("b1ca0e1", "ed27ae2", "2f48bea", "902b94e")
 NEWEST = VERSIONS[-1]
+OLD_NAMES = "2f48bea"  # verdicts and episodes under the trees' names
 INDICES = (103, 140)
 NAMES = {  # as tests/fixtures/make.sh set them
     **{"TASK": "textcraft", "MODEL_NAME": "tiny_actor", "MODEL_TYPE": "old", "PROMPT": "brief", "SEED": "0"},
@@ -117,31 +118,34 @@ def test_a_tree_of_version_1_without_a_kind_of_server_is_refused_by_name(tmp_pat
 
 
 @pytest.mark.parametrize("data_type", ["centric", "good", "direct", "preference"])
+@pytest.mark.parametrize("version", [OLD_NAMES, NEWEST])
 def test_records_are_made_again_to_the_byte_and_kept_verdicts_are_used(
-    data_type, tmp_path, url, environments
+    version, data_type, tmp_path, url, environments
 ):
-    shutil.copytree(FIXTURES / NEWEST / "records/verdicts", tmp_path / "records/verdicts")
+    verdicts = tmp_path / "records/verdicts"
+    shutil.copytree(FIXTURES / version / "records/verdicts", verdicts)
+    before = {path.name: path.read_bytes() for path in verdicts.iterdir()}
     settings = settings_of(url, ITERATION="1")
     options = Options(data_type, PairRule(settings.alpha, settings.beta), **row_limit(data_type))
     stage = RevisionStage(
         settings,
         options,
-        FIXTURES / NEWEST / "trees",
+        FIXTURES / version / "trees",
         tmp_path / "records",
         judged=KINDS[data_type] == "revision",
-        weights=weights_of(NEWEST),
+        weights=weights_of(version),
     )
     counts = stage.run((lambda: Scripted(silent)) if stage.judged else None, environments)
     assert counts.verdicts["requests"] == 0
     made = records_path(tmp_path / "records", "textcraft", data_type)
-    assert made.read_bytes() == (FIXTURES / NEWEST / "records" / made.name).read_bytes()
-    assert not verdicts_path(tmp_path / "records", 103).exists()  # nothing new to keep
+    assert made.read_bytes() == (FIXTURES / version / "records" / made.name).read_bytes()
+    assert {path.name: path.read_bytes() for path in verdicts.iterdir()} == before  # nothing new to keep
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_finished_episodes_are_kept_and_their_summary_is_the_same(version, tmp_path, url, environments):
     run = runs_in(tmp_path, version)
-    old = read_json(run / "summary.json")
+    old, names = read_json(run / "summary.json"), {path.name for path in run.glob("*_*.json")}
     settings = settings_of(url, ACTION_GROUNDING="1")
     goals = old["protocol"].get("goals", "")
     starts = choose_starts(settings, "main", goals, "0-2")
@@ -153,11 +157,11 @@ def test_finished_episodes_are_kept_and_their_summary_is_the_same(version, tmp_p
     }
     assert {name: summary[name] for name in scores} == scores
     assert summary["protocol"] == {"goals": "", "grounding": True, **old["protocol"]}
-    assert not list(run.glob("episode_*"))
+    assert {path.name for path in run.glob("*_*.json")} == names
 
 
 def test_an_episode_that_failed_before_is_tried_again_under_its_new_name(tmp_path, url, environments):
-    run = runs_in(tmp_path, NEWEST)
+    run = runs_in(tmp_path, OLD_NAMES)
     data = read_json(run / "search_results_1.json")
     failed = {"version": 1, "status": "failed", "index": 1, "error": "EnvError: x"}
     write_json(run / "search_results_1.json", {**failed, "settings": data["settings"]})
@@ -167,7 +171,7 @@ def test_an_episode_that_failed_before_is_tried_again_under_its_new_name(tmp_pat
         protocol_of(settings, "main", 0.0, 6, goals),
         choose_starts(settings, "main", goals, "0-2"),
         tmp_path,
-        weights_of(NEWEST),
+        weights_of(OLD_NAMES),
     )
     assert stage.run(player, environments).n == 3
     assert [path.name for path in run.glob("episode_*")] == ["episode_1.json"]

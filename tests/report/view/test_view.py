@@ -100,7 +100,7 @@ def test_an_unreadable_file_is_named_and_the_rest_is_shown(run_dir, tmp_path, ca
         (["view", "nowhere"], "RUN_DIR is not a folder: 'nowhere'"),
         (["view", "{tmp}"], "RUN_DIR holds no trees, records or evaluations: '{tmp}'"),
         (["view", "{run}", "-o", "{tmp}"], "--output is a folder; --split writes a page into one: '{tmp}'"),
-        (["view", "{run}", "--watch", "-1"], "--watch and --price must not be negative: -1, ()"),
+        (["view", "{run}", "--watch", "-1"], "--watch must be between 0 and 86400: -1"),
         (
             ["tree", "{run}/records/textcraft_good.jsonl"],
             "{run}/records/textcraft_good.jsonl: truncated or not JSON",
@@ -111,7 +111,7 @@ def test_an_unreadable_file_is_named_and_the_rest_is_shown(run_dir, tmp_path, ca
         ),
         (["record", "{run}/records/textcraft_good.jsonl:99"], "textcraft_good.jsonl row 99: no training row"),
         (["diff", "{run}", "{run}"], "summary.json: No such file"),
-        (["show"], "argument view|tree|record|diff: invalid choice: 'show'"),
+        (["show"], "view|tree|record|diff: invalid choice: 'show'"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, run_dir, tmp_path, capsys):
