@@ -83,7 +83,10 @@ class Progress(tqdm):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, if it parses within `run_command`."""
+    """An argument parser whose errors are one line, if it parses within `run_command`; flags are written out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         raise InputError(re.sub(r"^argument (\S+?)(/\S+)?:(?= must )|^argument (?=\S+: )", r"\1", message))

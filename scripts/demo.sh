@@ -10,8 +10,8 @@
 # SEED (0): seed of search, records and training. RUN_DIR (runs/demo): folder of all results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export END_WITH=${END_WITH:-$$} # what is started here ends with this script, even if that is killed
-bash scripts/setup.sh
+. scripts/ends.sh
+child bash scripts/setup.sh
 case ${TASK:-textcraft} in
   textcraft) ;;
   sciworld | webshop | multi) exec bash scripts/demo_scripted.sh ;;
@@ -30,7 +30,7 @@ base=models/tiny_actor
 
 server=("$python" -m mcts_utils.servers.textcraft --port 0)
 read -r ENV_SERVER_BASE pid < <("$python" -m mcts_utils.pipeline.processes 60 "$run/server.log" "${server[@]}")
-trap 'kill "$pid"' EXIT
+trap 'kill "$pid" $(jobs -p) || true; wait' EXIT
 export ENV_SERVER_BASE
 
 # Every second training goal, of all depths: as many as the time allows.
@@ -41,10 +41,10 @@ PY
 export TASK_IDS=$run/tasks.txt
 
 evaluate() { # model folder, name of the run
-  MODEL_DIR=$1 MODEL_TYPE=$2 "$python" eval.py --max_steps 20 --output_dir "$run/test_result"
+  MODEL_DIR=$1 MODEL_TYPE=$2 child "$python" eval.py --max_steps 20 --output_dir "$run/test_result"
 }
 recover() { # the same failed prefixes for both models
-  MODEL_DIR=$1 MODEL_TYPE=$2 "$python" eval.py --mode revise --max_steps 20 --output_dir "$run/test_result" \
+  MODEL_DIR=$1 MODEL_TYPE=$2 child "$python" eval.py --mode revise --max_steps 20 --output_dir "$run/test_result" \
     --from "$run/test_result/textcraft/tiny_actor_before" --panel "$run/panel.json"
 }
 
@@ -52,18 +52,21 @@ echo "== 1/6 the bundled actor on the held-out goals"
 evaluate "$base" before
 recover "$base" before
 echo "== 2/6 search on training goals"
-MODEL_DIR=$base STEPS=collect bash scripts/iteration.sh
+MODEL_DIR=$base STEPS=collect child bash scripts/iteration.sh
 echo "== 3/6 revision records, every one executed"
-MODEL_DIR=$base STEPS=revise bash scripts/iteration.sh
-for kind in centric good; do
-  "$python" path_collection.py --verify "$run/records/textcraft_$kind.jsonl"
-done | tee "$run/verified.txt"
+MODEL_DIR=$base STEPS=revise child bash scripts/iteration.sh
+verify() {
+  for kind in centric good; do
+    "$python" path_collection.py --verify "$run/records/textcraft_$kind.jsonl"
+  done | tee "$run/verified.txt"
+}
+child verify
 echo "== 4/6 training with XTuner"
-MODEL_DIR=$base STEPS=train bash scripts/iteration.sh
+MODEL_DIR=$base STEPS=train child bash scripts/iteration.sh
 echo "== 5/6 the trained actor on the same goals"
 evaluate "$run/model" after
 recover "$run/model" after
 echo "== 6/6 the round"
-"$python" -m mcts_utils.report.runs.round "$run"
-"$python" -m mcts_utils.report view "$run"
-"$python" -m mcts_utils verify "$run"
+child "$python" -m mcts_utils.report.runs.round "$run"
+child "$python" -m mcts_utils.report view "$run"
+child "$python" -m mcts_utils verify "$run"

@@ -21,10 +21,10 @@
 set -euo pipefail
 case ${TASK-} in /*) ;; *.py:*) export TASK=$PWD/$TASK ;; esac # a file of your own, relative to here
 cd "$(dirname "$0")/.."
-export END_WITH=${END_WITH:-$$} # what is started here ends with this script, even if that is killed
+. scripts/ends.sh
 python=${PYTHON:-.venv/bin/python}
 die() { echo "iteration.sh: $1" >&2; exit 2; }
-[ -x "$(command -v "$python")" ] || die "$python is missing: run bash scripts/setup.sh"
+[ -x "$(command -v "$python")" ] || die "$python is missing: child bash scripts/setup.sh"
 setting() { # NAME: the variable's value, else that of .env, as the stages read it
   if [ -n "${!1+set}" ] || [ ! -f .env ]; then
     printf %s "${!1-}"
@@ -75,7 +75,7 @@ mkdir -p "$run"
 train() { # output folder, epochs, data...
   [ -n "$model" ] || die "MODEL_DIR is not set: the weights to train from"
   # shellcheck disable=SC2086 # flags are words
-  "$python" xtuner_config/train.py --data "${@:3}" ${TRAIN_CONFIG:+--config "$TRAIN_CONFIG"} --model_dir "$model" \
+  child "$python" xtuner_config/train.py --data "${@:3}" ${TRAIN_CONFIG:+--config "$TRAIN_CONFIG"} --model_dir "$model" \
     --output_dir "$1" --epochs "$2" --seed "$seed" ${TRAIN_FLAGS:-}
 }
 
@@ -88,18 +88,18 @@ for step in $steps; do
       else
         source=(--task_ids "${WARM_IDS:-${TASK_IDS:-train}}" --noise "${WARM_NOISE:-0}")
       fi
-      "$python" path_collection.py --data_type expert --n "${WARM_N:-240}" "${source[@]}" --output_dir "$run/warm_start/records"
+      child "$python" path_collection.py --data_type expert --n "${WARM_N:-240}" "${source[@]}" --output_dir "$run/warm_start/records"
       train "$run/warm_start/model" "${WARM_EPOCHS:-3}" "$run/warm_start/records/${task}_expert.jsonl"
       export MODEL_DIR=$run/warm_start/model
       model=$MODEL_DIR trained=$MODEL_DIR
       ;;
     collect)
-      "$python" mcts_collection.py --task_ids "${TASK_IDS:-train}" --model_name "$name" --output_dir "$run/mcts_result" \
+      child "$python" mcts_collection.py --task_ids "${TASK_IDS:-train}" --model_name "$name" --output_dir "$run/mcts_result" \
         ${STRATEGY:+--strategy "$STRATEGY"}
       ;;
     revise)
       for kind in "${kinds[@]}"; do
-        "$python" path_collection.py --input_dir "$run/mcts_result/$task/$name" --output_dir "$run/records" \
+        child "$python" path_collection.py --input_dir "$run/mcts_result/$task/$name" --output_dir "$run/records" \
           --data_type "$kind" --revise 1 --model_name "$name"
       done
       ;;
@@ -111,13 +111,13 @@ for step in $steps; do
       ;;
     evaluate)
       if [ -n "$endpoint" ]; then
-        MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" --task_ids "${EVAL_IDS:-test}" \
+        MODEL_TYPE=${MODEL_TYPE:-after} child "$python" eval.py --model_name "$name" --task_ids "${EVAL_IDS:-test}" \
           --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
       else
-        MODEL_DIR=$trained MODEL_TYPE=${MODEL_TYPE:-after} "$python" eval.py --model_name "$name" \
+        MODEL_DIR=$trained MODEL_TYPE=${MODEL_TYPE:-after} child "$python" eval.py --model_name "$name" \
           --task_ids "${EVAL_IDS:-test}" --max_steps "${EVAL_STEPS:-100}" --output_dir "$run/test_result"
       fi
       ;;
   esac
 done
-"$python" -m mcts_utils.report view "$run" || true # nothing to see after STEPS=train alone
+child "$python" -m mcts_utils.report view "$run" || true # nothing to see after STEPS=train alone

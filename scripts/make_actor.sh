@@ -5,6 +5,7 @@
 # TOKENS: length of both trainings, to try the script. SEED: 0, as for the published model.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/ends.sh
 python=${PYTHON:-.venv/bin/python}
 output=${1:-runs/tiny_actor/model}
 base=runs/tiny_actor/base
@@ -13,6 +14,6 @@ export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 flags=(--seed "${SEED:-0}")
 [ -z "${TOKENS:-}" ] || flags+=(--tokens "$TOKENS")
-"$python" -m mcts_utils.tiny_actor.make base --output "$base" "${flags[@]}"
-"$python" -m mcts_utils.tiny_actor.make habits --base "$base" --output "$output" "${flags[@]}"
-"$python" -m mcts_utils.tiny_actor.card --base "$base" --model "$output"
+child "$python" -m mcts_utils.tiny_actor.make base --output "$base" "${flags[@]}"
+child "$python" -m mcts_utils.tiny_actor.make habits --base "$base" --output "$output" "${flags[@]}"
+child "$python" -m mcts_utils.tiny_actor.card --base "$base" --model "$output"

@@ -20,6 +20,7 @@
 # LANES         cells at once: 1, since the model uses all cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/ends.sh
 export PYTHON=${PYTHON:-.venv/bin/python}
 die() { echo "real_model.sh: $1" >&2; exit 2; }
 [ -x "$(command -v "$PYTHON")" ] || die "$PYTHON is missing: run bash scripts/setup.sh"
@@ -49,9 +50,9 @@ EVAL_IDS=${EVAL_IDS:-$(ids textcraft "$goals" 2)}
 export EVAL_IDS
 
 echo "# How long it will take ($SIZE; $BASE_MODEL), part by part:"
-"$PYTHON" -m mcts_utils.pipeline.forecast
+child "$PYTHON" -m mcts_utils.pipeline.forecast
 echo "# TextCraft: $ARMS"
-RUN_DIR=$run/arms "$PYTHON" -m mcts_utils.pipeline.experiment
+RUN_DIR=$run/arms child "$PYTHON" -m mcts_utils.pipeline.experiment
 failed=()
 IFS=';' read -ra worlds <<<"$WORLDS"
 for tasks in "${worlds[@]}"; do
@@ -61,7 +62,7 @@ for tasks in "${worlds[@]}"; do
     export "TASK_IDS_${task^^}=$(ids "$task" "$N_TEST" 1)" "TEST_IDS_${task^^}=$(ids "$task" "$N_TEST" 2)"
   done
   TASKS=$tasks ITERATIONS=1 STEPS=warm_start SAMPLE=0 MODEL_DIR=$BASE_MODEL MODEL_NAME= SERVE=${SERVE:-local} SERVE_PORT=${SERVE_PORT:-0} EPOCHS=3 \
-    RUN_DIR=$run/$folder MAX_DEPTH= EVAL_STEPS=$WORLD_STEPS WARM_N=$WORLD_WARM bash scripts/run_all.sh || {
+    RUN_DIR=$run/$folder MAX_DEPTH= EVAL_STEPS=$WORLD_STEPS WARM_N=$WORLD_WARM child bash scripts/run_all.sh || {
     code=$?
     [ "$code" -lt 128 ] || exit "$code" # a signal
     failed+=("$folder") # such as a model that found no good path to train on; the others go on

@@ -5,6 +5,7 @@
 # from more failed prefixes than before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/ends.sh
 seeds=${*:-0 1 2}
 first=
 for seed in $seeds; do
@@ -17,7 +18,7 @@ for seed in $seeds; do
     cp "$first/panel.json" "$run/panel.json"
   fi
   first=${first:-$run}
-  SEED=$seed RUN_DIR=runs/demo_seed_$seed bash scripts/demo.sh
+  SEED=$seed RUN_DIR=runs/demo_seed_$seed child bash scripts/demo.sh
 done
 folders=()
 for seed in $seeds; do folders+=("runs/demo_seed_$seed"); done

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mcts_utils.config import env_file
+from mcts_utils.parent import end_with_script
 from mcts_utils.types import InputError
 
 Variables = Mapping[str, str]
@@ -100,7 +101,8 @@ async def start(
 def run_script(script: str, body: Callable[[AsyncExitStack], Awaitable[int]]) -> int:
     """Return the exit code of a script's work, which gets a stack for its servers. InputError and Failed are one line.
 
-    SIGHUP, SIGINT and SIGTERM cancel the work; the exit code is 128 + signal.
+    SIGHUP, SIGINT and SIGTERM cancel the work, and so does the end of the script that started it; the exit code is
+    128 + signal.
     """
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # children print there, too
     came: list[int] = []
@@ -113,6 +115,7 @@ def run_script(script: str, body: Callable[[AsyncExitStack], Awaitable[int]]) ->
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
                 asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        end_with_script()
         async with AsyncExitStack() as servers:
             work = asyncio.ensure_future(body(servers))
             return await work

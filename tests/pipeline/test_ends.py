@@ -17,7 +17,7 @@ from mcts_utils.servers.textcraft.world import load_world
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stage_ends_with_its_script(tmp_path, textcraft_url, number):
     with running_chat(Behaviour(latency=0.3)) as chat:
         environ = {

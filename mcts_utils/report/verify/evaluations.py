@@ -14,7 +14,7 @@ from mcts_utils.evaluation.protocol import differences
 from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
 from mcts_utils.report.verify.checks import Checks
-from mcts_utils.report.verify.rows import difference
+from mcts_utils.report.verify.row_form import difference
 from mcts_utils.report.view.find import EPISODE_FILE
 from mcts_utils.rollouts.steps import EPSILON, earned
 from mcts_utils.storage.files import read_as, read_json
@@ -52,12 +52,25 @@ def check_evaluation(
         summary = summary_of(folder)
         checks.seen(EVALUATION, "summaries")
         counted = [episode for path, episode in found.items() if path in listed or file not in listed]
+        counted.sort(key=_order(summary))
         if understands(summary.protocol.task):
             for fault in summary_faults(summary, set(read_json(file)), counted):
                 checks.fault(EVALUATION, file, fault)
         else:
             checks.note(EVALUATION, "summaries of an environment of your own, not computed again")
     return [episode for episode in found.values() if isinstance(episode, EpisodeFile)]
+
+
+def _order(summary: Summary) -> Callable[[EpisodeFile | FailedEpisode], int]:
+    """Return the place of an episode in its summary, which lists the tasks in the order of --task_ids."""
+    listed = [*summary.indices, *map(int, summary.duplicates or ()), *(one.index for one in summary.failures)]
+    places = {index: place for place, index in reversed(list(enumerate(listed)))}
+
+    def place(episode: EpisodeFile | FailedEpisode) -> int:
+        index = episode.index if isinstance(episode, FailedEpisode) else episode.task.index
+        return places.get(index, len(listed))
+
+    return place
 
 
 def episode_faults(episode: EpisodeFile | FailedEpisode, index: int, sample: int) -> Iterator[str]:
