@@ -6,7 +6,8 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from mcts_utils.types import EnvError, ServiceGone
 
-TRANSIENT = (429, 502, 503, 504)  # statuses of a server that is busy, restarting or behind a proxy
+# Statuses of a server that is busy, restarting or behind a proxy; 520 to 524 are those of one that many public servers have.
+TRANSIENT = (408, 425, 429, 502, 503, 504, *range(520, 525))
 TEXT_SHOWN = 300  # characters of an answer quoted in an error
 UNSENT = (NewConnectionError, ConnectTimeoutError)  # the request cannot have reached the server
 

@@ -1,7 +1,7 @@
 """Send HTTP requests to an AgentGym server: JSON in, JSON out, failures as EnvError.
 
 It knows how the servers fail (an "error" in a 200 body, 422 for a wrong request, a dead socket after a 500) and how
-proxies do (429, 502, 503, 504, a body that is not JSON), but no environment. A POST that may have reached the server is
+proxies do (502, 503, 504, 520, a body that is not JSON), but no environment. A POST that may have reached the server is
 never sent again. The connection is in connection.py, the waiting in patience.py.
 """
 

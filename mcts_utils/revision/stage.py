@@ -26,7 +26,7 @@ from mcts_utils.executors.spending import Spending
 from mcts_utils.revision.builder import Built, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.judge_source import JudgeSource, models_of, models_opened
-from mcts_utils.revision.live_rows import is_live, live_rows
+from mcts_utils.revision.live_rows import MADE, is_live, is_live_folder, live_rows
 from mcts_utils.revision.options import EXPERT, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
@@ -136,8 +136,11 @@ class RevisionStage:
         return finished_counts(self.manifest, self.output, settings, files)
 
     def _verdict_files(self) -> list[Path]:
-        """Return the files of verdicts on the trees, where a judge finds the cuts."""
-        found = [existing(verdicts_path(self.output_dir, index)) for index, _ in self.jobs if self.judge]
+        """Return the files of verdicts on the trees, where a judge finds the cuts, or found them in live episodes."""
+        live = self.options.data_type in MADE and is_live_folder(self.input_dir, self.settings.task)
+        found = [
+            existing(verdicts_path(self.output_dir, index)) for index, _ in self.jobs if self.judge or live
+        ]
         return [path for path in found if path.exists()]
 
     def _find_jobs(self) -> list[tuple[int, str]]:

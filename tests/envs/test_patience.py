@@ -18,7 +18,7 @@ from tests.helpers.toy_worlds import Played, Science, Shop, Worlds
 
 WIN = ("open door to kitchen", "pick up metal pot", "boil water in metal pot")
 AWAY = [
-    *(status(code) for code in (429, 502, 503, 504)),
+    *(status(code) for code in (408, 429, 502, 503, 504, 520)),
     *(body(text) for text in ("<html>Bad gateway</html>", "", "null and more")),
     drop,
     drop_unheard,

@@ -204,6 +204,29 @@ class SplitIsNone(Counter):
         return None
 
 
+class SplitIsHuge(Counter):
+    def split(self):
+        return {"train": range(10**12)}
+
+
+class PromptIsNumber(Counter):
+    prompt = 5
+
+
+class ModeIsList(Counter):
+    search_mode = ["fork"]
+
+
+class RewardIsHuge(Counter):
+    def step(self, action):
+        return "You win.", 10**400, True
+
+
+class InterruptsInStep(Counter):
+    def step(self, action):
+        raise KeyboardInterrupt
+
+
 class BadRange(Counter):
     reward_range = (1, 0)
 

@@ -73,13 +73,14 @@ def rule_of(env: Any) -> RewardRule:
     weights = getattr(env, "reward_weights", None) or {}
     if how not in (STEP, EPISODE):
         raise RewardError(f"reward_of must be 'step' or 'episode': {how!r}")
+    given = given.tolist() if hasattr(given, "tolist") else given  # an array
     if given in (None, UNSTATED):
         given = {}
     try:
         stated = given.items() if isinstance(given, Mapping) else [("", given)]
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in stated}
         good = all(math.isfinite(high - low) and low < high for low, high in ranges.values())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         good = False
     if not good:
         raise RewardError(f"reward_range must be (low, high), finite, low < high: {given!r}")
@@ -95,6 +96,8 @@ def rule_of(env: Any) -> RewardRule:
 def _number(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, str) else float(value)
+    except OverflowError:
+        raise RewardError("the reward is a whole number of more than 300 digits") from None
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):

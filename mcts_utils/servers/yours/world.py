@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy
@@ -18,6 +19,7 @@ from mcts_utils.servers.yours.rewards import RewardError, rule_of
 from mcts_utils.servers.yours.source import SourceError, digest_of, load, name_of
 
 FORK, REPLAY, LIVE = "fork", "replay", "live"
+MOST = 1_000_000  # indices of a part of the split, as a stage takes (envs/task_ids.py)
 EXTENSIONS = {FORK: ["fork", "replay"], REPLAY: ["replay"], LIVE: []}
 
 
@@ -44,9 +46,11 @@ class World:
             self.mode = _mode(self.stated, inner)
             prompt = getattr(inner, "prompt", None) or ""
             prompt = self.call("prompt()", prompt) if callable(prompt) else prompt
+            prompt = _text("prompt", prompt, "the system turn")
             tools = _tools(getattr(inner, "tools", None) or {})
-        except (WorldError, RewardError) as error:
-            raise SourceError(f"{source}: {error}") from error
+        except Exception as error:  # what it states is code of somebody else
+            kind = "" if isinstance(error, (WorldError, RewardError)) else f"{type(error).__name__}: "
+            raise SourceError(f"{source}: {kind}{' '.join(str(error).split())}") from error
         self._inner = inner
         self.offers = [name for name in ("expert", "is_refusal", "valid_actions") if hasattr(inner, name)]
         self.about: dict[str, Any] = {
@@ -55,7 +59,7 @@ class World:
             "goals": len({index for ids in (self.split or {}).values() for index in ids}),
             "mode": self.mode,
             "extensions": EXTENSIONS[self.mode],
-            "prompt": str(prompt),
+            "prompt": prompt,
             "offers": self.offers,
         } | ({"tools": tools} if tools else {})
 
@@ -84,11 +88,11 @@ class World:
         """Return what the environment's code returns.
 
         Raises:
-            WorldError: it raises anything, SystemExit included.
+            WorldError: it raises anything, SystemExit and KeyboardInterrupt included.
         """
         try:
             return function(*args, **named)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise WorldError(
                 f"{what} raised {type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
@@ -194,7 +198,9 @@ def _split(found: Any) -> dict[str, list[int]]:
         split[str(name)] = listed = _listed(ids) or []
         if _listed(ids) is None or any(type(index) is not int or index < 0 for index in listed):
             raise WorldError(f"split()[{name!r}] is no list of indices from 0: {str(ids)[:60]}")
-        for index in split[str(name)]:
+        if len(listed) > MOST:
+            raise WorldError(f"split()[{name!r}] has more than {MOST} indices")
+        for index in listed:
             if seen.setdefault(index, str(name)) != str(name):
                 raise WorldError(f"split(): index {index} is in {seen[index]!r} and in {name!r}")
     return split
@@ -216,10 +222,10 @@ def _tools(found: Any) -> dict[str, str]:
     return dict(found)
 
 
-def _text(what: str, value: Any) -> str:
+def _text(what: str, value: Any, role: str = "its observation") -> str:
     """Return a text with lone surrogates, which UTF-8 cannot encode, replaced by `?`."""
     if not isinstance(value, str):
-        raise WorldError(f"{what} returned {_kind(value)} as its observation, not text")
+        raise WorldError(f"{what} returned {_kind(value)} as {role}, not text")
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -231,10 +237,10 @@ def _texts(what: str, value: Any) -> list[str]:
 
 
 def _listed(value: Any) -> list[Any] | None:
-    """Return a list, tuple, set, range, generator or array as a list; None for anything else."""
+    """Return a list, tuple, set, range, generator or array as a list of at most MOST + 1; None for anything else."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         return None
-    return list(value.tolist() if isinstance(value, numpy.ndarray) else value)
+    return list(islice(value.tolist() if isinstance(value, numpy.ndarray) else value, MOST + 1))
 
 
 def _kind(value: Any) -> str:
