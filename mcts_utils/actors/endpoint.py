@@ -88,7 +88,7 @@ class EndpointActor:
 
         Raises:
             ContextOverflow: the server says that the conversation is too long.
-            ActorError: one line with base URL, model and the last status; EndpointGone if it answers nobody.
+            ActorError: one line with base URL, model and the last status; EndpointGone if nobody gets an answer.
         """
 
         def request(n: int, seed: int | None) -> list[Sample]:
@@ -167,7 +167,8 @@ class EndpointActor:
             except openai.APIStatusError as error:
                 failure, status, pause = error, str(error.status_code), retry_after(error.response.headers)
                 lasting = error.status_code < 500 and error.status_code not in RETRIED
-                lasting = lasting or b"insufficient_quota" in error.response.content
+                if error.status_code in (401, 402) or b"insufficient_quota" in error.response.content:
+                    raise EndpointGone(self._failure(status, self._text(error))) from error
             except NoAnswer as error:
                 failure, status, lasting = error, error.what, not (error.passing or self._works)
             except openai.APIConnectionError as error:
