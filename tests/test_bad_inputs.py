@@ -224,6 +224,7 @@ CASES: list[tuple[str, dict[str, str], str]] = [
         "moved.jsonl row 1: the server's index 7 is the task textcraft:",
     ),
     # Flags of stage 4.
+    (f"{STAGE_4} --max 3", {}, "unrecognized arguments: --max 3"),  # no short form of --max_steps
     (f"{STAGE_4} --samples {HUGE}", {}, "--samples must be between 1 and 10000"),
     (
         f"{STAGE_4} --samples 10000 --temperature 1",
