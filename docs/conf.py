@@ -15,7 +15,7 @@ HOME = "docs/index"
 PAGES = """
 quickstart search revision training evaluation report results /results/experiment /results/PLAN pipeline cluster
 environments your-environment fork-protocol servers
-actors performance reliability security configuration file-formats development
+actors performance costs reliability security configuration file-formats development
 """.split()
 REPOSITORY = {  # title: page. After them, those that exist
     "README": "README",

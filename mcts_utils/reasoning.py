@@ -8,11 +8,10 @@ from dataclasses import replace
 
 from mcts_utils.types import Message
 
+TAG = r"(?:(?:seed:)?think|thinking|thought|reasoning|reflection|scratchpad)\s*>"
 REASONING = re.compile(  # what opens (a), and what closes (b), a model's reasoning
-    r"(?P<a><(?:think|thinking|thought|reasoning|reflection)>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>"
-    r"|<\|begin_of_thought\|>)"
-    r"|(?P<b></(?:think|thinking|thought|reasoning|reflection)>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>"
-    r"|<\|end_of_thought\|>)",
+    rf"(?P<a><{TAG}|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>|<\|begin_of_thought\|>|<\|START_THINKING\|>)"
+    rf"|(?P<b></{TAG}|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>|<\|end_of_thought\|>|<\|END_THINKING\|>)",
     re.IGNORECASE,
 )
 

@@ -25,15 +25,17 @@ COLON = r"(?:[:：﹕︓∶]|[-=]>|→)"
 SPECIAL = re.compile(
     r"</?s>|<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:end_of_turn|start_of_turn|eos|bos)>|\[/?INST\]"
 )
-# Bullets, quotation marks, emphasis and numbers before a label.
-LEFT = r"[ \t\u00a0\u3000\u200b\ufeff>*+•#_`\-\[(【]*(?:\d{1,2}[.)][ \t]*[*_`]*)?"
-RIGHT = r"(?:[ \t]*\#?\d{1,3})?[ \t]*[*_`\])】]*"  # after a label: its number, closed emphasis
+NO_WIDTH = "\u200b\u2060\ufeff"
+BLANKS = f" \t\u00a0\u202f\u3000{NO_WIDTH}"
+# Bullets, quotation marks, emphasis, numbers and tags before a label.
+LEFT = rf"[{BLANKS}>*+•#_`\-\[(【]*(?:\d{{1,2}}[.)][ \t]*[*_`]*)?(?:<(?:answer|b|strong)>[ \t]*)*"
+RIGHT = rf"(?:[ \t]*\#?\d{{1,3}})?[ \t]*[*_`\])】]*[{BLANKS}]*"  # after a label: its number, closed emphasis
 OTHERS = r"(?:environment|env|user|human|system|assistant|instruction|response|result|output|feedback)"
 
 
 def label(names: str) -> str:
     """Return the pattern of a label at the beginning of a line: one of `names`, decorated or not, and its colon."""
-    return rf"(?im:^{LEFT}(?:{names}){RIGHT}[ \t]*{COLON}(?:\*\*|__|[*_`])?)"
+    return rf"(?im:^{LEFT}(?:{names}){RIGHT}{COLON}(?:\*\*|__|[*_`]|</(?:b|strong)>)?)"
 
 
 ACTION = label(r"(?:(?:my|the|next|final|chosen) )?actions?")
@@ -56,6 +58,7 @@ NEXT_LINE = re.compile(r"\s*([^\n]*)")
 PAIRS = [(mark, mark) for mark in ("```", "`", "**", "__", "*", '"', "'")]  # around an action
 PAIRS += [(pair[0], pair[1]) for pair in ("“”", "‘’", "«»", "「」", "『』", "[]", "()", "<>")]
 TAGGED = r"(?i:<action>)"
+TAGS = re.compile(r"(?i)^<(?:action|answer|b|strong)>|</(?:action|answer|b|strong)>$")  # around an action
 WAIT_ACTION = "wait"
 # Appendix A: the revision signal is one of ten short thoughts. These are our own sentences.
 REVISION_THOUGHTS = (
@@ -112,12 +115,9 @@ def read_reply(text: str, form: str = "any", truncated: bool = False, reasoning:
     if (lead := LEADING.match(spoken(text))) is not None and lead.group() == text[: lead.end()] != text:
         text = text[lead.end() :].lstrip()
     played_on = False
-    shown = _visible(text)
-    for token in SPECIAL.finditer(spoken(text)):
-        if shown[: token.start()].strip():  # else it stands before the turn
-            truncated, played_on = False, bool(shown[token.start() :].strip())
-            text = text[: token.start()].rstrip()
-            break
+    if (end := _token_after(text)) < len(text):
+        truncated, played_on = False, bool(_visible(text)[end:].strip())
+        text = text[:end].rstrip()
     parsed = parse_reply(text, form)
     if parsed.played_on:
         text, played_on = text[: parsed.end].rstrip(), True
@@ -201,14 +201,16 @@ def bare(action: str) -> str:
     """Return an action without quotes, back-ticks, emphasis and tokens around it, and without a final full stop."""
     for _ in range(8):  # one within the other; it ends much sooner
         before = action
-        action = SPECIAL.sub("", action).strip()
+        action = TAGS.sub("", SPECIAL.sub("", action).strip().strip(NO_WIDTH).strip()).strip()
         action = action[match.end() :] if (match := BULLET.match(action)) else action
         action = action.rstrip(".。．").strip()
         if (ticked := TICKED.match(action)) is not None:
             action = ticked.group(1)
         for left, right in PAIRS:
             inner = action[len(left) : len(action) - len(right)]
-            two = re.search(rf"{re.escape(right)}\W|\W{re.escape(left)}", inner)  # as in "a" and "b"
+            two = (left == "<" and left in inner) or re.search(
+                rf"{re.escape(right)}\W|\W{re.escape(left)}", inner
+            )  # as in "a" and "b"
             if inner and not two and action.startswith(left) and action.endswith(right):
                 action = inner
         for mark in ("**", "`"):
@@ -225,6 +227,13 @@ def bare(action: str) -> str:
 def _visible(text: str) -> str:
     """Return the text with its reasoning and the tokens of chat templates as blanks: all offsets stay."""
     return SPECIAL.sub(lambda token: " " * len(token.group()), spoken(text))
+
+
+def _token_after(text: str) -> int:
+    """Return the offset of the first token of a chat template after a turn's beginning; the length without one."""
+    shown = _visible(text)
+    tokens = (token.start() for token in SPECIAL.finditer(spoken(text)))
+    return next((start for start in tokens if shown[:start].strip()), len(text))
 
 
 def _is_one_line(text: str) -> bool:
@@ -248,8 +257,8 @@ def _action_label(visible: str, form: str) -> tuple[int, int]:
 
 VERDICT = re.compile(  # a label and its verdict, alone or with a remark that names no other one
     rf"(?:(?im:^{LEFT}(?:(?:my|the|final|overall) )?(?:judge?ment|verdict){RIGHT})|(?<=[.!?] )(?:Final )?Judge?ment)"
-    rf"[ \t]*(?:{COLON}|$|(?=\n))(?i:[\s*_`\"'(\[#:]*(?P<label>good|bad|uncertain)\b[*_`\"')\].!。]*"
-    rf"[ \t]*(?:[(\-–—,;][^\n]*)?)$",
+    rf"[{BLANKS}]*(?:{COLON}|$|(?=\n))(?i:(?:[\s{NO_WIDTH}*_`\"'(\[#:<]|</?\w+>)*(?P<label>good|bad|uncertain)\b"
+    rf"(?:</\w+>|_|[^\w\n?/|&+])*(?:[(\-–—,;:][^\n]*)?)$",
     re.MULTILINE,
 )
 WORD = re.compile(r"\b(good|bad|uncertain)\b", re.IGNORECASE)
@@ -260,7 +269,7 @@ def parse_verdict(text: str) -> tuple[Label, str] | None:
 
     A remark after the label must not name another label: "Bad. It is not good" is never read as good.
     """
-    shown = _visible(text).replace("\r\n", "\n").strip().rstrip("`*_ \n\t")
+    shown = _visible(text[: _token_after(text)]).replace("\r\n", "\n").strip().rstrip("`*_-= \n\t")
     found = list(VERDICT.finditer(shown))
     if not found or shown[found[-1].end() :].strip() or len({m["label"].lower() for m in found}) != 1:
         return None

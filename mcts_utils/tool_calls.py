@@ -29,7 +29,10 @@ BLOCKS = re.compile(rf"(?:\n?{BLOCK.pattern})+\Z")
 WRITTEN = (
     re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL),
     re.compile(r"\[TOOL_CALLS\]\s*(\[.*\])", re.DOTALL),
-    re.compile(r"\A\s*(?:<\|python_tag\|>)?\s*(\{\s*\"(?:name|type)\".*\})\s*\Z", re.DOTALL),
+    re.compile(
+        r"\A\s*(?:<\|python_tag\|>)?\s*(?:```\w*\s*)?(\[?\s*\{\s*\"(?:name|type)\".*\}\s*\]?)\s*(?:```)?\s*\Z",
+        re.DOTALL,
+    ),
 )
 
 
@@ -52,6 +55,8 @@ def definitions(tools: Mapping[str, str]) -> str:
 def checked(call: ToolCall, tools: Mapping[str, str]) -> ToolCall:
     """Return a call with the command that it means, or with the fault for which it means none."""
     given = arguments(call.arguments)
+    if not call.name and given is None:
+        return replace(call, fault=f"the call is no JSON object: {call.arguments[:80]!r}.")
     if call.name not in tools:
         return replace(call, fault=f"there is no tool {call.name!r}, but {', '.join(tools)}.")
     if given is None:

@@ -191,7 +191,7 @@ class ServiceGone(Exception):
 
 
 class EndpointGone(ActorError, ServiceGone):
-    """The endpoint has not answered anybody for ENDPOINT_PATIENCE seconds."""
+    """The endpoint has not answered anybody for ENDPOINT_PATIENCE seconds, or refuses the key or the account."""
 
 
 class BudgetReached(ActorError, ServiceGone):

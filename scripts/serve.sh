@@ -24,7 +24,7 @@ if [ -z "$mode" ]; then
   mode=local
   if [[ $model == *.gguf ]]; then mode=llamacpp; elif has vllm && has_gpu; then mode=vllm; fi
 fi
-weights=$model name=${MODEL_NAME:-$(basename "$(realpath -m "$model")" .gguf)}
+weights=$model name=${MODEL_NAME:-$(basename "$(realpath -m "${model:-.}")" .gguf)}
 if [ "$mode" = llamacpp ]; then
   if [ -d "$model" ]; then weights=$(echo "$model"/*.gguf); else model=$(dirname "$model"); fi
   [ -f "$weights" ] || die "SERVE=llamacpp: MODEL_DIR is no GGUF file and no folder with one: '${MODEL_DIR:-}'"

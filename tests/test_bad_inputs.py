@@ -163,7 +163,11 @@ CASES: list[tuple[str, dict[str, str], str]] = [
     (f"{STAGE_1} --task_num 30", {"TASK": "sciworld"}, "--task_num must be between 0 and 29: 30"),
     (f"{STAGE_1} --task_num 1", {}, "--task_num and --task_iteration are for TASK=sciworld"),
     (f"{STAGE_1} --task_iteration {HUGE}", {}, "--task_iteration must be between 1 and 1000"),
-    (f"{STAGE_1} --strategy beam", {}, "--strategy must be one of mcts, best_of_n, direct_revision: 'beam'"),
+    (
+        f"{STAGE_1} --strategy beam",
+        {},
+        "--strategy must be one of mcts, best_of_n, direct_revision, live: 'beam'",
+    ),
     (f"{STAGE_1} --strategy best_of_n --budget {HUGE}", {}, "--budget must be between 1 and 1000000"),
     (
         f"{STAGE_1} --strategy best_of_n --budget_from run",

@@ -54,6 +54,7 @@ PURE = {
     "revision.pruning": set(),
     "revision.record": {"msgspec"},
     "training.dataset": set(),
+    "training.row_turns": set(),
     "actors.adaptive_limit": set(),
     "evaluation.metrics": {"numpy", "scipy", "statsmodels"},  # statistics come from libraries
     "report.judge.agreement": {"numpy", "scipy", "statsmodels"},

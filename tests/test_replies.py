@@ -79,6 +79,13 @@ FORMS = {  # all of them mean ACTION
     "thought of an earlier action": "Thought: the last Action: get 9 dirt, failed\nAction: {}",
     "observation repeated first": "Observation: You see a tree.\nThought: t\nAction: {}",
     "byte order mark": "\ufeffAction: {}",
+    "odd blanks": "Action\u00a0: \u200b{}\u200b",
+    "HTML": "<b>Action:</b> {}",
+    "tag after the label": "Action: <action>{}</action>",
+    "answer tag": "<answer>Action: {}</answer>",
+    "prefixed tag": "<seed:think>\nAction: get 9 dirt\n</seed:think>\nAction: {}",
+    "capital marks": "<|START_THINKING|>\nAction: get 9 dirt\n<|END_THINKING|>Action: {}",
+    "scratchpad": "<scratchpad>\nAction: get 9 dirt\n</scratchpad>\nAction: {}",
 }
 PLAYED_ON = {  # all of them mean ACTION, and nothing after it is kept
     "observation": "Thought: t\nAction: {}\nObservation: made up\nThought: u\nAction: get 9 dirt",
@@ -96,7 +103,9 @@ PLAYED_ON = {  # all of them mean ACTION, and nothing after it is kept
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("action", [ACTION, "click[b09abc1234]", "search[st. john's wort: 10.5 oz]", "0"])
+@pytest.mark.parametrize(
+    "action", [ACTION, "click[b09abc1234]", "search[st. john's wort: 10.5 oz]", "click[red\u00a0m]", "0"]
+)
 def test_the_forms_that_models_use_are_read(form, action):
     reply = read_reply(FORMS[form].format(action))
     assert (reply.action, reply.cut) == (action, "")
@@ -130,6 +139,8 @@ def test_a_whole_turn_is_kept_to_the_byte(text):
         ("<think>hm</think>", ""),
         ("get 1 oak log", "get 1 oak log"),
         ("`get 1 oak log`.", "get 1 oak log"),
+        ("<answer>get 1 oak log</answer>", "get 1 oak log"),
+        ("<x>get 1 oak log</x>", "<x>get 1 oak log</x>"),
         ("I think\nI should rest.", "I think\nI should rest."),
         ("<think>hm</think>I should rest", "I should rest"),
     ],
@@ -255,6 +266,15 @@ def test_any_text_is_read(text):
         ("Judgment: Good</think>\n\nr\nJudgment: Bad", "bad"),
         ("It failed. Judgment: Bad", "bad"),
         ("Judgment: Good\nas said\nJudgment: Good", "good"),
+        ("r\nJudgment: <Good>", "good"),
+        ("r\n<b>Judgment:</b> Good", "good"),
+        ("r\n<answer>Judgment: Good</answer>", "good"),
+        ("r\nJudgment: **Good**: it helps", "good"),
+        ("r\nJudgment: Good 👍\n---", "good"),
+        ("r\nJudgment\u00a0: Bad\u200b", "bad"),
+        ("r\nJudgment: Bad\n\n<|endoftext|>made up", "bad"),
+        ("Judgment: Good?", None),
+        ("Judgment: Good: not bad", None),
         ("", None),
         ("Bad", None),
         ("Judgment: Good or Bad", None),

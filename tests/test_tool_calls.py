@@ -55,6 +55,7 @@ def test_a_proper_call_is_a_command(name, arguments, tools, command):
         ("act", {"command": " "}, "is empty"),
         ("fly", {"command": "x"}, "there is no tool 'fly', but act."),
         ("", {"command": "x"}, "there is no tool ''"),
+        ("", '{"name": "act"', "the call is no JSON object"),
     ],
 )
 def test_a_malformed_call_has_a_fault_and_no_command(name, arguments, words):
@@ -73,6 +74,9 @@ def test_what_is_offered_is_a_request_of_the_protocol():
 
 
 WRITTEN = [
+    '```json\n{"name": "act", "arguments": {"command": "x"}}\n```',
+    '[{"name": "act", "arguments": {"command": "x"}}]',
+    '{"name": "act", "arguments": {"command": "x"}}</s>',
     '<tool_call>\n{"name": "act", "arguments": {"command": "x"}}\n</tool_call>',
     '<tool_call>{"name": "act", "arguments": {"command": "x"}}',
     '[TOOL_CALLS][{"name": "act", "arguments": {"command": "x"}}]',

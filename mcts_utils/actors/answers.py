@@ -15,18 +15,23 @@ from mcts_utils.types import ActorError, Sample, ServiceGone, ToolCall
 
 OVERFLOW = re.compile(  # texts of refusals for conversations that are too long
     r"context[ _](?:length|window|size|limit|overflow)|maximum (?:context|prompt|input|sequence)|max_seq_len"
-    r"|session[ _]len|(?:prompt|input|inputs|message|request|tokens?) (?:is |are )?too long|too many (?:input )?tokens"
-    r"|max_tokens must be at least 1, got -|longer than the (?:model'?s )?maximum|range of input length should be"
+    r"|session[ _]len"
+    r"|(?:prompt|inputs?|messages?|request|entity|payload|string|tokens?) (?:is |are )?too (?:long|large)"
+    r"|too many (?:input )?tokens|max_tokens must be at least 1, got -"
+    r"|longer than (?:the )?(?:model'?s )?max|range of input length should be"
     r"|exceeds? the (?:maximum|max|limit)[^.]{0,40}tokens?|exceed(?:s|ed)? [^.]{0,20}token limit|more than max tokens"
     r"|(?:reduce|shorten) (?:the length of )?(?:the|your) (?:messages?|prompt|input)"
     r"|`?inputs`? (?:tokens \+|must have less than)"
-    r"|(?:input|prompt)[^.]{0,40} exceeds? [^.]{0,40}(?:limit|length|context|size)",
+    r"|(?:input|prompt)[^.]{0,40} exceeds? [^.]{0,40}(?:limit|length|context|size)"
+    r"|\b(?:tokens?|prompt|messages?)\b[^.]{0,60} exceed(?:s|ed)?\b[^.]{0,40}\b(?:max|maximum|limit|allowed|n_ctx)\b",
     re.IGNORECASE,
 )
 REPLY_LIMIT = re.compile(  # of refusals of a MAX_TOKEN_LENGTH that is too large for any conversation
-    r"max_(?:completion_|new_|output_)?tokens\S* (?:cannot be greater|must be (?:less|at most|between))"
-    r"|max_tokens\S* is too large(?!.*input tokens)|range of max_tokens"
-    r"|supports at most \d+ (?:completion|output) tokens|maximum (?:number of )?(?:output|completion) tokens",
+    # A text that names the conversation, too, is of its length.
+    r"^(?!.*(?:inputs?(?! should)|prompt|messages)).*max_(?:completion_|new_|output_)?tokens\W.{0,60}?"
+    r"(?:less than|<=|at most|between|range|exceeds?|too (?:large|big|high)|greater than|above|> \d)"
+    r"|range of max_tokens|supports at most \d+ (?:completion|output) tokens"
+    r"|maximum (?:allowed )?(?:number of )?(?:output|completion) tokens",
     re.IGNORECASE,
 )
 TEXTS = (
@@ -54,11 +59,14 @@ CUT = (
 class NoAnswer(ValueError):
     """A body that is no answer of a chat endpoint; the text quotes it."""
 
+    NO_ENDPOINT = "OPENAI_BASE_URL is no chat endpoint"  # in place of a status
+
     def __init__(self, body: Any) -> None:
         super().__init__(said(body) or "an empty body")
         self.status = (
             400 if isinstance(body, Mapping) and body.get("error") else 200
         )  # proxies send errors with 200
+        self.what = self.NO_ENDPOINT if self.status == 200 else "an error with status 200"
         broken_off = isinstance(body, str) and body.startswith("{")
         self.passing = self.status == 400 or broken_off  # another try may get an answer
 
@@ -70,7 +78,7 @@ class ReplyLimit(ActorError, ServiceGone):
 def parse_body(content: bytes) -> Any:
     """Return the body as JSON types; a text if it is no JSON. A streamed answer becomes a whole one."""
     text = content.decode("utf-8", "replace").lstrip("\ufeff \r\n\t")
-    if re.match(r"(?:data|event|id|retry)?:", text):
+    if re.match(r"(?:data|event|id|retry)?:", text) and re.search(r"^data:", text, re.MULTILINE):
         return _whole(line[5:].strip() for line in text.splitlines() if line.startswith("data:"))
     try:
         return json.loads(text)
@@ -127,11 +135,16 @@ def samples(body: Any, n: int) -> list[Sample]:
     """Return the choices of an answer to a request for `n`; `n` empty ones for an answer whose choices are null.
 
     Raises:
-        NoAnswer: it has no choices at all.
+        NoAnswer: it has no choices at all, or an error.
     """
-    if not isinstance(body, Mapping) or "choices" not in body or (body.get("error") and not body["choices"]):
+    if not isinstance(body, Mapping) or "choices" not in body or body.get("error"):
         raise NoAnswer(body)
     choices = _list(body["choices"]) or [None] * n
+    for choice in choices:
+        if isinstance(choice, Mapping) and choice.get(
+            "error"
+        ):  # of the server after the gateway, or amid a stream
+            raise NoAnswer({"error": choice["error"]})
     usage = body.get("usage")
     prompt, completion = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
     details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None

@@ -32,7 +32,6 @@ MAX_PAUSE = 60.0  # seconds, of the back-off and of Retry-After
 CHECK_SECONDS = 5.0  # for the answer to the first request
 TIMEOUT = openai.Timeout(600.0, connect=5.0)  # a slow server may take long to answer, but not to accept
 RETRIED = {408, 409, 425, 429}  # statuses, besides 5xx
-NO_ENDPOINT = "OPENAI_BASE_URL is no chat endpoint"  # in place of a status
 OVERLOADED = {429, 503}
 AWAY = {"no answer", "429", "502", "503", "504"}  # nobody may be there
 PATIENT_PAUSE = 5.0  # seconds between two tries, beyond ATTEMPTS
@@ -89,7 +88,7 @@ class EndpointActor:
 
         Raises:
             ContextOverflow: the server says that the conversation is too long.
-            ActorError: one line with base URL, model and the last status; EndpointGone if it answers nobody.
+            ActorError: one line with base URL, model and the last status; EndpointGone if nobody gets an answer.
         """
 
         def request(n: int, seed: int | None) -> list[Sample]:
@@ -168,9 +167,10 @@ class EndpointActor:
             except openai.APIStatusError as error:
                 failure, status, pause = error, str(error.status_code), retry_after(error.response.headers)
                 lasting = error.status_code < 500 and error.status_code not in RETRIED
-                lasting = lasting or b"insufficient_quota" in error.response.content
+                if error.status_code in (401, 402) or b"insufficient_quota" in error.response.content:
+                    raise EndpointGone(self._failure(status, self._text(error))) from error
             except NoAnswer as error:
-                failure, status, lasting = error, NO_ENDPOINT, not (error.passing or self._works)
+                failure, status, lasting = error, error.what, not (error.passing or self._works)
             except openai.APIConnectionError as error:
                 failure, status, lasting = error, "no answer", False
             line = self._failure(status, self._text(failure))
@@ -279,7 +279,7 @@ class EndpointActor:
         return " ".join(without_password(hidden).split())[:300]
 
     def _failure(self, status: int | str, line: str) -> str:
-        hint = better_address(self.base_url) if status in ("404", "405", NO_ENDPOINT) else ""
+        hint = better_address(self.base_url) if status in ("404", "405", NoAnswer.NO_ENDPOINT) else ""
         return f"{self.base_url} model {self.model}: {status}{hint}: {line}"
 
     def _check_failure(self, status: int, line: str) -> str:

@@ -99,8 +99,8 @@ class ModelSettings:
     task: str = var(
         "textcraft",
         ACTS,
-        "Environment: textcraft, sciworld, webshop or babyai; or your own: FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION "
-        "or gymnasium:ID.",
+        "Environment: textcraft, sciworld, webshop, babyai, alfworld, maze, wordle, sqlgym, weather, movie, todo, "
+        "sheet or academia; or your own: FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION or gymnasium:ID.",
     )
     task_source: str = ""  # of an environment of your own, as TASK gives it; `task` is its name then
     env_server_base: Annotated[str, BeforeValidator(checks.http_url)] = var(
@@ -120,7 +120,8 @@ class ModelSettings:
         0,
         ACTS,
         "Sessions that a stage has open on a public environment server, at most; rollouts and episodes wait for "
-        "a free one. 0: 8 for ScienceWorld, whose server starts a JVM for each, else no limit.",
+        "a free one. 0: 8 for ScienceWorld, whose server starts a JVM for each, and for SQLGym, which has no more; "
+        "else no limit.",
         "0",
         ge=0,
         le=100_000,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -14,11 +14,13 @@ from mcts_utils.revision.judge import SIGNAL
 from mcts_utils.revision.options import KINDS, Options
 from mcts_utils.revision.pairs import CutPoint, Pair, Trajectory, paths, trained_from, useful_steps
 from mcts_utils.revision.record import Record, Source, to_row
+from mcts_utils.revision.verdict_cache import verdict_file
 from mcts_utils.search.baselines import LIVE
 from mcts_utils.search.tree import Tree, nodes, task_at
 from mcts_utils.search.tree_io import BadTree, read_tree
+from mcts_utils.storage.files import write_json
 from mcts_utils.storage.formats.record import RecordRow
-from mcts_utils.storage.layout import tree_files
+from mcts_utils.storage.layout import tree_files, verdicts_path
 from mcts_utils.types import Verdict
 
 MADE = ("centric", "good", "optimal")  # data types that live episodes become
@@ -132,3 +134,26 @@ class LiveBuilder:
         """Return the loss flags: the first signal and the steps after it are trained, but not those judged bad."""
         trained = trained_from(bad[0] + 1, self.tree.task.env, self.options.mask_refused)
         return tuple(trained(i, step) and i not in bad for i, step in enumerate(path.steps))
+
+
+def live_rows(
+    tree: Tree, source: Source, options: Options, output_dir: str | Path, saved: Callable[[Path], None]
+) -> Built:
+    """Build the rows of live episodes, and write the verdicts on them, as those on other trees.
+
+    Args:
+        saved: is told of the file of verdicts.
+
+    Raises:
+        BadTree: the data type needs a replay.
+    """
+    if options.data_type not in MADE:
+        raise BadTree(f"live episodes become --data_type {', '.join(MADE)}, not {options.data_type}")
+    verdicts = verdicts_path(output_dir, tree.task.index)
+    prompt = tree.settings.get("judge_prompt", tree.prompt)
+    if tree.verdicts:
+        write_json(verdicts, verdict_file(tree.settings.get("judge", ""), prompt, tree.verdicts))
+        saved(verdicts)
+    built = LiveBuilder(tree, source, options).build()
+    built.counts["partial_trees"] = int(tree.status != "done")
+    return built

@@ -26,17 +26,15 @@ from mcts_utils.executors.spending import Spending
 from mcts_utils.revision.builder import Built, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.judge_source import JudgeSource, models_of, models_opened
-from mcts_utils.revision.live_rows import MADE, LiveBuilder, is_live
+from mcts_utils.revision.live_rows import MADE, is_live, is_live_folder, live_rows
 from mcts_utils.revision.options import EXPERT, Options
 from mcts_utils.revision.record import Source, UniqueRows, first_rows
 from mcts_utils.revision.resume import finished_counts, relevant_settings
-from mcts_utils.revision.verdict_cache import verdict_file
 from mcts_utils.revision.votes import patterns
 from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
 from mcts_utils.rollouts.replayer import Replayer
-from mcts_utils.search.tree import Tree
 from mcts_utils.search.tree_io import BadTree, check_tree, read_tree
-from mcts_utils.storage.files import RowSpool, remove_temporary, sha256_file, write_json, write_jsonl
+from mcts_utils.storage.files import RowSpool, remove_temporary, sha256_file, write_jsonl
 from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.manifest import RevisionCounts
 from mcts_utils.storage.formats.record import RecordRow
@@ -138,8 +136,11 @@ class RevisionStage:
         return finished_counts(self.manifest, self.output, settings, files)
 
     def _verdict_files(self) -> list[Path]:
-        """Return the files of verdicts on the trees, where a judge finds the cuts."""
-        found = [existing(verdicts_path(self.output_dir, index)) for index, _ in self.jobs if self.judge]
+        """Return the files of verdicts on the trees, where a judge finds the cuts, or found them in live episodes."""
+        live = self.options.data_type in MADE and is_live_folder(self.input_dir, self.settings.task)
+        found = [
+            existing(verdicts_path(self.output_dir, index)) for index, _ in self.jobs if self.judge or live
+        ]
         return [path for path in found if path.exists()]
 
     def _find_jobs(self) -> list[tuple[int, str]]:
@@ -248,7 +249,7 @@ class RevisionStage:
         history = tree.settings.get("history_reasoning", Settings.history_reasoning)
         source = Source(name, sha256_file(path), tree.prompt, settings.seed, history, settings.form)
         if is_live(tree):
-            return self._live(tree, source, saved)
+            return live_rows(tree, source, self.options, self.output_dir, saved)
         expected_id = task_id(settings.task, tree.task.opening, tree.task.index)
         scope = [source.sha256, self.server_kind, self._weights, self._relevant_settings()]
         kept_verdicts = verdicts_path(self.output_dir, index)
@@ -267,23 +268,6 @@ class RevisionStage:
             built.counts.update(patterns(cache.used.values()))
             unparsed = [verdict.reason for verdict in cache.used.values() if not verdict.parsed]
             built = replace(built, unparsed=next(iter(unparsed), ""))
-        built.counts["partial_trees"] = int(tree.status != "done")
-        return built
-
-    def _live(self, tree: Tree, source: Source, saved: Callable[[Path], None]) -> Built:
-        """Build the rows of live episodes, and write the verdicts on them, as those on other trees.
-
-        Raises:
-            BadTree: the data type needs a replay.
-        """
-        if self.options.data_type not in MADE:
-            raise BadTree(f"live episodes become --data_type {', '.join(MADE)}, not {self.options.data_type}")
-        verdicts = verdicts_path(self.output_dir, tree.task.index)
-        prompt = tree.settings.get("judge_prompt", tree.prompt)
-        if tree.verdicts:
-            write_json(verdicts, verdict_file(tree.settings.get("judge", ""), prompt, tree.verdicts))
-            saved(verdicts)
-        built = LiveBuilder(tree, source, self.options).build()
         built.counts["partial_trees"] = int(tree.status != "done")
         return built
 

@@ -91,7 +91,7 @@ def agent_rows(mix: DataMix, row_filter: RowFilter) -> tuple[list[EncodedRow], l
         if len(kept) < before:
             notes.append(f"{before - len(kept)} rows left out, over --max_per_task {mix.max_per_task}")
     if not kept:
-        reasons = dict(row_filter.dropped)
+        reasons = dict(row_filter.dropped) or "there is none"
         raise InputError(f"--data {' '.join(mix.data)}: no row is left to train on ({reasons})")
     if not mix.pairs:
         conversations, kept = len(kept), list(one_sequence_each(kept))

@@ -180,7 +180,9 @@ def token_rows(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
     else:
         items = list(corpus.one_sequence_each(row_filter.filter_rows(conversations(args.data))))
     if not items:
-        raise InputError(f"--data {' '.join(args.data)}: no row is left ({dict(row_filter.dropped)})")
+        raise InputError(
+            f"--data {' '.join(args.data)}: no row is left ({dict(row_filter.dropped) or 'there is none'})"
+        )
     return [corpus.row_of(item) for item in items], row_filter.notes()
 
 

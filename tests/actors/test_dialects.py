@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from mcts_utils.actors.answer_guard import FIRST, AnswerGuard, NothingAnswered
-from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, parse_body, said, samples
+from mcts_utils.actors.answers import OVERFLOW, REPLY_LIMIT, NoAnswer, parse_body, said, samples
 from mcts_utils.actors.endpoint import EndpointActor
 from mcts_utils.actors.server_profile import FEATURES, ServerProfile
 from mcts_utils.actors.transport import better_address, is_loopback, light_client
@@ -314,6 +314,16 @@ def test_refusals_of_other_shapes_are_quoted(body, text):
         ("max_tokens=3000 cannot be greater than max_model_len=2048", False),
         ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", False),
         ("Rate limit reached, try again in 20 s", False),
+        ("Input token length is longer than the max allowed", True),
+        ("The number of tokens in the prompt exceeds the number allowed: 9000 > 4096", True),
+        ("length of prompt + max_tokens 9000 exceeds n_ctx 4096", True),
+        ("Total tokens of image and text exceed max message tokens.", True),
+        ("Invalid 'messages[0].content': string too long.", True),
+        ("<h1>413 Request Entity Too Large</h1>", True),
+        ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 9000 `inputs`", True),
+        ("body.max_tokens: Input should be less than or equal to 32", False),
+        ("max_tokens: 64 > 32, which is the maximum allowed number of output tokens", False),
+        ("`max_new_tokens` must be <= 512. Given: 1024", False),
     ],
 )
 def test_overflows_are_known_by_their_words(text, known):
@@ -341,6 +351,19 @@ def test_overflows_are_known_by_their_words(text, known):
 )
 def test_what_a_refusal_may_mean(text, feature):
     assert ServerProfile("x").suspect(text, frozenset(FEATURES) - {"temperature"}) == feature
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'data: {"choices": [{"delta": {"content": "Tho"}}]}\n\ndata: {"error": {"message": "overloaded"}}\n\n',
+        b'{"choices": [{"message": {"content": ""}, "error": {"message": "overloaded"}}]}',
+    ],
+)
+def test_an_error_beside_a_part_of_an_answer_is_tried_again(content):
+    with pytest.raises(NoAnswer, match="overloaded") as failure:
+        samples(parse_body(content), 1)
+    assert failure.value.passing
 
 
 def test_a_stream_ends_with_its_reason_and_usage():

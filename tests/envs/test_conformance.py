@@ -20,6 +20,7 @@ from mcts_utils.servers.yours.app import create_app as create_own_app
 from mcts_utils.servers.yours.world import World
 from tests import conformance
 from tests.conformance_requests import REQUESTS
+from tests.envs.test_public_suite import RECORDED
 from tests.helpers.sciworld_process import running_sciworld
 
 RUNNING: dict[str, Any] = {
@@ -158,4 +159,5 @@ def test_wrong_use_is_told(arguments: list[str], capsys: pytest.CaptureFixture[s
 
 
 def test_every_environment_with_a_contract_has_a_list() -> None:
-    assert sorted({*REQUESTS} - {"fork-protocol"}) == list(names())
+    """Of the bundled servers' kinds a long list, which any server can be tried with; of the others recorded answers."""
+    assert sorted({*REQUESTS, *RECORDED} - {"fork-protocol"}) == list(names())

@@ -350,14 +350,15 @@ def test_a_stopped_run_brings_home_what_is_done_and_goes_on_from_there(
     assert any(tree["status"] == "partial" for tree in saved)
     assert not (folder / "manifest.json").exists()
 
-    kept = sum(tree["stats"]["calls"] for tree in saved)
     asked = len(chat.requests)
     monkeypatch.setenv("EXECUTOR", "threads")
     assert search("cut") == 0
     again = len(chat.requests) - asked
     assert search("whole") == 0
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
-    assert again == len(chat.requests) - asked - again - kept
+    whole = len(chat.requests) - asked - again
+    in_flight = 2  # one of each worker
+    assert 0 <= asked + again - whole <= in_flight
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ class SplitIsHuge(Counter):
 
 
 class PromptIsNumber(Counter):
-    prompt = 5
+    prompt = 5  # type: ignore[assignment]
 
 
 class ModeIsList(Counter):

@@ -263,9 +263,9 @@ def test_a_stopped_run_leaves_no_process_behind(
 @pytest.mark.parametrize(
     ("variables", "line"),
     [
-        ({"SEEDS": "0 one"}, "experiment.sh: SEEDS must be whole numbers: 'one'"),
+        ({"SEEDS": "0 one"}, "experiment.sh: SEEDS must be whole numbers below 1000000000: 'one'"),
         ({"ARMS": "agent_r magic"}, "experiment.sh: no such arm: 'magic'"),
-        ({"LANES": "0"}, "experiment.sh: LANES must be a whole number, at least 1: '0'"),
+        ({"LANES": "0"}, "experiment.sh: LANES must be a whole number between 1 and 999999: '0'"),
     ],
 )
 def test_a_bad_setting_is_one_line(

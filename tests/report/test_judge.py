@@ -453,9 +453,9 @@ def test_bad_input_is_one_line(
         (["--verdicts", "none"], "none"),
         (["--verdicts", "half"], "half"),
         (["--judge", "10"], "--asked or --output"),
-        (["--judge", "10", "--asked", "x"], "MODEL_NAME"),
+        (["--judge", "10", "--asked", "x"], "neither MODEL_DIR nor OPENAI_BASE_URL is set"),
         (["--judge", "-1", "--asked", "x"], "-1"),
-        (["--verdicts", "none", "--threshold", "2"], "2.0"),
+        (["--verdicts", "none", "--threshold", "2"], "between 0 and 1: 2"),
         (["--verdicts", "none", "--min_visits", "0"], "--min_visits"),
     ):
         assert main(["--trees", str(trees), *args]) == 2, args

@@ -173,6 +173,7 @@ def test_verdicts_become_rows_with_their_own_openings(run: Path, trees: Path) ->
 
 def test_verify_makes_the_rows_again_and_executes_none(run: Path, tmp_path: Path, capsys: Any) -> None:
     assert verify.main([str(run), "--sample", "0"]) == 0
+    assert "no hash" not in capsys.readouterr().out  # the files of verdicts are listed, too
     shutil.copytree(run, tmp_path / "run")
     file = tmp_path / "run" / "records" / "textcraft_centric.jsonl"
     text = file.read_text()

@@ -110,7 +110,7 @@ def test_one_failing_rollout_stops_the_others_and_closes_their_sessions(threads)
     pool = SessionPool(Stairs)
     with (
         pytest.raises(ActorError, match="gone"),
-        simulator(Failing(), pool, threads, max_depth=10**9).iteration(0) as explorer,
+        simulator(Failing(), pool, threads, max_depth=10_000).iteration(0) as explorer,
     ):
         explorer.rollouts([], 4)  # would go on for ever if the three were not stopped
     pool.close()
@@ -128,7 +128,7 @@ def test_stopping_ends_endless_rollouts(threads):
     with (
         closing(SessionPool(Stairs)) as pool,
         pytest.raises(Stopped),
-        simulator(Stopping(), pool, threads, stop.is_set, max_depth=10**9).iteration(0) as explorer,
+        simulator(Stopping(), pool, threads, stop.is_set, max_depth=10_000).iteration(0) as explorer,
     ):
         explorer.rollouts([], 4)
 

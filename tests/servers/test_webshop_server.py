@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from mcts_utils.servers.session_store import UnknownId
+from mcts_utils.servers.webshop.__main__ import main
 from mcts_utils.servers.webshop.app import running_server
 from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.sessions import Sessions
@@ -305,14 +306,12 @@ def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "mcts_utils.servers.webshop", *args]
 
 
-def refused(*args: str) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     """The one line on stderr of a command that exits with 2."""
-    done = subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, (
-        done.stdout,
-        done.stderr,
-    )
-    return done.stderr
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1, (out, err)
+    return err
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -333,22 +332,27 @@ def test_command_says_where_and_ends_clean(how):
             process.kill()
 
 
-def test_command_names_what_is_wrong(tmp_path):
+def test_command_names_what_is_wrong(tmp_path, capsys):
     assert "--idle_seconds must be between 0.001 and 1000000000: 0" in refused(
-        "--port", "0", "--idle_seconds", "0"
+        capsys, "--port", "0", "--idle_seconds", "0"
     )
-    assert "--products must be between 0 and 100000000: -1" in refused("--port", "0", "--products", "-1")
+    assert "--products must be between 0 and 100000000: -1" in refused(
+        capsys, "--port", "0", "--products", "-1"
+    )
     nowhere = tmp_path / "nowhere"
-    assert refused("--port", "0", "--data_dir", str(nowhere)) == f"--data_dir: {nowhere}: no such folder\n"
+    assert (
+        refused(capsys, "--port", "0", "--data_dir", str(nowhere))
+        == f"--data_dir: {nowhere}: no such folder\n"
+    )
     (tmp_path / "items_ins_v2.json").write_text(json.dumps([]))
     assert f"{tmp_path}/items_ins_v2.json: not a JSON object" in refused(
-        "--port", "0", "--data_dir", str(tmp_path)
+        capsys, "--port", "0", "--data_dir", str(tmp_path)
     )
 
 
-def test_command_names_a_port_in_use():
+def test_command_names_a_port_in_use(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"--port {port}: cannot listen" in refused("--port", str(port))
+        assert f"--port {port}: cannot listen" in refused(capsys, "--port", str(port))

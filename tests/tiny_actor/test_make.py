@@ -153,4 +153,4 @@ def test_habits_without_a_base_is_one_line(
 ) -> None:
     where = ("--base", str(tmp_path / "none"), "--output", str(tmp_path / "m"))
     assert run(monkeypatch, "habits", *where) == 2
-    assert capsys.readouterr().err == f"--base: no model in {tmp_path / 'none'}\n"
+    assert capsys.readouterr().err == f"make: --base: no model in {tmp_path / 'none'}\n"

@@ -14,7 +14,7 @@ from mcts_utils.evaluation.protocol import differences
 from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
 from mcts_utils.report.verify.checks import Checks
-from mcts_utils.report.verify.rows import difference
+from mcts_utils.report.verify.row_form import difference
 from mcts_utils.report.view.find import EPISODE_FILE
 from mcts_utils.rollouts.steps import EPSILON, earned
 from mcts_utils.storage.files import read_as, read_json

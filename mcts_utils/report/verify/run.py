@@ -18,7 +18,8 @@ from mcts_utils.report.verify.again import AGAIN, Played, Sampler
 from mcts_utils.report.verify.checks import Checks
 from mcts_utils.report.verify.evaluations import check_evaluation, check_panel
 from mcts_utils.report.verify.hashes import check_hashes
-from mcts_utils.report.verify.rows import Row, TreeRows, form_faults, key_of, verdict_row_faults
+from mcts_utils.report.verify.row_form import Row, form_faults, key_of, verdict_row_faults
+from mcts_utils.report.verify.rows import TreeRows
 from mcts_utils.report.verify.training import (
     LOSS,
     check_encoding,

@@ -10,85 +10,19 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from mcts_utils.servers.mock_llm.tool_dialects import (
+    Shape,
+    calling,
+    calling_badly,
+    has_broken_call,
+    in_choices,
+)
+
 Refusal = Callable[[dict], tuple[int, Any] | None]
-Shape = Callable[[dict, dict], Any]  # (request, answer) -> the body that is sent
 
 
 def _chars(body: dict) -> int:
     return sum(len(message["content"] or "") for message in body["messages"])
-
-
-def in_text(messages: list[dict]) -> list[dict]:
-    """Return a chat with tool calls as an expert reads it: each call a turn with its action, each answer a user's."""
-    found: list[dict] = []
-    for message in messages:
-        calls = message.get("tool_calls") or ()
-        for call in calls:
-            command = _command(call["function"]["arguments"])
-            found.append({"role": "assistant", "content": f"Thought: on\nAction: {command}"})
-            found.append({"role": "user", "content": "", "answers": call["id"]})
-        if message["role"] == "tool":
-            turn = next(turn for turn in found if turn.get("answers") == message["tool_call_id"])
-            turn |= {"content": message["content"], "answers": ""}
-        elif not calls:
-            found.append(message)
-    return found
-
-
-def _command(arguments: str) -> str:
-    try:
-        return str(json.loads(arguments)["command"])
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def _has_broken_call(body: dict) -> bool:
-    """Return True if the arguments of a call are no JSON, where vLLM, for one, fails."""
-    try:
-        for message in body["messages"]:
-            for call in message.get("tool_calls") or ():
-                json.loads(call["function"]["arguments"])
-    except ValueError:
-        return True
-    return False
-
-
-def _calling(*others: str) -> Shape:
-    """Return the shape of a model that calls act(command), once and then with the other commands, if it has tools."""
-
-    def change(choice: dict) -> dict:
-        thought, _, action = choice["message"]["content"].partition("\nAction: ")
-        calls = [_call(f"c{i}", "act", json.dumps({"command": c})) for i, c in enumerate([action, *others])]
-        message = choice["message"] | {
-            "content": thought.removeprefix("Thought: ") or None,
-            "tool_calls": calls,
-        }
-        return {**choice, "message": message, "finish_reason": "tool_calls"}
-
-    shape = _messages(change)
-    return lambda body, answer: shape(body, answer) if body.get("tools") else answer
-
-
-def _call(identity: str, name: str, arguments: Any) -> dict:
-    return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def _calling_badly(body: dict, answer: dict) -> dict:
-    """Return an answer whose calls are malformed, in another way each turn."""
-    good = _call("", "act", {"command": "inventory"})  # arguments as an object, no id
-    kinds = [
-        {"content": None, "tool_calls": [_call("a", "act", '{"command": "inv')]},
-        {"content": "", "tool_calls": [_call("a", "fly", '{"command": "inventory"}'), good]},
-        {"content": "so", "tool_calls": [_call("b", "act", '{"cmd": "inventory"}'), _call("b", "act", "[]")]},
-        {"content": None, "tool_calls": [good, good]},
-        {"content": "no call"},
-        {"content": None, "function_call": {"name": "act", "arguments": '{"command": "inventory"}'}},
-        {"content": '<tool_call>\n{"name": "act", "arguments": {"command": "inventory"}}\n</tool_call>'},
-        {"content": None, "tool_calls": None},
-    ]
-    turns = sum(message["role"] == "assistant" for message in body["messages"])
-    message = {"role": "assistant", **kinds[turns % len(kinds)]}
-    return {**answer, "choices": [{**choice, "message": message} for choice in answer["choices"]]}
 
 
 def _openai(message: str, **more: Any) -> dict:
@@ -199,7 +133,7 @@ REFUSALS: dict[str, Refusal] = {
         _error('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
     ),
     "object_arguments": _when(
-        _has_broken_call,
+        has_broken_call,
         500,
         "Expecting ',' delimiter: line 1 column 14 (char 13)",
     ),
@@ -214,16 +148,11 @@ REFUSALS: dict[str, Refusal] = {
 }
 
 
-def _messages(change: Callable[[dict], Any]) -> Shape:
-    """Return a shape that changes every choice."""
-    return lambda body, answer: {**answer, "choices": [change(dict(choice)) for choice in answer["choices"]]}
-
-
 def _with_content(make: Callable[[str], Any]) -> Shape:
     def change(choice: dict) -> dict:
         return {**choice, "message": {"role": "assistant", "content": make(choice["message"]["content"])}}
 
-    return _messages(change)
+    return in_choices(change)
 
 
 def _thinking(field: str) -> Shape:
@@ -235,7 +164,7 @@ def _thinking(field: str) -> Shape:
         # The field first: so it is streamed.
         return {**choice, "message": shown | choice["message"] if field else choice["message"] | shown}
 
-    return _messages(change)
+    return in_choices(change)
 
 
 def _stream(body: dict, answer: dict) -> bytes:
@@ -281,18 +210,18 @@ SHAPES: dict[str, Shape] = {
     "thinks": _thinking("reasoning_content"),
     "thinks_too": _thinking("reasoning"),
     "thinks_inline": _thinking(""),
-    "thinks_only": _messages(
+    "thinks_only": in_choices(
         lambda choice: {
             **choice,
             "message": {"role": "assistant", "content": None, "reasoning_content": "hm"},
         }
     ),
-    "calls": _calling(),
-    "calls_twice": _calling("inventory"),
-    "calls_badly": _calling_badly,
-    "message_null": _messages(lambda choice: {**choice, "message": None}),
-    "text_alone": _messages(lambda choice: {"index": choice["index"], "text": choice["message"]["content"]}),
-    "choice_null": _messages(lambda choice: None),
+    "calls": calling(),
+    "calls_twice": calling("inventory"),
+    "calls_badly": calling_badly,
+    "message_null": in_choices(lambda choice: {**choice, "message": None}),
+    "text_alone": in_choices(lambda choice: {"index": choice["index"], "text": choice["message"]["content"]}),
+    "choice_null": in_choices(lambda choice: None),
     "choices_null": lambda body, answer: {**answer, "choices": None},
     "choices_empty": lambda body, answer: {**answer, "choices": []},
     "no_choices": lambda body, answer: {"response": "hello"},

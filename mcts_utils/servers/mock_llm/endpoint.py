@@ -23,9 +23,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from mcts_utils.servers.mock_llm.dialects import REFUSALS, SHAPES, in_text
+from mcts_utils.servers.mock_llm.dialects import REFUSALS, SHAPES
 from mcts_utils.servers.mock_llm.http_server import HttpServer, Request
 from mcts_utils.servers.mock_llm.load_stats import LoadStats
+from mcts_utils.servers.mock_llm.tool_dialects import in_text
 from mcts_utils.servers.yours.expert import Expert
 from mcts_utils.servers.yours.source import FORMS, SourceError, is_source, name_of
 

@@ -73,7 +73,8 @@ def rule_of(env: Any) -> RewardRule:
     weights = getattr(env, "reward_weights", None) or {}
     if how not in (STEP, EPISODE):
         raise RewardError(f"reward_of must be 'step' or 'episode': {how!r}")
-    given = given.tolist() if hasattr(given, "tolist") else given  # an array
+    if as_list := getattr(given, "tolist", None):  # an array
+        given = as_list()
     if given in (None, UNSTATED):
         given = {}
     try:
