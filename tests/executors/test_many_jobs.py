@@ -70,11 +70,12 @@ class Held:
 
 
 def check_calls(touched: dict[int, Counter[str]]) -> None:
-    """Each tree costs the same calls; no folder is listed for a tree."""
+    """Each tree costs the same calls, but the first, which is read once more for its kind; no folder is listed."""
     others = touched.pop(-1, Counter())
     assert len(touched) == TREES
-    first, *more = touched.values()
-    assert [calls for calls in more if calls != first] == []
+    first, second, *more = touched.values()
+    assert [calls for calls in more if calls != second] == []
+    assert (first - second).total() <= 1
     assert others["listdir"] + others["scandir"] < 10, others
     assert others.total() < 6 * TREES  # folders are made, if need be, and locks are looked at
 
