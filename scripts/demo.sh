@@ -6,7 +6,7 @@
 #
 # Installs the two virtual environments if they are missing, starts the server, evaluates the actor on held-out goals,
 # searches, builds verified revisions, trains with XTuner, evaluates again, prints one table and stops the server. Takes
-# about 10 minutes on 2 cores, without installation. The same command again resumes; remove runs/demo to start over.
+# about 9 minutes on 2 cores, without installation. The same command again resumes; remove runs/demo to start over.
 # SEED (0): seed of search, records and training. RUN_DIR (runs/demo): folder of all results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
