@@ -24,7 +24,7 @@ cd "$(dirname "$0")/.."
 . scripts/ends.sh
 python=${PYTHON:-.venv/bin/python}
 die() { echo "iteration.sh: $1" >&2; exit 2; }
-[ -x "$(command -v "$python")" ] || die "$python is missing: child bash scripts/setup.sh"
+[ -x "$(command -v "$python")" ] || die "$python is missing: run bash scripts/setup.sh"
 setting() { # NAME: the variable's value, else that of .env, as the stages read it
   if [ -n "${!1+set}" ] || [ ! -f .env ]; then
     printf %s "${!1-}"

@@ -172,7 +172,7 @@ class ChatTokens:
         ]
         try:
             text = self.render(turns)
-        except Exception:
+        except Exception:  # templates raise what their expressions raise
             return False
         return all(part in text for part in ("@tool@", "@name@", "@command@", "@answer@"))
 
@@ -209,5 +209,5 @@ class ChatTokens:
         try:
             asked, answered = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
             return "@r@" in self._render([asked, answered | {name: "@r@"}])
-        except Exception:
+        except Exception:  # templates raise what their expressions raise
             return False

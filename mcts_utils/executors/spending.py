@@ -51,9 +51,7 @@ class Spending:
         self._ratio = 0.0  # tokens of a prompt's byte, the most so far
         self._each = self._said = False  # a request for n samples is n requests; that no usage is reported
         self.in_flight = self.written = 0
-        self.paid: dict[
-            str, Any
-        ] = {}  # for the manifest, at the end of a run: {"paid": what each model was asked}
+        self.paid: dict[str, Any] = {}  # {"paid": what each model was asked}, for the manifest, at the end
 
     def metered(self, make_actor: Callable[[], Actor] | None) -> Callable[[], Actor] | None:
         """Return a function that makes the actor with its requests counted."""

@@ -26,9 +26,7 @@ class Stage(Protocol):
     stop: Event  # set: running jobs save what they can and end soon
     usage: dict[str, Any]  # calls, tokens, ... of the jobs; set when the context of `job_runner` ends
     manifest: Path  # its file; what is paid for is written beside it
-    models: dict[
-        str, Settings
-    ]  # of each model that may be asked: `actor`, and `judge` if that is another one
+    models: dict[str, Settings]  # of each that may be asked: `actor`, and `judge` if it is another
     spending: Spending  # what this process asks; set before `job_runner` is called
 
     @property

@@ -155,6 +155,7 @@ def test_the_trained_model_is_evaluated_on_goals_it_was_not_trained_on(
             "iteration.sh: STEPS knows warm_start, collect, revise, train and evaluate: 'dance'",
         ),
         ({"MODEL_DIR": ""}, "iteration.sh: set MODEL_DIR, or OPENAI_BASE_URL and MODEL_NAME"),
+        ({"PYTHON": "nowhere"}, "iteration.sh: nowhere is missing: run bash scripts/setup.sh"),
         ({"STEPS": "collect", "ITERA": "many"}, "mcts_collection.py: ITERA must be a whole number: 'many'"),
     ],
 )
