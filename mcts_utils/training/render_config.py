@@ -83,6 +83,7 @@ def _conditions(settings: TrainSettings) -> dict[str, bool]:
         "dpo": settings.method == "dpo",
         "lora": settings.lora is not None,
         "quantized": settings.quantized,
+        "autocast": settings.autocast,
     }
 
 

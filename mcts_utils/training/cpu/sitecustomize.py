@@ -8,6 +8,7 @@ torch.
 import os
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -35,6 +36,14 @@ if not torch.cuda.is_available():
         import deepspeed.ops
 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    configs = (Path(name) for name in sys.orig_argv[1:] if name.endswith(".py"))
+    if any("AmpOptimWrapper" in config.read_text(encoding="utf-8") for config in configs):
+        import mmengine.optim.optimizer.amp_optimizer_wrapper as amp
+        from trained_loss import trained_loss
+        from xtuner.model import SupervisedFinetune
+
+        amp.is_cuda_available = lambda: True  # for its assertion alone
+        SupervisedFinetune.compute_loss = trained_loss
     # transformers 4.48 requires a GPU or Intel's extension for bitsandbytes, which since 0.47 needs neither.
     if "AGENT_R_QUANTIZED" in os.environ and "xtuner.tools" in " ".join(sys.orig_argv):
         import transformers.integrations.bitsandbytes
