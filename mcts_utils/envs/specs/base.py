@@ -31,6 +31,9 @@ class EnvSpec:
 
     name: str  # of the file, and the value of TASK
     title: str  # as the answer to GET / names it: "This is environment TextCraft."
+    goal_form: re.Pattern[str] | None = None  # its group 1 in an opening is the goal; None: the whole opening
+    goal_sign = ""  # what it looks for, in words
+    goal_last = False  # the goal ends the opening
     full_prompt: str  # system turn for a model that was not trained on the environment
     brief_prompt: str  # system turn for a model that was trained on it
     refusal: re.Pattern[str] = NO_MATCH  # beginning of an observation that refuses its action
@@ -43,6 +46,7 @@ class EnvSpec:
     score = "mean_reward"  # the metric of Table 2: this or "success_rate"
     id_field = "id"  # names the session in every request and in /create's answer
     index_field = "data_idx"  # names the goal in /reset
+    text_field = "observation"  # has the observation in /step's answer
     create_fields: ClassVar[Mapping[str, Any]] = {}  # of the body of /create
     reset_fields: ClassVar[Mapping[str, Any]] = {}  # of the body of /reset, besides the session and the goal
     most_sessions = 0  # that a public server has at once; 0: any number
@@ -90,7 +94,13 @@ class EnvSpec:
         Raises:
             EnvError: the text names no goal.
         """
-        return opening
+        if self.goal_form is None:
+            return opening
+        match = self.goal_form.search(opening)
+        if match is None:
+            shown = opening[-200:] if self.goal_last else opening[:200]
+            raise EnvError(f"no {self.goal_sign} in the opening text {shown!r}")
+        return match.group(1).strip()
 
     def task_id(self, opening: str, index: int) -> str:
         """Return the id of a task, the same on every server.
@@ -117,7 +127,7 @@ class EnvSpec:
             EnvError: a field is missing, of another type or out of range.
         """
         reward = number(answer, "reward", 0.0, 1.0)
-        return StepResult(field(answer, "observation", str), reward, field(answer, "done", bool))
+        return StepResult(field(answer, self.text_field, str), reward, field(answer, "done", bool))
 
     def shows(self, answer: Any, seen: str) -> bool:
         """Return True if the answer to GET /observation shows `seen`, what the last reset or step showed."""
@@ -145,6 +155,27 @@ class EnvSpec:
             return f"answered {now.observation!r}, before {before.observation!r}"
         ends = [(step.reward, step.done, step.disaster) for step in (now, before)]
         return "" if ends[0] == ends[1] else f"earned (reward, done, disaster) {ends[0]}, before {ends[1]}"
+
+
+class ListedSpec(EnvSpec):
+    """A server that GET /list_envs tells by its list of sessions, and that answers /create with a bare number."""
+
+    id_field = "env_idx"
+    hello = "/list_envs"
+    by_index = True
+
+    def greets(self, answer: Any) -> bool:
+        """Return True for a list of sessions; these servers do not say which environment they have."""
+        return isinstance(answer, list)
+
+    def session_id(self, created: Any) -> int:
+        return int(field({"env_idx": created}, "env_idx", int))
+
+    def started(self, answer: Any, index: int) -> Started:
+        """Return the task and the observation in the answer, which is a text or [text, null]."""
+        listed = isinstance(answer, list) and answer
+        text = field({"text": answer[0] if listed else answer}, "text", str)
+        return Started(Task(self.name, index, self.task_id(text, index), text), text)
 
 
 def field(answer: Any, name: str, kind: type | tuple[type, ...]) -> Any:

@@ -218,28 +218,17 @@ class TreeRows:
             first = pair.shared
         elif line.kept is not UNSET:
             extra = {"kept": line.kept}
-        record = Record(
-            row.kind,
-            tuple(steps),
-            first,
-            good,
-            pair,
-            tuple(others[0]) if others else (),
-            feedback,
-            extra,
-            replayed=line.replay.exact is True,
-        )
+        other, exact = tuple(others[0]) if others else (), line.replay.exact is True
+        record = Record(row.kind, tuple(steps), first, good, pair, other, feedback, extra, replayed=exact)
         task = self.tree.task
-        task = Task(
-            task.env, task.index, line.task.id, row.task_description if not self.fixed else task.opening
-        )
+        opening = task.opening if self.fixed else row.task_description
+        task = Task(task.env, task.index, line.task.id, opening)
         mask, reference = self.settings.get("mask_refused", True), row.revise_log is not UNSET
         wanted, found = plain(to_row(record, task, self._source(line), mask, reference)), plain(row)
         if row.history_reasoning is UNSET:  # of a version that did not say it
             wanted.pop("history_reasoning", None)
-        if line.prompt_sha256 != prompt_sha256(
-            self.tree.prompt, task.env, self.form
-        ):  # of a version with other prompts
+        # Of a version with other prompts.
+        if line.prompt_sha256 != prompt_sha256(self.tree.prompt, task.env, self.form):
             for data in (wanted, found):
                 data["lineage"].pop("prompt_sha256")
                 (data.get("messages") or data["prompt"])[0]["content"] = ""

@@ -122,14 +122,7 @@ def _pair(runs: Sequence[Run], one: int, two: int) -> dict[str, Any]:
     """Return the paired comparison of two runs of a set."""
     rewards = [{key: [e.reward for e in found] for key, found in runs[i].goals.items()} for i in (one, two)]
     found = paired.compare_runs(rewards[0], rewards[1])
-    kept = (
-        "n",
-        "success_rate",
-        "success_difference",
-        "success_difference_ci95",
-        "difference",
-        "difference_ci95",
-    )
+    kept = "n success_rate success_difference success_difference_ci95 difference difference_ci95".split()
     return {"a": one, "b": two, **{name: found[name] for name in (*kept, "gained", "lost", "mcnemar_p")}}
 
 

@@ -11,9 +11,7 @@ from mcts_utils.storage.layout import EPISODE, TREE
 from mcts_utils.types import InputError
 
 NUMBERED = re.compile(rf"{TREE}_(\d+)\.json")
-EPISODE_FILE = re.compile(
-    rf"(?:{EPISODE}|{TREE})_(\d+)(?:_s(\d+))?\.json"
-)  # the second as of earlier versions
+EPISODE_FILE = re.compile(rf"(?:{EPISODE}|{TREE})_(\d+)(?:_s(\d+))?\.json")  # TREE: of earlier versions
 MODELS = ("train", "checkpoints")  # folders of a model that hold no results
 NUMBER = re.compile(r"(\d+)")
 
