@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from mcts_utils import patience
 from mcts_utils.executors.ledger import WAIT, money
 from mcts_utils.storage.formats.spent import Paid
 from mcts_utils.terminal import Progress
-from mcts_utils.types import Actor, BudgetReached, Message, Sample
+from mcts_utils.types import Actor, BudgetReached, MakeActor, Message, Sample
 
 PAUSE = 0.05  # seconds between two looks for room
 MESSAGE_TOKENS = 16  # that a chat template adds to a message, at most
@@ -53,7 +53,7 @@ class Spending:
         self.in_flight = self.written = 0
         self.paid: dict[str, Any] = {}  # {"paid": what each model was asked}, for the manifest, at the end
 
-    def metered(self, make_actor: Callable[[], Actor] | None) -> Callable[[], Actor] | None:
+    def metered(self, make_actor: MakeActor | None) -> MakeActor | None:
         """Return a function that makes the actor with its requests counted."""
         return (lambda: MeteredActor(make_actor(), self, "actor")) if make_actor else None
 

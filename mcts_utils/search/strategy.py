@@ -28,7 +28,7 @@ RARE = (
     "action_format",
     "history_reasoning",
     "think_tokens",
-)  # of trees that record none: the defaults
+)  # the defaults, where a tree has none
 RNG = -2  # the "rollout number" of an iteration's random choices
 
 

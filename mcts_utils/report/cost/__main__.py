@@ -87,7 +87,7 @@ def command_line() -> argparse.ArgumentParser:
     add("sample", type=Path, help="folder with one folder per environment")
     add("--plan", type=planned, nargs="+", required=True, help="TASK:TRAINING TASKS:TEST TASKS")
     add("--epochs", nargs="+", type=between(1, 10_000), required=True, help="of each iteration")
-    add("--base", type=int, choices=(0, 1), default=1, help="0: the starting model is not evaluated")
+    parser.add_switch("--base", 1, "0: the starting model is not evaluated")
     add("--scripted", action="store_true", help="nobody waited for a model in the sample")
     defaults = {"overhead_minutes": 0.0, "eta": 1.0, "general_tokens_per_row": 0.0}
     for name, what in RATES.items():
