@@ -35,17 +35,7 @@ ROLES = ("system", "user", "assistant")
 CONCURRENCY = 64  # conversations in one batch
 MAX_TOKENS = 256  # of a reply, where the request does not give a number
 MAX_N = 128
-TAKEN = (
-    "model",
-    "messages",
-    "n",
-    "temperature",
-    "seed",
-    "max_tokens",
-    "max_completion_tokens",
-    "user",
-    "metadata",
-)
+TAKEN = "model messages n temperature seed max_tokens max_completion_tokens user metadata".split()
 # Parameters that the engine does not support, with the values that change nothing. Any other parameter is refused.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stream": (False,),
@@ -142,11 +132,7 @@ def error(message: str, status: int) -> JSONResponse:
 
 
 def completion(actor: LocalActor, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answer to a chat request.
-
-    Raises:
-        Refused: naming the parameter that is wrong or not supported.
-    """
+    """Return the answer to a chat request; raise Refused naming the parameter that is wrong or not supported."""
     if body.get("model") != name:
         raise Refused(f"the model {body.get('model')!r} does not exist; this is {name!r}", 404)
     _refuse_unknown(body, TAKEN, NEUTRAL)
@@ -179,9 +165,8 @@ def _refuse_unknown(
     for name, value in given.items():
         if name in taken or value is None:
             continue
-        alike = [
-            each for each in neutral.get(name, ()) if each == value
-        ]  # 1 == True, but "top_p": true is no number
+        # 1 == True, but "top_p": true is no number.
+        alike = [each for each in neutral.get(name, ()) if each == value]
         if not any(isinstance(each, bool) == isinstance(value, bool) for each in alike):
             raise Refused(f"unsupported: {where}{name}={value!r}; temperature is the only sampling setting")
 
@@ -194,11 +179,7 @@ def tokens(actor: LocalActor, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chat_messages(body: Mapping[str, Any]) -> list[Message]:
-    """Return the conversation of a request.
-
-    Raises:
-        Refused: naming the message that is not a text of a known role.
-    """
+    """Return the conversation of a request; raise Refused naming the message that is not a text of a known role."""
     turns = body.get("messages")
     if not isinstance(turns, list) or not turns:
         raise Refused("messages must be a list of turns")

@@ -23,9 +23,8 @@ class Price:
 
     prompt: float = 0.0
     completion: float = 0.0
-    cached: float | None = (
-        None  # of prompt tokens that the server had in its cache; None: as other prompt tokens
-    )
+    # Of prompt tokens that the server had in its cache; None: as other prompt tokens.
+    cached: float | None = None
 
     def dollars(self, prompt: float, completion: float, cached: float = 0) -> float:
         """Return the price of so many tokens; `cached` is a part of `prompt`."""
