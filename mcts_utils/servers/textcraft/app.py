@@ -46,13 +46,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
-    """Return the server as an ASGI app with its own sessions.
-
-    Args:
-        idle_seconds: sessions unused for longer are closed.
-        clock: seconds, from any origin.
-        max_sessions: sessions that may be open at once.
-    """
+    """Return the server as an ASGI app with its own sessions; arguments as SessionStore."""
     app = new_app("TextCraft")
     sessions = Sessions(load_world(), idle_seconds, clock, max_sessions)
     app.state.store = sessions.store

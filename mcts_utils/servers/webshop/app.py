@@ -66,13 +66,9 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
-    """Return the server as an ASGI app with its own sessions.
+    """Return the server as an ASGI app with its own sessions; default is the shop of the synthetic catalogue.
 
-    Args:
-        shop: default is the shop of the synthetic catalogue.
-        idle_seconds: sessions unused for longer are closed.
-        clock: seconds, from any origin.
-        max_sessions: sessions that may be open at once.
+    Other arguments as SessionStore.
     """
     app = new_app("WebShop")
     shop = shop or bundled_shop()
