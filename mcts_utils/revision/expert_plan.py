@@ -24,9 +24,8 @@ from mcts_utils.revision.agenttraj import GivenEpisode, read_set
 from mcts_utils.servers.yours.source import is_source
 from mcts_utils.types import Actor, InputError, Message, Sample
 
-GIVEN_THOUGHT = (
-    "I take the next step towards the goal."  # before the actions that an environment of yours gives
-)
+# Before the actions that an environment of yours gives.
+GIVEN_THOUGHT = "I take the next step towards the goal."
 
 
 class ExpertActor(Actor):
