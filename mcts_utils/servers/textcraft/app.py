@@ -110,11 +110,7 @@ def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
 
 
 @contextmanager
-def running_server(port: int = 0, idle_seconds: float = IDLE_SECONDS) -> Iterator[str]:
-    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL.
-
-    Raises:
-        OSError: the port is in use.
-    """
-    with running(create_app(idle_seconds), port) as base_url:
+def running_server() -> Iterator[str]:
+    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL."""
+    with running(create_app()) as base_url:
         yield base_url
