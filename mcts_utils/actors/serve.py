@@ -139,22 +139,15 @@ def completion(actor: LocalActor, name: str, body: Mapping[str, Any]) -> dict[st
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     temperature = body.get("temperature")
     temperature = 1.0 if temperature is None else temperature
-    if (
-        isinstance(temperature, bool)
-        or not isinstance(temperature, int | float)
-        or not 0 <= temperature <= 100
-    ):
+    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not is_number or not 0 <= temperature <= 100:
         raise Refused(f"temperature must be a number from 0, not {temperature!r}")
     seed = body.get("seed")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise Refused(f"seed must be a whole number, not {seed!r}")
-    samples = actor.sample(
-        chat_messages(body),
-        _count(body, "n", 1, MAX_N),
-        float(temperature),
-        None if seed is None else abs(seed),
-        _count(body, limit, min(MAX_TOKENS, actor.context), 10**9),
-    )
+    messages, n = chat_messages(body), _count(body, "n", 1, MAX_N)
+    most = _count(body, limit, min(MAX_TOKENS, actor.context), 10**9)
+    samples = actor.sample(messages, n, float(temperature), None if seed is None else abs(seed), most)
     return _completion_of(name, samples)
 
 

@@ -73,18 +73,8 @@ class OwnServer:
 
     def _start(self, port: str) -> subprocess.Popen[bytes]:
         end_with = ("--end_with", str(os.getpid()))  # also after a kill -9 of this process
-        words = [
-            sys.executable,
-            "-P",
-            "-c",
-            START,
-            ROOT,
-            self._source,
-            "--port",
-            port,
-            *end_with,
-            *self._flags,
-        ]
+        flags = ["--port", port, *end_with, *self._flags]
+        words = [sys.executable, "-P", "-c", START, ROOT, self._source, *flags]
         with deferred_interrupts():
             # A session of its own: Ctrl-C reaches the stage alone.
             return subprocess.Popen(
