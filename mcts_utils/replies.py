@@ -17,9 +17,8 @@ from mcts_utils.reasoning import spoken, with_reasoning, without_reasoning
 from mcts_utils.tool_calls import TOOLS, action_of_calls, split_turn
 from mcts_utils.types import Label
 
-Cut = Literal[
-    "", "length", "played_on"
-]  # what a stored reply is not: it ended at MAX_TOKEN_LENGTH; more followed it
+# What a stored reply is not: it ended at MAX_TOKEN_LENGTH; more followed it.
+Cut = Literal["", "length", "played_on"]
 
 COLON = r"(?:[:：﹕︓∶]|[-=]>|→|(?<=\s)[-–—](?=\s))"
 # Tokens of chat templates that a server did not take out; what follows one is not this turn any more.
@@ -52,9 +51,8 @@ THOUGHT = re.compile(label("thoughts?"))
 # What a raw chat template begins a turn with.
 LEADING = re.compile(rf"(?:\s*(?:{SPECIAL.pattern})\s*(?:assistant\b)?)+")
 TICKED = re.compile(r"`+([^`\n]+)`+")
-BULLET = re.compile(
-    r"(?:(?:[-*•>]|\d{1,2}[.)])[ \t]+|(?i:action)[ \t]*[:：][ \t]*)(?=\S)"
-)  # before an action
+# Before an action.
+BULLET = re.compile(r"(?:(?:[-*•>]|\d{1,2}[.)])[ \t]+|(?i:action)[ \t]*[:：][ \t]*)(?=\S)")
 FENCE = re.compile(r"\s*```(?:[\w+-]*[ \t\r]*\n)?\s*([^\n`]*)\s*(?:```)?")
 LINE = re.compile(r"[ \t]*([^\n]*)")
 NEXT_LINE = re.compile(r"\s*([^\n]*)")

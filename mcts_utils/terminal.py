@@ -91,9 +91,8 @@ class Parser(argparse.ArgumentParser):
         """Add a flag whose value is 0 or 1."""
         self.add_argument(flag, type=int, choices=(0, 1), default=default, help=about)
 
-    def add_dry_run(self) -> None:
+    def add_dry_run(self, about: str = "say what it would do, cost and take; asks no model") -> None:
         """Add --dry-run."""
-        about = "say what it would do, cost and take; asks no model"
         self.add_argument("--dry-run", "--dry_run", action="store_true", help=about)
 
     def error(self, message: str) -> NoReturn:

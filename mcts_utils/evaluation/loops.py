@@ -126,11 +126,10 @@ class EpisodeJudge:
         """Return the first error of each episode; many are judged at once."""
         every, workers = range(len(episodes)), self.settings.workers
         results: dict[int, int | None] = {}
+        first = lambda i: self.first_error(run, episodes[i])  # noqa: E731
         with (
             Progress(total=len(episodes), desc=f"judge {run.name}", unit="episode") as bar,
-            closing(
-                run_tasks(lambda i: self.first_error(run, episodes[i]), workers, Event(), every, bar)
-            ) as ended,
+            closing(run_tasks(first, workers, Event(), every, bar)) as ended,
         ):
             for i, result in ended:
                 if isinstance(result, Exception):

@@ -18,10 +18,11 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
+from mcts_utils.actors.wrapped import WrappedActor
 from mcts_utils.config import Settings
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.evaluation.eval_set import EpisodeStart
-from mcts_utils.evaluation.few_shot import Examples, FewShotActor
+from mcts_utils.evaluation.few_shot import Examples
 from mcts_utils.evaluation.metrics import scores
 from mcts_utils.evaluation.protocol import EvalProtocol, differences
 from mcts_utils.evaluation.results import summary_of
@@ -122,7 +123,9 @@ class EvaluationStage:
         self, make_actor: Callable[[], Any] | None, make_environment: MakeEnvironment, saved: Saved = ignore
     ) -> Iterator[Callable[[EpisodeStart], float]]:
         assert make_actor is not None
-        actor = FewShotActor(make_actor(), self.examples) if self.examples else make_actor()
+        actor = make_actor()
+        if self.examples:
+            actor = WrappedActor(actor, self.examples.before)
         pool = SessionPool(make_environment, session_limit(self.settings, self.server_kind))
 
         def roll_out(start: EpisodeStart) -> float:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from mcts_utils import patience
+from mcts_utils.actors.wrapped import WrappedActor
 from mcts_utils.executors.ledger import WAIT, money
 from mcts_utils.storage.formats.spent import Paid
 from mcts_utils.terminal import Progress
@@ -78,11 +79,7 @@ class Spending:
         return Paid(prompt_tokens=prompts * prompt, completion_tokens=n * self.max_tokens)
 
     def begin(self, model: str, most: Paid) -> None:
-        """Wait until a request may be sent.
-
-        Raises:
-            BudgetReached: it may not.
-        """
+        """Wait until a request may be sent; raise BudgetReached if it may not."""
         while self.ledger and (answer := self.ledger.admit(self.process, model, most)):
             if answer != WAIT:
                 raise BudgetReached(answer)
@@ -131,7 +128,7 @@ class Spending:
         )
 
 
-class MeteredActor(Actor):
+class MeteredActor(WrappedActor):
     """An actor whose requests are counted, and are not sent where they could pass a limit."""
 
     def __init__(self, actor: Actor, spending: Spending, model: str) -> None:
@@ -155,13 +152,6 @@ class MeteredActor(Actor):
         finally:
             self._spending.end(self._model, most, messages, samples, time.monotonic() - began)
         return samples
-
-    def stats(self) -> dict[str, Any]:
-        return self._actor.stats()
-
-    def close(self) -> None:
-        """Close the actor."""
-        self._actor.close()
 
 
 def paid_text(paid: dict[str, Any]) -> str:

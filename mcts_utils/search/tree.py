@@ -62,9 +62,8 @@ class Tree:
     status: str = "partial"  # or "done", "failed"
     error: str = ""  # why it failed
     # Of live revision (revision/live.py), where every child of the root begins an episode.
-    openings: dict[int, str] = field(
-        default_factory=dict
-    )  # first node of an episode -> its opening, if another
+    # First node of an episode -> its opening, if another.
+    openings: dict[int, str] = field(default_factory=dict)
     verdicts: dict[int, KeptVerdict] = field(default_factory=dict)  # by node
 
     def add(self, parent: Node, reply: str, action: str, cut: str = "") -> Node:

@@ -56,9 +56,8 @@ class EnvSpec:
     listing = ""
     lost = ("is not valid", "has been deleted")  # texts in {"error"}: the session does not exist any more
     finished = "has finished"  # text in {"error"}: the session's episode is done
-    session_bound_tasks = (
-        False  # a public server's goals differ between sessions, so that a tree needs a single one
-    )
+    # A public server's goals differ between sessions, so that a tree needs a single one.
+    session_bound_tasks = False
     waits = False  # `wait` is a command of the environment, besides the action of a revision signal
     by_index = False  # an index is the same task on every server, so that task_id needs no opening
     live = False  # an episode cannot be played again, so a lost session ends it
@@ -72,11 +71,7 @@ class EnvSpec:
         return self.title.lower() in str(answer).lower()
 
     def session_id(self, created: Any) -> int:
-        """Return the session's id in the answer to /create.
-
-        Raises:
-            EnvError: there is none.
-        """
+        """Return the session's id in the answer to /create; raise EnvError if there is none."""
         return int(field(created, self.id_field, int))
 
     def started(self, answer: Any, index: int) -> Started:
@@ -179,11 +174,7 @@ class ListedSpec(EnvSpec):
 
 
 def field(answer: Any, name: str, kind: type | tuple[type, ...]) -> Any:
-    """Return a field of an answer.
-
-    Raises:
-        EnvError: the field is missing or of another type.
-    """
+    """Return a field of an answer; raise EnvError if the field is missing or of another type."""
     value = answer.get(name) if isinstance(answer, dict) else None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise EnvError(f"the server answered without a proper {name!r}: {str(answer)[:200]!r}")

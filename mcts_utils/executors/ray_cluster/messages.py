@@ -42,18 +42,9 @@ class WorkerPlan:
         """Return the plan of a stage for its workers."""
         settings = stage.settings
         model_dir = settings.model_dir if settings.local and make_actor else ""
-        return cls(
-            stage.remote_factory(),
-            make_actor,
-            make_environment,
-            tuple(stage.folders),
-            jobs_at_once,
-            settings.env_server_base,
-            stage.server_kind,
-            model_dir,
-            fingerprint(model_dir),
-            str(Path.cwd()),
-        )
+        made = stage.remote_factory(), make_actor, make_environment, tuple(stage.folders)
+        server = settings.env_server_base, stage.server_kind
+        return cls(*made, jobs_at_once, *server, model_dir, fingerprint(model_dir), str(Path.cwd()))
 
 
 @dataclass(frozen=True)

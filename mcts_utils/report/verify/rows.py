@@ -54,12 +54,8 @@ class TreeRows:
         }
         self.paths = {path.leaf: path for path in paths(tree)}
         self.form = form_of(tree.settings)
-        self.cuts = {
-            without_ids(step.reply): step.cut
-            for path in self.paths.values()
-            for step in path.steps
-            if step.cut
-        }
+        steps = [step for path in self.paths.values() for step in path.steps]
+        self.cuts = {without_ids(step.reply): step.cut for step in steps if step.cut}
         self.fixed = env_spec(tree.task.env).fixed_observations
 
     def faults(self, row: RecordRow) -> Iterator[str]:
@@ -114,11 +110,8 @@ class TreeRows:
             yield f"its reward is {found.record:g}, that of its good path {good.reward:g}"
         if "rule" in self.settings:
             rule = PairRule(**self.settings["rule"])
-            if (
-                not PairRule(1.0, rule.beta).good(good.reward)
-                if row.kind == "optimal"
-                else not rule.good(good.reward)
-            ):
+            needed = PairRule(1.0, rule.beta) if row.kind == "optimal" else rule
+            if not needed.good(good.reward):
                 yield f"reward {good.reward:g} of its good path is not above alpha {rule.alpha:g}"
             if pair and not rule.apart(good.reward, pair.bad.reward):
                 yield f"rewards {good.reward:g} and {pair.bad.reward:g} are not {rule.beta:g} apart"

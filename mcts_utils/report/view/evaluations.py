@@ -28,11 +28,7 @@ class Run:
 
 
 def read_run(folder: Path, group: str) -> Run:
-    """Return the run of a folder.
-
-    Raises:
-        InputError: naming the file that is missing or wrong.
-    """
+    """Return the run of a folder; raise InputError naming the file that is missing or wrong."""
     return Run(folder.name, group, summary_of(folder), dict(episodes_by_goal(folder)))
 
 

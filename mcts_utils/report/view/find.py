@@ -35,11 +35,7 @@ class Found:
 
 
 def find(root: Path) -> Found:
-    """Return the results below a folder.
-
-    Raises:
-        InputError: it is no folder, or holds none.
-    """
+    """Return the results below a folder; raise InputError if it is no folder, or holds none."""
     found = find_any(root)
     if not (found.trees or found.records or found.evaluations):
         raise InputError(f"RUN_DIR holds no trees, records or evaluations: {str(root)!r}")

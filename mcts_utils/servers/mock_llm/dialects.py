@@ -89,9 +89,7 @@ TOO_LONG: dict[str, tuple[int, Any]] = {
 REFUSALS: dict[str, Refusal] = {
     "reasoning": _reasoning,
     "temperature_above_0": _when(
-        lambda body: body.get("temperature") == 0,
-        422,
-        _tgi("`temperature` must be strictly positive"),
+        lambda body: body.get("temperature") == 0, 422, _tgi("`temperature` must be strictly positive")
     ),
     "one_choice": _when(
         lambda body: body.get("n", 1) > 1,

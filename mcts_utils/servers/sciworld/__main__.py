@@ -44,12 +44,9 @@ def run(args: argparse.Namespace) -> int:
         jar = jvm.check(setup)
     except jvm.Missing as error:
         raise InputError(str(error)) from error
-    return app_server.serve(
-        args,
-        lambda: app.create_app(
-            pool.Pool(args.jvms, setup, jar), args.idle_seconds, max_sessions=args.max_sessions
-        ),
-    )
+    most = args.max_sessions
+    made = lambda: app.create_app(pool.Pool(args.jvms, setup, jar), args.idle_seconds, max_sessions=most)  # noqa: E731
+    return app_server.serve(args, made)
 
 
 if __name__ == "__main__":

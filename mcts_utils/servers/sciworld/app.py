@@ -30,14 +30,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
-    """Return the server as an ASGI app; its shutdown closes the pool.
-
-    Args:
-        pool: the Java processes.
-        idle_seconds: sessions unused for longer are closed.
-        clock: seconds, from any origin.
-        max_sessions: sessions that may be open at once, if the pool has room for them.
-    """
+    """Return the server as an ASGI app; its shutdown closes the pool. Other arguments as SessionStore."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -46,13 +46,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
-    """Return the server as an ASGI app with its own sessions.
-
-    Args:
-        idle_seconds: sessions unused for longer are closed.
-        clock: seconds, from any origin.
-        max_sessions: sessions that may be open at once.
-    """
+    """Return the server as an ASGI app with its own sessions; arguments as SessionStore."""
     app = new_app("TextCraft")
     sessions = Sessions(load_world(), idle_seconds, clock, max_sessions)
     app.state.store = sessions.store
@@ -116,11 +110,7 @@ def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
 
 
 @contextmanager
-def running_server(port: int = 0, idle_seconds: float = IDLE_SECONDS) -> Iterator[str]:
-    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL.
-
-    Raises:
-        OSError: the port is in use.
-    """
-    with running(create_app(idle_seconds), port) as base_url:
+def running_server() -> Iterator[str]:
+    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL."""
+    with running(create_app()) as base_url:
         yield base_url

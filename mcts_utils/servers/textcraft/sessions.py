@@ -27,11 +27,7 @@ class Sessions:
     """
 
     def __init__(
-        self,
-        world: World,
-        idle_seconds: float,
-        clock: Callable[[], float],
-        max_sessions: int = MAX_SESSIONS,
+        self, world: World, idle_seconds: float, clock: Callable[[], float], max_sessions: int = MAX_SESSIONS
     ) -> None:
         self.world = world
         self.store: SessionStore[OpenSession] = SessionStore(idle_seconds, clock, max_sessions)

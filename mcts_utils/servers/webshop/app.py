@@ -66,13 +66,9 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
-    """Return the server as an ASGI app with its own sessions.
+    """Return the server as an ASGI app with its own sessions; default is the shop of the synthetic catalogue.
 
-    Args:
-        shop: default is the shop of the synthetic catalogue.
-        idle_seconds: sessions unused for longer are closed.
-        clock: seconds, from any origin.
-        max_sessions: sessions that may be open at once.
+    Other arguments as SessionStore.
     """
     app = new_app("WebShop")
     shop = shop or bundled_shop()
@@ -150,13 +146,7 @@ def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
 
 
 @contextmanager
-def running_server(
-    port: int = 0, idle_seconds: float = IDLE_SECONDS, shop: Shop | None = None
-) -> Iterator[str]:
-    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL.
-
-    Raises:
-        OSError: the port is in use.
-    """
-    with running(create_app(shop, idle_seconds), port) as base_url:
+def running_server(shop: Shop | None = None) -> Iterator[str]:
+    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL."""
+    with running(create_app(shop)) as base_url:
         yield base_url

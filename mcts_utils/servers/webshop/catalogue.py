@@ -105,11 +105,7 @@ def _family(
 
 
 def _attributes(department: Department, rng: random.Random) -> tuple[str, ...]:
-    return (
-        *rng.sample(department.before, 2),
-        *rng.sample(department.with_, 2),
-        rng.choice(department.for_),
-    )
+    return (*rng.sample(department.before, 2), *rng.sample(department.with_, 2), rng.choice(department.for_))
 
 
 def _swapped(base: Attributes, department: Department, rng: random.Random) -> tuple[str, ...]:

@@ -65,11 +65,8 @@ def _judged(old: PageState, new: PageState, goal: Goal) -> tuple[str, str]:
         return "Bad", "This buys something that is not what was asked for."
     if new == old:
         return "Bad", "The shop did not react to this."
-    if any(
-        wanted.get(name, value) != value
-        for name, value in new.chosen.items()
-        if old.chosen.get(name) != value
-    ):
+    chosen = {name: value for name, value in new.chosen.items() if old.chosen.get(name) != value}
+    if any(wanted.get(name, value) != value for name, value in chosen.items()):
         return "Bad", "This is not the option that was asked for."
     if left_after < left_before:
         return "Good", "This brings the purchase nearer."

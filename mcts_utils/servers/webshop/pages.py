@@ -30,9 +30,8 @@ class Page:
     """One page."""
 
     text: str
-    clicks: Mapping[str, Click] = field(
-        default_factory=dict
-    )  # by lower-case text, in the order of /available_actions
+    # By lower-case text, in the order of /available_actions.
+    clicks: Mapping[str, Click] = field(default_factory=dict)
     search_bar: bool = False
 
 

@@ -21,11 +21,7 @@ class Expert:
     """The plans of an environment's tasks, by opening."""
 
     def __init__(self, source: str) -> None:
-        """Reset every task once.
-
-        Raises:
-            SourceError: the environment cannot be loaded, or has no `expert`.
-        """
+        """Reset every task once; raise SourceError if the environment cannot be loaded, or has no `expert`."""
         world = World(source)
         if "expert" not in world.offers:
             raise SourceError(f"{source}: it has no expert(index), so nobody can play it")
