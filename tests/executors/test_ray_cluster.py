@@ -64,8 +64,8 @@ class Node:
         ports += [f"--dashboard-agent-listen-port={base + 5}", f"--dashboard-agent-grpc-port={base + 6}"]
         ports += [f"--min-worker-port={base + 10}", f"--max-worker-port={base + NODE_PORTS - 1}"]
         start = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
-        size = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000")
-        size += ("--include-log-monitor=false", "--no-monitor")  # processes that nobody here needs
+        size = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000"]
+        size += ["--include-log-monitor=false", "--no-monitor"]  # processes that nobody here needs
         self._process = subprocess.Popen(
             [
                 sys.executable,
