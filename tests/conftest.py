@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from mcts_utils.envs.contamination import HeldOut
+from mcts_utils.envs.task_set import TaskSet
 from mcts_utils.servers.sciworld import jvm
 from mcts_utils.servers.textcraft.app import running_server
 from tests.helpers.trainer import TRAINER
@@ -44,6 +47,9 @@ NEEDS = {"trainer": no_trainer, "java": no_java, "ray": no_ray}
 # A shell that starts the tests in the background has SIGINT ignored for all that they start, and some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The tests' Java processes live for seconds: what Java's second compiler spends in them does not come back.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 # No test asserts wall time: a busy machine is no failure.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -89,8 +95,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def textcraft_url() -> Iterator[str]:
-    """Base URL of a bundled TextCraft server that runs as long as the tests do."""
-    with running_server() as base_url:
+    """Base URL of a bundled TextCraft server that runs as long as the tests do.
+
+    This process looks up the goals of its test split, which takes 200 requests, once and not in every run of a stage.
+    """
+    known: dict[tuple[str, frozenset[int]], HeldOut] = {}
+    look_up = TaskSet.held_out
+
+    def held_out(tasks: TaskSet, indices: set[int]) -> HeldOut:
+        if tasks.base_url != base_url:
+            return look_up(tasks, indices)
+        key = tasks.task, frozenset(indices)
+        if key not in known:
+            known[key] = look_up(tasks, indices)
+        return known[key]
+
+    with running_server() as base_url, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TaskSet, "held_out", held_out)
         yield base_url
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from mcts_utils.actors.answers import REASONING
 from mcts_utils.reasoning import split_reasoning
 from mcts_utils.tool_calls import arguments_object, definitions
-from mcts_utils.types import InputError, Message, ToolCall
+from mcts_utils.types import InputError, Message, Role, ToolCall
 
 CACHED_TEXTS = 65536  # texts whose token ids are cached
 PROBES = ("a b", " a\n", "\nThought: x\nAction: get 2 oak log", "", "  ", "é 1,")
@@ -50,17 +50,14 @@ def load_tokenizer(folder: str | Path, template_file: str | Path = "") -> Any:
     try:
         template = chat_template(tokenizer)
         turns = [{"role": "user", "content": "x"}]
-        tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
+        how = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
+        tokenizer.apply_chat_template(turns, **how)
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # syntax errors and whatever its expressions raise; several templates and no default
-        raise InputError(
-            f"{template_file or folder}: the chat template cannot be used: {' '.join(str(error).split())[:300]}"
-        ) from error
+    except Exception as error:
+        # Syntax errors and whatever its expressions raise; several templates and no default.
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"{template_file or folder}: the chat template cannot be used: {said}") from error
     return tokenizer
 
 
@@ -210,12 +207,8 @@ class ChatTokens:
             self._takes_system = False
         self._reasoning_field = next(filter(self._writes_reasoning, REASONING), "")
         for text in PROBES:
-            turns = [
-                Message("system", text),
-                Message("user", text),
-                Message("assistant", text),
-                Message("user", text),
-            ]
+            roles: tuple[Role, ...] = ("system", "user", "assistant", "user")
+            turns = [Message(role, text) for role in roles]
             try:
                 rendered = self.render(turns)
             except Exception:  # a template that refuses such texts

@@ -77,11 +77,10 @@ class Curriculum:
 
         def make() -> Dialogue:
             goal = self.goal(rng)
-            player = (
-                hasty(self.world, goal, rng, HASTE, STUBBORN)
-                if habits
-                else skilled(self.world, goal, rng, 0.3)
-            )
+            if habits:
+                player = hasty(self.world, goal, rng, HASTE, STUBBORN)
+            else:
+                player = skilled(self.world, goal, rng, 0.3)
             return judge_dialogue(player, rng)[0]
 
         return try_dialogue(make)

@@ -24,7 +24,7 @@ FAULTS = {  # class -> topic and a part of the fault's text
     "NegativeReward": ("errors", "the sum of the rewards is -0.1, outside [0, 1]"),
     "RewardIsNone": ("errors", "the reward is None, not a finite number"),
     "RewardIsNan": ("errors", "the reward is nan, not a finite number"),
-    "NeverDone": ("done", "never, in 6 episodes"),
+    "NeverDone": ("done", "never, in 3 episodes"),
     "RaisesInStep": ("errors", "raised KeyError: 'no such room'"),
     "RaisesInReset": ("errors", "raised RuntimeError: no map for this index"),
     "RewardIsHuge": ("errors", "the reward is a whole number of more than 300 digits"),
@@ -60,7 +60,7 @@ def probing(source: str) -> Iterator[Probe]:
         running(create_app(world, limit=0.3 if "Blocks" in source else 30)) as url,
         closing(HttpSession(url, 35)) as http,
     ):
-        yield Probe(http, env_spec(world.name), server_about(url), world.split or {}, Plan(6, 8))
+        yield Probe(http, env_spec(world.name), server_about(url), world.split or {}, Plan(3, 8))
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -65,6 +65,7 @@ class Node:
         ports += [f"--min-worker-port={base + 10}", f"--max-worker-port={base + NODE_PORTS - 1}"]
         start = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
         size = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000")
+        size += ("--include-log-monitor=false", "--no-monitor")  # processes that nobody here needs
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -398,7 +399,9 @@ def test_workers_share_a_limit_of_tokens(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     bill = Bill(chat)
+    monkeypatch.setenv("EXECUTOR", "threads")
     assert search("whole") == 0
+    monkeypatch.setenv("EXECUTOR", "ray")
     whole, bill.tokens = bill.tokens, 0
     capsys.readouterr()
     for limit, code in ((whole // 2, 3), (2 * whole, 0)):

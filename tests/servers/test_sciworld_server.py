@@ -22,6 +22,7 @@ import pytest
 
 pytest.importorskip("scienceworld", reason="the scienceworld package is not installed")
 from mcts_utils.servers.app_server import running
+from mcts_utils.servers.sciworld import __main__ as program
 from mcts_utils.servers.sciworld import jvm
 from mcts_utils.servers.sciworld.app import create_app
 from mcts_utils.servers.sciworld.expert import known_games
@@ -52,6 +53,14 @@ def jar() -> Path:
 @pytest.fixture(scope="module")
 def pool(jar: Path) -> Iterator[Pool]:
     made = Pool(2, SETUP, jar)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def single(jar: Path) -> Iterator[Pool]:
+    """A pool of one process, for one test after the other."""
+    made = Pool(1, SETUP, jar)
     yield made
     made.close()
 
@@ -308,40 +317,35 @@ def test_processes_are_shared_and_never_more_than_allowed(jar: Path) -> None:
 
 
 @pytest.mark.java
-def test_idle_environments_are_closed_and_a_close_is_counted(jar: Path) -> None:
+def test_idle_environments_are_closed_and_a_close_is_counted(single: Pool) -> None:
     now = [0.0]
-    pool = Pool(1, SETUP, jar)
-    sessions = Sessions(pool, 10, lambda: now[0])
-    try:
-        idle, used = sessions.create()["id"], sessions.create()["id"]
-        now[0] = 8
-        sessions.reset(used, 0)
-        now[0] = 12
-        assert sessions.step(used, "dance")["observation"].startswith("No known action")
-        with pytest.raises(UnknownId, match=f"The id {idle} is not valid."):
-            sessions.reset(idle, 0)
-        assert pool.jvms[0].simulators == 1
-        assert sessions.close(idle) is False
-    finally:
-        pool.close()
+    sessions = Sessions(single, 10, lambda: now[0])
+    idle, used = sessions.create()["id"], sessions.create()["id"]
+    now[0] = 8
+    sessions.reset(used, 0)
+    now[0] = 12
+    assert sessions.step(used, "dance")["observation"].startswith("No known action")
+    with pytest.raises(UnknownId, match=f"The id {idle} is not valid."):
+        sessions.reset(idle, 0)
+    assert single.jvms[0].simulators == 1
+    assert sessions.close(idle) is False
+    assert sessions.close(used) is True
+    assert single.jvms[0].simulators == 0
 
 
 @pytest.mark.java
-def test_a_process_that_dies_loses_its_environments_only(jar: Path) -> None:
-    pool = Pool(1, SETUP, jar)
-    sessions = Sessions(pool, 3600, lambda: 0.0)
-    try:
-        number = sessions.create()["id"]
-        sessions.reset(number, 0)
-        pool.jvms[0].process.kill()
-        pool.jvms[0].process.wait()
-        with pytest.raises(UnknownId, match=f"The id {number} is not valid."):
-            sessions.step(number, "look around")
-        again = sessions.create()["id"]
-        assert sessions.reset(again, 0)["task_name"] == "boil"
-        assert again != number and len(pool.jvms) == 1
-    finally:
-        pool.close()
+def test_a_process_that_dies_loses_its_environments_only(single: Pool) -> None:
+    sessions = Sessions(single, 3600, lambda: 0.0)
+    number = sessions.create()["id"]
+    sessions.reset(number, 0)
+    single.jvms[0].process.kill()
+    single.jvms[0].process.wait()
+    with pytest.raises(UnknownId, match=f"The id {number} is not valid."):
+        sessions.step(number, "look around")
+    again = sessions.create()["id"]
+    assert sessions.reset(again, 0)["task_name"] == "boil"
+    assert again != number and len(single.jvms) == 1
+    assert sessions.close(again) is True
 
 
 @pytest.mark.parametrize(
@@ -410,16 +414,15 @@ def test_no_process_outlives_the_server(jar: Path, signum: int) -> None:
     ],
 )
 def test_a_missing_or_old_java_is_one_line_and_exit_code_2(
-    tmp_path: Path, script: str | None, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], script: str | None, said: str
 ) -> None:
     java = tmp_path / "java"
     if script is not None:
         java.write_text(f"#!/bin/sh\n{script}\n")
         java.chmod(0o755)
-    process = start("--port", "0", "--java", str(java))
-    out, err = process.communicate(timeout=300)
-    assert (process.returncode, out) == (2, "")
-    assert re.fullmatch(said, err), err
+    assert program.main(["--port", "0", "--java", str(java)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and re.fullmatch(said, err), err
 
 
 def test_a_missing_package_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -436,8 +439,10 @@ def test_a_missing_package_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 @pytest.mark.java
 @pytest.mark.parametrize(("flag", "value"), [("--jvms", "0"), ("--heap", "lots"), ("--idle_seconds", "0")])
-def test_a_bad_flag_is_one_line_and_exit_code_2(jar: Path, flag: str, value: str) -> None:
-    process = start("--port", "0", flag, value)
-    out, err = process.communicate(timeout=300)
-    assert (process.returncode, out, err.count("\n")) == (2, "", 1)
+def test_a_bad_flag_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    assert program.main(["--port", "0", flag, value]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
     assert flag in err and value in err

@@ -8,6 +8,7 @@ torch. Packages that only take time to import are left out too: a small model is
 import os
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -53,3 +54,11 @@ if not torch.cuda.is_available():
     if "AGENT_R_QUANTIZED" not in os.environ:
         sys.modules["bitsandbytes"] = None
         sys.modules["scipy"] = None  # transformers would import it, for the losses of object detection
+    configs = (Path(name) for name in sys.orig_argv[1:] if name.endswith(".py"))
+    if any("AmpOptimWrapper" in config.read_text(encoding="utf-8") for config in configs):
+        import mmengine.optim.optimizer.amp_optimizer_wrapper as amp
+        from trained_loss import trained_loss
+        from xtuner.model import SupervisedFinetune
+
+        amp.is_cuda_available = lambda: True  # for its assertion alone
+        SupervisedFinetune.compute_loss = trained_loss
