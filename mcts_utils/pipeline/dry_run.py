@@ -9,11 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mcts_utils.config import Settings, without_password
 from mcts_utils.config.faults import variable
-from mcts_utils.evaluation.stage import EvaluationStage
 from mcts_utils.executors.ledger import money, of_manifest
 from mcts_utils.executors.prices import Price, Prices
 from mcts_utils.executors.spending import paid_text
@@ -22,16 +21,19 @@ from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.report.cost.model import compact_number
 from mcts_utils.revision.judge import ASKS
 from mcts_utils.revision.pairs import candidate_pairs, paths
-from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.revision.verdict_cache import question_sha256
 from mcts_utils.search.baselines import LIVE
-from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.tree_io import BadTree, read_tree
 from mcts_utils.storage.files import read_as
 from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.spent import Spent
 from mcts_utils.storage.layout import spent_path, verdicts_path
 from mcts_utils.storage.manifest import read_manifest
+
+if TYPE_CHECKING:  # a stage loads nothing of the other two
+    from mcts_utils.evaluation.stage import EvaluationStage
+    from mcts_utils.revision.stage import RevisionStage
+    from mcts_utils.search.stage import SearchStage
 
 HEAD = "dry run: no model is asked, nothing is executed or written"
 BYTES = 4  # of a prompt's token, about
