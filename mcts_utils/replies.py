@@ -170,7 +170,8 @@ def parse_reply(reply: str, form: str = "any") -> Parsed:
     said = visible[thought.end() : start].strip() if thought else ""
     if begin == start:
         rest = visible.strip()
-        return Parsed(said, bare(rest) if _is_one_line(rest) else rest, False, len(reply), False)
+        one_line = "\n" not in rest.strip("`\n ")
+        return Parsed(said, bare(rest) if one_line else rest, False, len(reply), False)
     if visible[start] in "\"'" and (quoted := STRING.match(visible, begin)):  # KEY
         action, follows = bare(re.sub(r"\\(.)", r"\1", quoted[2])), visible[quoted.end() :]
         return Parsed(said, action, bool(action), quoted.end(), bool(PLAYED_ON.search(follows)))
@@ -238,10 +239,6 @@ def _token_after(text: str) -> int:
     shown = _visible(text)
     tokens = (token.start() for token in SPECIAL.finditer(spoken(text)))
     return next((start for start in tokens if shown[:start].strip()), len(text))
-
-
-def _is_one_line(text: str) -> bool:
-    return "\n" not in text.strip("`\n ")
 
 
 def _action_label(visible: str, form: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def preview(args: argparse.Namespace) -> tuple[str, list[loss_mask.MaskedSequenc
     count = len(item.sequences)
     parts = [f"part {n}" if count > 1 else "" for n in range(1, count + 1)]
     names = ["chosen", "rejected"] if pair else parts
-    decode = _decoder(row_filter.encoder.tokenizer)
+    whole = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+    decode = partial(row_filter.encoder.tokenizer.decode, **whole)
     shown = [
         loss_mask.mask_sequence(name, sequence.input_ids, sequence.labels, decode)
         for name, sequence in zip(names, item.sequences, strict=True)
@@ -67,10 +69,6 @@ def row_at(path: str, number: int) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise InputError(f"--row {number}: {path} has no such row")
     return row
-
-
-def _decoder(tokenizer: Any) -> Any:
-    return lambda ids: tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

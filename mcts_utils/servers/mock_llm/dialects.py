@@ -21,10 +21,6 @@ from mcts_utils.servers.mock_llm.tool_dialects import (
 Refusal = Callable[[dict], tuple[int, Any] | None]
 
 
-def _chars(body: dict) -> int:
-    return sum(len(message["content"] or "") for message in body["messages"])
-
-
 def _openai(message: str, **more: Any) -> dict:
     return {"error": {"message": message, "type": "invalid_request_error", **more}}
 
@@ -56,7 +52,7 @@ def _when(test: Callable[[dict], Any], status: int, content: Any) -> Refusal:
 
 
 def _too_long(status: int, content: Any) -> Refusal:
-    return _when(lambda body: _chars(body) > 400, status, content)
+    return _when(lambda body: sum(len(m["content"] or "") for m in body["messages"]) > 400, status, content)
 
 
 def _has_system(body: dict) -> bool:
