@@ -44,50 +44,28 @@ COMMANDS = {"compare": compare.main, "loops": loops.main}  # these read finished
 
 def flags(argv: Sequence[str]) -> argparse.Namespace:
     """Return the parsed command line; flags that are left out are read from the environment."""
-    parser = Parser(
-        description=(__doc__ or "").partition("\n")[0],
-        epilog="eval.py compare -h, eval.py loops -h: on finished runs",
-    )
+    more = "eval.py compare -h, eval.py loops -h: on finished runs"
+    parser = Parser(description=(__doc__ or "").partition("\n")[0], epilog=more)
     add = parser.add_argument
     add("--env_server_base", help="URL of the environment server (or ENV_SERVER_BASE)")
     add("--model_name", help="as the endpoint knows it (or MODEL_NAME)")
-    add(
-        "--mode",
-        choices=("main", "revise"),
-        default="main",
-        help="whole tasks (Table 2) or cut ones (Table 3)",
-    )
+    modes = "whole tasks (Table 2) or cut ones (Table 3)"
+    add("--mode", choices=("main", "revise"), default="main", help=modes)
     add("--task_ids", help="--mode main: test (if left out), train or a list such as 0-9,31")
-    add(
-        "--max_steps",
-        type=between(1, 1_000_000),
-        help=f"steps per episode; {MAIN_STEPS}, or {REVISE_STEPS} after a cut",
-    )
+    steps = f"steps per episode; {MAIN_STEPS}, or {REVISE_STEPS} after a cut"
+    add("--max_steps", type=between(1, 1_000_000), help=steps)
     add("--temperature", type=between(0, 100, float), default=0.0, help="0: greedy")
-    add(
-        "--samples",
-        type=between(1, 10_000),
-        default=1,
-        help="episodes of each task, for pass@k; above 1 at a temperature",
-    )
-    add(
-        "--shots",
-        type=between(0, 1000),
-        default=0,
-        help="solved examples shown before each task; 0: zero-shot",
-    )
+    samples = "episodes of each task, for pass@k; above 1 at a temperature"
+    add("--samples", type=between(1, 10_000), default=1, help=samples)
+    shots = "solved examples shown before each task; 0: zero-shot"
+    add("--shots", type=between(0, 1000), default=0, help=shots)
     add("--examples", help="--shots: records with messages (JSONL), or the folder of an evaluation run")
     add("--from", dest="source", help="--mode revise: the run whose failures are cut")
     add("--panel", help="file of the goals or cut prefixes to play; written if missing")
     add("--seed", type=int, help="draws cuts, examples and samples (or SEED)")
     add("--output_dir", default="test_result")
-    add(
-        "--dry-run",
-        "--dry_run",
-        action="store_true",
-        help="say what it would do, cost and take; asks no model",
-    )
-    add("--overwrite", type=int, choices=(0, 1), default=0, help="1: redo files that were made otherwise")
+    parser.add_dry_run()
+    parser.add_switch("--overwrite", 0, "1: redo files that were made otherwise")
     return parser.parse_args(argv)
 
 
@@ -127,14 +105,9 @@ def play(args: argparse.Namespace, settings: Settings) -> int:
     digest = examples.digest() if examples else ""
     protocol = protocol_of(settings, args.mode, args.temperature, max_steps, server_kind, args.shots, digest)
     starts = choose_starts(settings, args.mode, server_kind, args.task_ids, args.source, args.panel)
-    evaluation = EvaluationStage(
-        settings,
-        protocol,
-        repeat_starts(starts, args.samples),
-        args.output_dir,
-        examples=examples,
-        inputs=[path for path in (args.panel, args.examples) if path and Path(path).is_file()],
-    )
+    starts = repeat_starts(starts, args.samples)
+    inputs = [path for path in (args.panel, args.examples) if path and Path(path).is_file()]
+    evaluation = EvaluationStage(settings, protocol, starts, args.output_dir, None, examples, inputs)
     if args.dry_run:
         print("\n".join(evaluation_lines(evaluation, bool(args.overwrite))))
         return 0

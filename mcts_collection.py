@@ -45,28 +45,17 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--env_server_base", help="URL of the environment server (or ENV_SERVER_BASE)")
     add("--model_name", help="the model's name at the endpoint (or MODEL_NAME)")
     add("--task_ids", help="train (default), a list such as 0,3,5-9, or a file with a list")
-    add(
-        "--min",
-        type=between(0, MAX_INDEX),
-        help="with --max: indices min..max-1 of the server, test ids left out",
-    )
+    indices = "with --max: indices min..max-1 of the server, test ids left out"
+    add("--min", type=between(0, MAX_INDEX), help=indices)
     add("--max", type=between(1, MAX_INDEX))
     add("--task_num", type=between(0, 29), help="sciworld: number of a task, from 0, in alphabetical order")
-    add(
-        "--task_iteration",
-        type=between(1, 1000),
-        help="sciworld: number of its variations, from the first (default 5)",
-    )
+    variations = "sciworld: number of its variations, from the first (default 5)"
+    add("--task_iteration", type=between(1, 1000), help=variations)
     add("--strategy", default=SEARCH, help="mcts (default), live, best_of_n or direct_revision")
     add("--budget", type=between(1, 1_000_000), help="best_of_n, direct_revision: most completions per task")
     add("--budget_from", help="or a folder of trees: as many as each of them took; its tasks are the default")
     add("--output_dir", default="mcts_result")
-    add(
-        "--dry-run",
-        "--dry_run",
-        action="store_true",
-        help="say what it would do, cost and take; asks no model",
-    )
+    parser.add_dry_run()
     add("--allow_test", action="store_true", help="search test ids too: never train on them")
     return parser.parse_args(argv)
 
@@ -117,9 +106,8 @@ def collect(args: argparse.Namespace, settings: Settings, number: int | None) ->
     for line in reply_warnings(turns, settings.max_token_length):
         print(line, file=sys.stderr)
     if not totals["trees"] and not totals["failed"]:
-        raise InputError(
-            f"--task_ids: no tree, since all {len(ids)} tasks are test tasks; --allow_test overrides"
-        )
+        reason = f"all {len(ids)} tasks are test tasks; --allow_test overrides"
+        raise InputError(f"--task_ids: no tree, since {reason}")
     return 1 if totals["failed"] else 0
 
 
@@ -128,9 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         args = flags(argv)
-        settings = settings_from_env(tasks=names()).override(
-            env_server_base=args.env_server_base, model_name=args.model_name
-        )
+        given = {"env_server_base": args.env_server_base, "model_name": args.model_name}
+        settings = settings_from_env(tasks=names()).override(**given)
         require_actor(settings, say=True)
         with served(settings) as settings:
             settings.require("env_server_base", "model_name")

@@ -192,11 +192,7 @@ def written(stage: RevisionStage, counts: RevisionCounts) -> int:
     """Print failures and the summary line; return the exit code."""
     for line in stage.failures:
         print(line, file=sys.stderr)
-    if warning := cannot_judge(
-        counts.verdicts,
-        (stage.judge or stage).settings.model_name,
-        stage.unparsed,
-    ):
+    if warning := cannot_judge(counts.verdicts, (stage.judge or stage).settings.model_name, stage.unparsed):
         print(warning, file=sys.stderr)
     print_agreement(counts.agreement or None)
     reasons = sorted(counts.dropped.items(), key=lambda item: -item[1])

@@ -30,9 +30,8 @@ JUDGE_PROMPTS = {"full": FULL_JUDGE, "brief": BRIEF_JUDGE}
 
 WAIT_OBSERVATION = "ok."
 FORM = re.compile(r"In every turn reply with exactly two lines:\nThought: [^\n]*\nAction: [^\n]*")
-LAST_TOKENS = re.compile(
-    rf"(?:\s*(?:{SPECIAL.pattern}))+\s*\Z"
-)  # of chat templates, which a server left there
+# Of chat templates, which a server left there.
+LAST_TOKENS = re.compile(rf"(?:\s*(?:{SPECIAL.pattern}))+\s*\Z")
 TOOL_FORM = "In every turn call a tool. Before it, say in one short sentence what to do next and why."
 
 

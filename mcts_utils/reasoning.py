@@ -80,9 +80,5 @@ def spoken(text: str) -> str:
     ends = [0, *(end for _, end in spans)]
     starts = [*(start for start, _ in spans), len(text)]
     pieces = [text[end:start] for end, start in zip(ends, starts, strict=True)]
-    blanks = [_blank(text[start:end]) for start, end in spans] + [""]
+    blanks = [re.sub(r"[^\n]", " ", text[start:end]) for start, end in spans] + [""]
     return "".join(piece + blank for piece, blank in zip(pieces, blanks, strict=True))
-
-
-def _blank(text: str) -> str:
-    return re.sub(r"[^\n]", " ", text)

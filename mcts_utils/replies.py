@@ -7,6 +7,7 @@ verdict, and offsets stay those of the whole text.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -16,11 +17,10 @@ from mcts_utils.reasoning import spoken, with_reasoning, without_reasoning
 from mcts_utils.tool_calls import TOOLS, action_of_calls, split_turn
 from mcts_utils.types import Label
 
-Cut = Literal[
-    "", "length", "played_on"
-]  # what a stored reply is not: it ended at MAX_TOKEN_LENGTH; more followed it
+# What a stored reply is not: it ended at MAX_TOKEN_LENGTH; more followed it.
+Cut = Literal["", "length", "played_on"]
 
-COLON = r"(?:[:：﹕︓∶]|[-=]>|→)"
+COLON = r"(?:[:：﹕︓∶]|[-=]>|→|(?<=\s)[-–—](?=\s))"
 # Tokens of chat templates that a server did not take out; what follows one is not this turn any more.
 SPECIAL = re.compile(
     r"</?s>|<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:end_of_turn|start_of_turn|eos|bos)>|\[/?INST\]"
@@ -40,18 +40,19 @@ def label(names: str) -> str:
 
 ACTION = label(r"(?:(?:my|the|next|final|chosen) )?actions?")
 HEADING = r"(?im:^[ \t]*(?:#+[ \t]*\**|\*\*|__|\[)action(?: \d{1,3})?[ \t]*(?:\*\*|__|\])?[ \t]*#*\s*?$)"  # no colon
+KEY = r'(?i:["\']action["\'][ \t]*:\s*(?=["\']))'  # of a JSON object
+STRING = re.compile(r"""(["'])((?:(?!\1)[^\\\n]|\\.)*)\1(?:\s*\})?""")
 INLINE = rf"(?:(?<=\s)|(?<=[.!?…。;,(]))\**Action(?: \d+)?\**{COLON}\**"
 NEXT = re.compile(label(rf"thoughts?|reasoning|observation|obs|actions?(?: input)?|{OTHERS}") + f"|{HEADING}")
-PLAYED_ON = re.compile(label(rf"observation|obs|actions?|{OTHERS}") + f"|{HEADING}")
+PLAYED_ON = re.compile(label(rf"observation|obs|actions?|{OTHERS}") + f"|{HEADING}|{KEY}")
 SAYS_WORLD = re.compile(label(rf"observation|obs|{OTHERS}"))
 INLINE_NEXT = re.compile(rf"(?<=\s)\**(?:Observation|Thought|Action)(?: \d+)?\**{COLON}")
 THOUGHT = re.compile(label("thoughts?"))
 # What a raw chat template begins a turn with.
 LEADING = re.compile(rf"(?:\s*(?:{SPECIAL.pattern})\s*(?:assistant\b)?)+")
 TICKED = re.compile(r"`+([^`\n]+)`+")
-BULLET = re.compile(
-    r"(?:(?:[-*•>]|\d{1,2}[.)])[ \t]+|(?i:action)[ \t]*[:：][ \t]*)(?=\S)"
-)  # before an action
+# Before an action.
+BULLET = re.compile(r"(?:(?:[-*•>]|\d{1,2}[.)])[ \t]+|(?i:action)[ \t]*[:：][ \t]*)(?=\S)")
 FENCE = re.compile(r"\s*```(?:[\w+-]*[ \t\r]*\n)?\s*([^\n`]*)\s*(?:```)?")
 LINE = re.compile(r"[ \t]*([^\n]*)")
 NEXT_LINE = re.compile(r"\s*([^\n]*)")
@@ -76,7 +77,7 @@ REVISION_THOUGHTS = (
 
 # ACTION_FORMAT -> where the action begins: at the beginning of a line, else (the second pattern) in its midst.
 FORMATS: dict[str, tuple[str, ...]] = {
-    "any": (f"{ACTION}|{HEADING}|{TAGGED}", INLINE),
+    "any": (f"{ACTION}|{HEADING}|{TAGGED}|{KEY}", INLINE),
     "eto": (r"(?m:^Action:[ \t]*(?=\S))",),  # Thought: ...\nAction: ...
     # Thought:\n...\n\nAction:\n...; its clients take what follows the word, anywhere.
     "agentgym": (r"Action:",),
@@ -169,7 +170,11 @@ def parse_reply(reply: str, form: str = "any") -> Parsed:
     said = visible[thought.end() : start].strip() if thought else ""
     if begin == start:
         rest = visible.strip()
-        return Parsed(said, bare(rest) if _is_one_line(rest) else rest, False, len(reply), False)
+        one_line = "\n" not in rest.strip("`\n ")
+        return Parsed(said, bare(rest) if one_line else rest, False, len(reply), False)
+    if visible[start] in "\"'" and (quoted := STRING.match(visible, begin)):  # KEY
+        action, follows = bare(re.sub(r"\\(.)", r"\1", quoted[2])), visible[quoted.end() :]
+        return Parsed(said, action, bool(action), quoted.end(), bool(PLAYED_ON.search(follows)))
     value = FENCE.match(visible, begin) or LINE.match(visible, begin)
     assert value is not None
     if not value.group(1).strip(" \t*_`"):
@@ -236,10 +241,6 @@ def _token_after(text: str) -> int:
     return next((start for start in tokens if shown[:start].strip()), len(text))
 
 
-def _is_one_line(text: str) -> bool:
-    return "\n" not in text.strip("`\n ")
-
-
 def _action_label(visible: str, form: str) -> tuple[int, int]:
     """Return the offsets of the first action's label, twice the length without one.
 
@@ -262,6 +263,7 @@ VERDICT = re.compile(  # a label and its verdict, alone or with a remark that na
     re.MULTILINE,
 )
 WORD = re.compile(r"\b(good|bad|uncertain)\b", re.IGNORECASE)
+OBJECT = re.compile(r"(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?", re.DOTALL)
 
 
 def parse_verdict(text: str) -> tuple[Label, str] | None:
@@ -269,7 +271,10 @@ def parse_verdict(text: str) -> tuple[Label, str] | None:
 
     A remark after the label must not name another label: "Bad. It is not good" is never read as good.
     """
-    shown = _visible(text[: _token_after(text)]).replace("\r\n", "\n").strip().rstrip("`*_-= \n\t")
+    shown = _visible(text[: _token_after(text)]).replace("\r\n", "\n").strip()
+    if whole := OBJECT.fullmatch(shown):
+        shown = _written_out(whole[1])
+    shown = shown.rstrip("`*_-= \n\t")
     found = list(VERDICT.finditer(shown))
     if not found or shown[found[-1].end() :].strip() or len({m["label"].lower() for m in found}) != 1:
         return None
@@ -279,3 +284,13 @@ def parse_verdict(text: str) -> tuple[Label, str] | None:
     assert verdict in ("good", "bad", "uncertain")
     lines = [line.strip() for line in shown[: last.start()].splitlines() if line.strip()]
     return verdict, " ".join(lines)  # type: ignore[return-value]
+
+
+def _written_out(text: str) -> str:
+    """Return a JSON object that is a judge's answer as lines, its judgment last; "" if it is none."""
+    try:
+        found = {name.lower(): str(value) for name, value in json.loads(text, strict=False).items()}
+    except (ValueError, RecursionError):
+        return ""
+    judged = [found.pop(name) for name in ("judgment", "judgement", "verdict") if name in found]
+    return "\n".join([*found.values(), *(f"Judgment: {verdict}" for verdict in judged)])

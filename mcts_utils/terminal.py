@@ -61,9 +61,8 @@ class Progress(tqdm):
             super().display(msg, pos)
             return
         elapsed = self.format_dict["elapsed"]
-        if (
-            self.n == self.total or elapsed - self._printed >= LINE_SECONDS / 2
-        ):  # its monitor thread may come, too
+        # Its monitor thread may come, too.
+        if self.n == self.total or elapsed - self._printed >= LINE_SECONDS / 2:
             self._printed = elapsed
             print(str(self) if msg is None else msg, file=sys.stderr, flush=True)
 
@@ -87,6 +86,14 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
+
+    def add_switch(self, flag: str, default: int, about: str) -> None:
+        """Add a flag whose value is 0 or 1."""
+        self.add_argument(flag, type=int, choices=(0, 1), default=default, help=about)
+
+    def add_dry_run(self, about: str = "say what it would do, cost and take; asks no model") -> None:
+        """Add --dry-run."""
+        self.add_argument("--dry-run", "--dry_run", action="store_true", help=about)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(re.sub(r"^argument (\S+?)(/\S+)?:(?= must )|^argument (?=\S+: )", r"\1", message))

@@ -5,7 +5,7 @@ It holds no behaviour and imports nothing else of the package.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -44,9 +44,7 @@ class StepResult:
     reward: float  # score of the episode so far, in [0, 1]
     done: bool
     disaster: bool = False  # the score went negative: the episode is lost, reward 0
-    grounded_action: str = (
-        ""  # the valid action executed instead (envs/grounding.py); empty: the action itself
-    )
+    grounded_action: str = ""  # the valid action executed instead (envs/grounding.py); empty: itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +57,7 @@ class Step:
     reward: float  # score after the step, in [0, 1]
     done: bool = False
     disaster: bool = False
-    grounded_action: str = (
-        ""  # the valid action executed instead (envs/grounding.py); empty: the action itself
-    )
+    grounded_action: str = ""  # as in StepResult
     answers: tuple[str, ...] = ()  # to each of several tool calls; together they are the observation
     # Why `reply` is not all that was sampled, or ends early (replies.Cut); it changes nothing in the environment.
     cut: str = field(default="", compare=False)
@@ -172,6 +168,10 @@ class Actor(Protocol):
     def close(self) -> None:
         """Free connections and threads. Does nothing where there are none."""
         return None
+
+
+MakeActor = Callable[[], Actor]
+MakeEnvironment = Callable[[], Environment]
 
 
 class ActorError(RuntimeError):

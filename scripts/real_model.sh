@@ -13,9 +13,9 @@
 #
 # BASE_MODEL    models/smollm2 (or MODEL_DIR)    RUN_DIR runs/real_model    RESULTS results/NAME
 # SIZE          small: 25 training goals an iteration, 100 held-out goals; full: 88 and 198, a deeper search
-# SEEDS "0 1", ITERATIONS 3, ROWS (48; 192), WARM_N (120; 350), WARM_NOISE 0.2, WARM_EPOCHS 1, PROMPT full
+# SEEDS "0 1", ITERATIONS 3, ROWS (48; 192), WARM_N (200; 350), WARM_NOISE 0.2, WARM_EPOCHS 1, PROMPT full
 # REVISE        0: revisions are cut at the first refused step; 1: BASE_MODEL judges. SmolLM2-135M gives no verdict that parses
-# TRAIN_CONFIG, TRAIN_FLAGS: of xtuner_config/train.py (tiny_actor, which is float32, on a CPU; full with DEVICE=cuda)
+# TRAIN_CONFIG, TRAIN_FLAGS: of xtuner_config/train.py (cpu; full with DEVICE=cuda)
 # WORLDS        environments of the second part, runs divided by ";". N_TRAIN, N_TEST: tasks of each; WORLD_WARM: expert episodes
 # LANES         cells at once: 1, since the model uses all cores
 set -euo pipefail
@@ -27,11 +27,11 @@ die() { echo "real_model.sh: $1" >&2; exit 2; }
 export BASE_MODEL=${BASE_MODEL:-${MODEL_DIR:-models/smollm2}} DRY_RUN=${DRY_RUN:-0} SIZE=${SIZE:-small}
 [ -f "$BASE_MODEL/config.json" ] || [ "$DRY_RUN" = 1 ] || die "BASE_MODEL is no model folder: '$BASE_MODEL' (bash scripts/get_model.sh smollm2)"
 case $SIZE in
-  small) share=14 goals=100 rows=48 warm=120 itera=2 rollout=3 depth=12 train=12 test=30 world=60 ;;
+  small) share=14 goals=100 rows=48 warm=200 itera=2 rollout=3 depth=12 train=12 test=30 world=60 ;;
   full) share=4 goals=198 rows=192 warm=350 itera=4 rollout=4 depth=14 train=48 test=100 world=240 ;;
   *) die "SIZE must be small or full: '$SIZE'" ;;
 esac
-config=tiny_actor # the one for a CPU
+config=cpu
 if [ "${DEVICE:-}" = cuda ] || nvidia-smi >/dev/null 2>&1; then config=full; fi
 name=$(basename "$BASE_MODEL")
 run=${RUN_DIR:-runs/real_model}

@@ -85,6 +85,9 @@ FORMS = {  # all of them mean ACTION
     "answer tag": "<answer>Action: {}</answer>",
     "prefixed tag": "<seed:think>\nAction: get 9 dirt\n</seed:think>\nAction: {}",
     "capital marks": "<|START_THINKING|>\nAction: get 9 dirt\n<|END_THINKING|>Action: {}",
+    "dash": "Thought: a - b\nAction - {}",
+    "JSON": '{{"thought": "t", "action": "{}"}}',
+    "JSON on lines": '```json\n{{\n  "action": "{}",\n  "why": "an \\"action\\": dig"\n}}\n```',
     "scratchpad": "<scratchpad>\nAction: get 9 dirt\n</scratchpad>\nAction: {}",
 }
 PLAYED_ON = {  # all of them mean ACTION, and nothing after it is kept
@@ -118,6 +121,12 @@ def test_what_a_reply_plays_on_is_cut_before_it_is_stored(form):
     assert (reply.action, reply.cut) == (ACTION, "played_on")
     assert reply.text.endswith(ACTION) and "made up" not in reply.text and "dirt" not in reply.text
     assert read_reply(reply.text) == (reply.text, ACTION, "")
+
+
+def test_one_json_object_is_one_turn():
+    reply = read_reply('{"action": "put \\"a\\" in b"}\n{"observation": "made up"}\n{"action": "dig"}')
+    assert reply == ('{"action": "put \\"a\\" in b"}', 'put "a" in b', "played_on")
+    assert not parse_reply('{"action": {"name": "dig"}}').found
 
 
 @pytest.mark.parametrize(
@@ -273,6 +282,13 @@ def test_any_text_is_read(text):
         ("r\nJudgment: Good 👍\n---", "good"),
         ("r\nJudgment\u00a0: Bad\u200b", "bad"),
         ("r\nJudgment: Bad\n\n<|endoftext|>made up", "bad"),
+        ("Judgment - Bad", "bad"),
+        ('{"judgment": "Bad", "reason": "it is not good"}', "bad"),
+        ('```json\n{"Reasoning": "a\nb", "verdict": "good"}\n```', "good"),
+        ('{"judgment": "good or bad"}', None),
+        ('{"judgment": "good", "verdict": "bad"}', None),
+        ('{"judgment": {"label": "bad"}}', None),
+        ("{" * 9 + "}" * 9, None),
         ("Judgment: Good?", None),
         ("Judgment: Good: not bad", None),
         ("", None),
@@ -295,3 +311,4 @@ def test_verdicts(answer, label):
 def test_the_reason_is_what_comes_before_the_verdict():
     assert parse_verdict("one\n two\n\n**Judgment**: Bad") == ("bad", "one two")
     assert parse_verdict("<think>no</think>It failed. Judgment: Bad") == ("bad", "It failed.")
+    assert parse_verdict('{"judgment": "bad", "reason": "It failed."}') == ("bad", "It failed.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
+from mcts_utils.actors.wrapped import WrappedActor
 from mcts_utils.types import Actor, ActorError, Message, Sample, ServiceGone
 
 FIRST = 20  # answers, all of them empty, after which there is no hope
@@ -15,7 +15,7 @@ class NothingAnswered(ActorError, ServiceGone):
     """The first answers of a stage were all empty."""
 
 
-class AnswerGuard(Actor):
+class AnswerGuard(WrappedActor):
     """Passes requests on to an actor, and looks at its first answers."""
 
     def __init__(self, actor: Actor, model: str, limit: int) -> None:
@@ -28,16 +28,11 @@ class AnswerGuard(Actor):
     def sample(
         self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
     ) -> list[Sample]:
-        """Return what the actor answers.
-
-        Raises:
-            NothingAnswered: the first answers were all empty.
-        """
+        """Return what the actor answers; raise NothingAnswered if the first answers were all empty."""
         found = self._actor.sample(messages, n, temperature, seed)
         with self._lock:
-            self._answered = self._answered or any(
-                sample.text.strip() or sample.tool_calls for sample in found
-            )
+            given = any(sample.text.strip() or sample.tool_calls for sample in found)
+            self._answered = self._answered or given
             self._empty += len(found)
             if not self._answered and self._empty >= FIRST:
                 raise NothingAnswered(
@@ -46,10 +41,3 @@ class AnswerGuard(Actor):
                     f"MAX_TOKEN_LENGTH={self._limit}"
                 )
         return found
-
-    def stats(self) -> dict[str, Any]:
-        return self._actor.stats()
-
-    def close(self) -> None:
-        """Close the actor."""
-        self._actor.close()

@@ -34,26 +34,12 @@ REPLY_LIMIT = re.compile(  # of refusals of a MAX_TOKEN_LENGTH that is too large
     r"|maximum (?:allowed )?(?:number of )?(?:output|completion) tokens",
     re.IGNORECASE,
 )
-TEXTS = (
-    "error",
-    "detail",
-    "details",
-    "message",
-    "msg",
-    "errors",
-    "title",
-    "raw",
-    "metadata",
-)  # of a refusal's body
+TEXTS = "error detail details message msg errors title raw metadata".split()  # of a refusal's body
 # Fields of a message in which servers give the reasoning apart from the content.
 REASONING = ("reasoning_content", "reasoning", "thinking")
 PART = ("text", "value", "thinking", "reasoning", "summary")  # of a part of a content
-CUT = (
-    "length",
-    "max_tokens",
-    "max_output_tokens",
-    "max_length",
-)  # finish reasons of a reply that hit its limit
+# Finish reasons of a reply that hit its limit.
+CUT = ("length", "max_tokens", "max_output_tokens", "max_length")
 
 
 class NoAnswer(ValueError):
@@ -63,9 +49,8 @@ class NoAnswer(ValueError):
 
     def __init__(self, body: Any) -> None:
         super().__init__(said(body) or "an empty body")
-        self.status = (
-            400 if isinstance(body, Mapping) and body.get("error") else 200
-        )  # proxies send errors with 200
+        # Proxies send errors with 200.
+        self.status = 400 if isinstance(body, Mapping) and body.get("error") else 200
         self.what = self.NO_ENDPOINT if self.status == 200 else "an error with status 200"
         broken_off = isinstance(body, str) and body.startswith("{")
         self.passing = self.status == 400 or broken_off  # another try may get an answer
@@ -141,9 +126,8 @@ def samples(body: Any, n: int) -> list[Sample]:
         raise NoAnswer(body)
     choices = _list(body["choices"]) or [None] * n
     for choice in choices:
-        if isinstance(choice, Mapping) and choice.get(
-            "error"
-        ):  # of the server after the gateway, or amid a stream
+        # Of the server after the gateway, or amid a stream.
+        if isinstance(choice, Mapping) and choice.get("error"):
             raise NoAnswer({"error": choice["error"]})
     usage = body.get("usage")
     prompt, completion = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))

@@ -19,10 +19,12 @@ import numpy as np
 from mcts_utils.actors.answers import REASONING
 from mcts_utils.reasoning import split_reasoning
 from mcts_utils.tool_calls import arguments_object, definitions
-from mcts_utils.types import InputError, Message, ToolCall
+from mcts_utils.types import InputError, Message, Role, ToolCall
 
 CACHED_TEXTS = 65536  # texts whose token ids are cached
 PROBES = ("a b", " a\n", "\nThought: x\nAction: get 2 oak log", "", "  ", "é 1,")
+# The class of any tokenizer.json, by its old and its new name.
+GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend")
 FIXED_DATE = date(2024, 7, 26)  # the date that Llama 3.1's template writes where it is given none
 DATE_CALL = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
 
@@ -35,10 +37,8 @@ def load_tokenizer(folder: str | Path, template_file: str | Path = "") -> Any:
     """
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder")
-    from transformers import AutoTokenizer  # seconds: only where a tokenizer is needed
-
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: Any = tokenizer_class(Path(folder)).from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the library raises many kinds for a folder that it cannot use
         raise InputError(f"{folder}: no usable tokenizer: {' '.join(str(error).split())[:300]}") from error
     if template_file:
@@ -50,18 +50,34 @@ def load_tokenizer(folder: str | Path, template_file: str | Path = "") -> Any:
     try:
         template = chat_template(tokenizer)
         turns = [{"role": "user", "content": "x"}]
-        tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
+        how = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
+        tokenizer.apply_chat_template(turns, **how)
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # syntax errors and whatever its expressions raise; several templates and no default
-        raise InputError(
-            f"{template_file or folder}: the chat template cannot be used: {' '.join(str(error).split())[:300]}"
-        ) from error
+    except Exception as error:
+        # Syntax errors and whatever its expressions raise; several templates and no default.
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"{template_file or folder}: the chat template cannot be used: {said}") from error
     return tokenizer
+
+
+def tokenizer_class(folder: Path) -> Any:
+    """Return the class that loads a folder's tokenizer: AutoTokenizer, or the one that it would choose.
+
+    AutoTokenizer loads torch, which takes seconds. For a Llama whose folder names the general class, it takes that one.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        own = json.loads((folder / "tokenizer_config.json").read_bytes())
+        general = own["tokenizer_class"] in GENERAL and "auto_map" not in own
+        general = general and config["model_type"] == "llama"
+    except (OSError, ValueError, TypeError, KeyError):  # AutoTokenizer says what is wrong
+        general = False
+    if general and (folder / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast as chosen  # seconds, too: only where one is needed
+    else:
+        from transformers import AutoTokenizer as chosen
+    return chosen
 
 
 def read_template(file: str | Path) -> str:
@@ -191,12 +207,8 @@ class ChatTokens:
             self._takes_system = False
         self._reasoning_field = next(filter(self._writes_reasoning, REASONING), "")
         for text in PROBES:
-            turns = [
-                Message("system", text),
-                Message("user", text),
-                Message("assistant", text),
-                Message("user", text),
-            ]
+            roles: tuple[Role, ...] = ("system", "user", "assistant", "user")
+            turns = [Message(role, text) for role in roles]
             try:
                 rendered = self.render(turns)
             except Exception:  # a template that refuses such texts

@@ -6,11 +6,13 @@ It builds no conversation and reads no environment variable.
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from mcts_utils.actors.answer_guard import AnswerGuard
-from mcts_utils.actors.history import HistoryActor
+from mcts_utils.actors.wrapped import WrappedActor
 from mcts_utils.config import Settings
 from mcts_utils.envs.specs import env_spec
+from mcts_utils.reasoning import shown_history
 from mcts_utils.tool_calls import TOOLS, definitions
 from mcts_utils.types import Actor, InputError
 
@@ -71,4 +73,5 @@ def make_actor(settings: Settings) -> Actor:
 
 def _guarded(actor: Actor, settings: Settings) -> Actor:
     guard = AnswerGuard(actor, settings.model_name, settings.max_token_length)
-    return HistoryActor(guard, settings.history_reasoning)
+    # Turns are stored with all their reasoning.
+    return WrappedActor(guard, partial(shown_history, shown=settings.history_reasoning))

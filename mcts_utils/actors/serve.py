@@ -35,17 +35,7 @@ ROLES = ("system", "user", "assistant")
 CONCURRENCY = 64  # conversations in one batch
 MAX_TOKENS = 256  # of a reply, where the request does not give a number
 MAX_N = 128
-TAKEN = (
-    "model",
-    "messages",
-    "n",
-    "temperature",
-    "seed",
-    "max_tokens",
-    "max_completion_tokens",
-    "user",
-    "metadata",
-)
+TAKEN = "model messages n temperature seed max_tokens max_completion_tokens user metadata".split()
 # Parameters that the engine does not support, with the values that change nothing. Any other parameter is refused.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stream": (False,),
@@ -142,33 +132,22 @@ def error(message: str, status: int) -> JSONResponse:
 
 
 def completion(actor: LocalActor, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answer to a chat request.
-
-    Raises:
-        Refused: naming the parameter that is wrong or not supported.
-    """
+    """Return the answer to a chat request; raise Refused naming the parameter that is wrong or not supported."""
     if body.get("model") != name:
         raise Refused(f"the model {body.get('model')!r} does not exist; this is {name!r}", 404)
     _refuse_unknown(body, TAKEN, NEUTRAL)
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     temperature = body.get("temperature")
     temperature = 1.0 if temperature is None else temperature
-    if (
-        isinstance(temperature, bool)
-        or not isinstance(temperature, int | float)
-        or not 0 <= temperature <= 100
-    ):
+    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not is_number or not 0 <= temperature <= 100:
         raise Refused(f"temperature must be a number from 0, not {temperature!r}")
     seed = body.get("seed")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise Refused(f"seed must be a whole number, not {seed!r}")
-    samples = actor.sample(
-        chat_messages(body),
-        _count(body, "n", 1, MAX_N),
-        float(temperature),
-        None if seed is None else abs(seed),
-        _count(body, limit, min(MAX_TOKENS, actor.context), 10**9),
-    )
+    messages, n = chat_messages(body), _count(body, "n", 1, MAX_N)
+    most = _count(body, limit, min(MAX_TOKENS, actor.context), 10**9)
+    samples = actor.sample(messages, n, float(temperature), None if seed is None else abs(seed), most)
     return _completion_of(name, samples)
 
 
@@ -179,9 +158,8 @@ def _refuse_unknown(
     for name, value in given.items():
         if name in taken or value is None:
             continue
-        alike = [
-            each for each in neutral.get(name, ()) if each == value
-        ]  # 1 == True, but "top_p": true is no number
+        # 1 == True, but "top_p": true is no number.
+        alike = [each for each in neutral.get(name, ()) if each == value]
         if not any(isinstance(each, bool) == isinstance(value, bool) for each in alike):
             raise Refused(f"unsupported: {where}{name}={value!r}; temperature is the only sampling setting")
 
@@ -194,11 +172,7 @@ def tokens(actor: LocalActor, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chat_messages(body: Mapping[str, Any]) -> list[Message]:
-    """Return the conversation of a request.
-
-    Raises:
-        Refused: naming the message that is not a text of a known role.
-    """
+    """Return the conversation of a request; raise Refused naming the message that is not a text of a known role."""
     turns = body.get("messages")
     if not isinstance(turns, list) or not turns:
         raise Refused("messages must be a list of turns")

@@ -24,18 +24,7 @@ from mcts_utils.storage.manifest import code_revision
 from mcts_utils.terminal import Parser, between, run_command
 from mcts_utils.types import InputError
 
-PARTS = (
-    "slots_16",
-    "slots_64",
-    "auto",
-    "revision",
-    "public",
-    "descent",
-    "serial",
-    "serial_reference",
-    "own_world",
-    "local_model",
-)
+PARTS = "slots_16 slots_64 auto revision public descent serial serial_reference own_world local_model".split()
 LONG = "long"  # measured only where it is asked for
 SERIAL_ITERA = 4  # iterations of the reference's setting
 

@@ -33,24 +33,10 @@ from mcts_utils.types import InputError
 CONCURRENCY = 4  # requests in flight of one process
 PATIENCE = 600.0  # seconds, far more than a run takes
 # Times, the load and where it ran: they differ between two undisturbed runs, too.
-VOLATILE = {
-    "code_revision",
-    "seconds",
-    "this_run",
-    "ray",
-    "max_in_flight",
-    "busy_s",
-    "in_flight_s",
-    "concurrency",
-}
+VOLATILE = set("code_revision seconds this_run ray max_in_flight busy_s in_flight_s concurrency".split())
 SETTINGS = {
-    **{
-        "TASK": "textcraft",
-        "MODEL_NAME": "textcraft-expert",
-        "CONCURRENCY": str(CONCURRENCY),
-        "WORKERS": "4",
-    },
-    **{"ITERA": "2", "N_GEN": "3", "N_ROLLOUT": "3", "MAX_DEPTH": "8"},
+    **{"TASK": "textcraft", "MODEL_NAME": "textcraft-expert", "CONCURRENCY": str(CONCURRENCY)},
+    **{"WORKERS": "4", "ITERA": "2", "N_GEN": "3", "N_ROLLOUT": "3", "MAX_DEPTH": "8"},
 }
 IDS = "183,187,190,194,195,196"  # goals of some steps: each tree has pairs to be judged
 SEARCH = ("mcts_collection.py", "--task_ids", IDS, "--output_dir")
@@ -219,14 +205,8 @@ def table(rows: Mapping[str, Row]) -> str:
     lines = [line("arm", columns)]
     for arm, row in rows.items():
         kinds = " ".join(f"{name[:2]}{count}" for name, count in sorted(row.killed.items()))
-        numbers = (
-            row.rounds,
-            sum(row.killed.values()),
-            kinds,
-            row.rounds * row.answers,
-            row.again,
-            row.in_flight,
-        )
+        answers, killed = row.rounds * row.answers, sum(row.killed.values())
+        numbers = (row.rounds, killed, kinds, answers, row.again, row.in_flight)
         lines.append(line(arm, [*map(str, numbers), str(row.errors), str(len(row.different))]))
     return "\n".join([*lines, "of these: stage, worker of Ray, (environment) server, endpoint"])
 
@@ -260,12 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m mcts_utils.bench.soak", description=__doc__)
     add = parser.add_argument
     add("--kills", type=between(1, 1_000_000), default=100, help="kills in all, spread over the arms")
-    add(
-        "--seed",
-        type=between(0, 2**32 - 1),
-        default=random.SystemRandom().randrange(10**6),
-        help="of moments and victims",
-    )
+    drawn = random.SystemRandom().randrange(10**6)
+    add("--seed", type=between(0, 2**32 - 1), default=drawn, help="of moments and victims")
     add("--arms", default=",".join(ARMS), help="of these, separated by commas")
     add("--latency", type=between(0, 3600, float), default=0.1, help="seconds of a request at the endpoint")
     add("--output_dir", default="runs/soak")

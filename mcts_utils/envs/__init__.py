@@ -77,11 +77,7 @@ def greet(spec: EnvSpec, http: HttpSession) -> None:
 
 
 def describe(spec: DescribedSpec, http: HttpSession) -> None:
-    """Give the spec what its server says of itself.
-
-    Raises:
-        EnvError: no usable answer.
-    """
+    """Give the spec what its server says of itself; raise EnvError if there is no usable answer."""
     about = {name: value for name, value in about_server(http).items() if name != "sessions"}
 
     def is_refusal(text: str) -> bool:

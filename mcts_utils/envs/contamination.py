@@ -6,12 +6,12 @@ test ids are looked up, and every task that is searched or turned into records i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.types import Environment, InputError, Task
+from mcts_utils.types import InputError, MakeEnvironment, Task
 
 
 class HeldOutTask(InputError):
@@ -37,7 +37,7 @@ class HeldOut:
             raise HeldOutTask(f"index {task.index} shows the goal of a test task ({task.id})")
 
 
-def look_up(task: str, indices: Iterable[int], make_environment: Callable[[], Environment]) -> HeldOut:
+def look_up(task: str, indices: Iterable[int], make_environment: MakeEnvironment) -> HeldOut:
     """Return the test tasks of an environment, with one reset each; with none where the index names the task.
 
     Args:

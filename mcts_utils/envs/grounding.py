@@ -26,49 +26,20 @@ IGNORED = frozenset(
     "a an the some my your this that to in into on onto of from with at inside for through using and".split()
 )
 PLAIN = (
-    *(
-        "activate",
-        "deactivate",
-        "open",
-        "close",
-        "connect",
-        "disconnect",
-        "dunk",
-        "eat",
-        "flush",
-        "mix",
-        "move",
-        "pour",
-    ),
-    *(
-        "read",
-        "use",
-        "wait",
-        "wait1",
-        "inventory",
-        "task",
-        "focus on",
-        "go to",
-        "look around",
-        "look at",
-        "look in",
-    ),
-    *("pick up", "put down"),
-)
+    "activate, deactivate, open, close, connect, disconnect, dunk, eat, flush, mix, move, pour, read, use, wait, "
+    "wait1, inventory, task, focus on, go to, look around, look at, look in, pick up, put down"
+).split(", ")
 # An actor's words -> the simulator's command; the longest entry that begins a text counts.
 COMMANDS = {
     **{name: name for name in PLAIN},
     **dict.fromkeys(("turn on", "switch on"), "activate"),
     **dict.fromkeys(("turn off", "switch off"), "deactivate"),
     **dict.fromkeys(("take", "grab", "get", "pick", "pickup"), "pick up"),
-    **dict.fromkeys(("drop",), "put down"),
     **dict.fromkeys(("put", "place", "insert"), "move"),
     **dict.fromkeys(("go", "goto", "go into", "walk to", "move to", "enter"), "go to"),
-    **dict.fromkeys(("focus",), "focus on"),
     **dict.fromkeys(("examine", "inspect"), "look at"),
     **dict.fromkeys(("look inside", "look into"), "look in"),
-    **dict.fromkeys(("check inventory",), "inventory"),
-    **dict.fromkeys(("stir",), "mix"),
+    **{"drop": "put down", "focus": "focus on", "check inventory": "inventory", "stir": "mix"},
 }
 EXACT = ("focus on",)  # commands for which every word must have a match
 # Commands that join two things, and the word between them in the simulator's list.

@@ -45,11 +45,7 @@ KEEP_ALIVE = 4.0
 
 
 def checked_url(base_url: str) -> str:
-    """Return the base URL without a trailing slash.
-
-    Raises:
-        InputError: it is not an http(s) URL with a host.
-    """
+    """Return the base URL without a trailing slash; raise InputError if it is not an http(s) URL with a host."""
     try:
         parts = parse_url(base_url.strip())
         usable = parts.scheme in ("http", "https") and bool(parts.host)

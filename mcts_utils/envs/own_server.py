@@ -48,11 +48,7 @@ class OwnServer:
     """The server's process. With `restarts`, one that ends by itself is started again on the same port."""
 
     def __init__(self, source: str, flags: Sequence[str], log: IO[bytes], restarts: int) -> None:
-        """Start the process.
-
-        Raises:
-            InputError: it does not get ready.
-        """
+        """Start the process; raise InputError if it does not get ready."""
         self._source, self._flags, self._log, self._restarts = source, flags, log, restarts
         self._lock, self._ended = Lock(), False
         self.process = self._start("0")
@@ -77,18 +73,8 @@ class OwnServer:
 
     def _start(self, port: str) -> subprocess.Popen[bytes]:
         end_with = ("--end_with", str(os.getpid()))  # also after a kill -9 of this process
-        words = [
-            sys.executable,
-            "-P",
-            "-c",
-            START,
-            ROOT,
-            self._source,
-            "--port",
-            port,
-            *end_with,
-            *self._flags,
-        ]
+        flags = ["--port", port, *end_with, *self._flags]
+        words = [sys.executable, "-P", "-c", START, ROOT, self._source, *flags]
         with deferred_interrupts():
             # A session of its own: Ctrl-C reaches the stage alone.
             return subprocess.Popen(
@@ -132,11 +118,7 @@ def exit_of(code: int) -> str:
 
 @contextmanager
 def own_server(source: str, *flags: str, restarts: int = 0) -> Iterator[OwnServer]:
-    """Yield the running server of an environment of yours, and end it.
-
-    Raises:
-        InputError: it does not start.
-    """
+    """Yield the running server of an environment of yours, and end it; raise InputError if it does not start."""
     with TemporaryFile("a+b") as log:  # the child appends, whatever is read here
         server = OwnServer(source, flags, log, restarts)
         try:

@@ -62,11 +62,7 @@ class RemoteSession:
         return result
 
     def execute(self, action: str) -> StepResult:
-        """Execute one action and return the answer.
-
-        Raises:
-            EnvError: no usable answer.
-        """
+        """Execute one action and return the answer; raise EnvError if there is no usable answer."""
         return self.note_step(
             self.spec.result(self.send("/step", {"action": sendable(self.spec.sent(action))}))
         )
@@ -153,9 +149,8 @@ class RemoteSession:
                 if any(self.spec.shows(answer, text) for text in {seen, *known} if text is not None):
                     http.post("/close", {self.spec.id_field: session_id}, timeout=CLOSE_TIMEOUT)
             except ConnectionLost:
-                self._abandoned.append(
-                    (session_id, seen)
-                )  # it still executes: try again when this one closes
+                # It still executes: try again when this one closes.
+                self._abandoned.append((session_id, seen))
             except EnvError:
                 pass
             finally:

@@ -8,7 +8,7 @@ from threading import BoundedSemaphore, Condition, Lock
 
 from mcts_utils.config import Settings
 from mcts_utils.envs.specs import env_spec
-from mcts_utils.types import EnvError, Environment, Stopped
+from mcts_utils.types import EnvError, Environment, MakeEnvironment, Stopped
 
 POLL_SECONDS = 0.1  # between two checks whether a wait is cancelled
 UNLIMITED = 1_000_000
@@ -30,7 +30,7 @@ class SessionPool:
 
     shared = True  # opens as many sessions as are in use at once
 
-    def __init__(self, factory: Callable[[], Environment], limit: int = UNLIMITED) -> None:
+    def __init__(self, factory: MakeEnvironment, limit: int = UNLIMITED) -> None:
         self.limited = limit < UNLIMITED
         self._factory = factory
         self._free = BoundedSemaphore(limit)

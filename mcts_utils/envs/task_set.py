@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +10,7 @@ from mcts_utils.envs import make_environment, server_about
 from mcts_utils.envs.contamination import HeldOut, look_up
 from mcts_utils.envs.task_ids import split_ids
 from mcts_utils.servers.yours.source import is_source
-from mcts_utils.types import Environment, InputError
+from mcts_utils.types import InputError, MakeEnvironment
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class TaskSet:
 
     task: str
     base_url: str
-    environment: Callable[[], Environment]  # opens a session; picklable
+    environment: MakeEnvironment  # opens a session; picklable
 
     def kind(self) -> str:
         """Return the kind of server, to which the indices belong; "agentgym" for public ones.

@@ -42,17 +42,11 @@ def comparison(runs: Sequence[str | Path], all_pairs: bool = False) -> Compariso
         check_comparable(runs[0], run)
     score, pairs = env_spec(protocol.task).score, []
     for one, two in combinations(runs, 2) if all_pairs else [(runs[0], run) for run in runs[1:]]:
-        found = compare_folders(one, two) | {
-            "before": Path(one).name,
-            "after": Path(two).name,
-            "score": score,
-        }
+        found = compare_folders(one, two)
+        found |= {"before": Path(one).name, "after": Path(two).name, "score": score}
         exact = score == "success_rate" and found["mcnemar_p"] is not None
-        found |= (
-            {"test": "mcnemar", "p": found["mcnemar_p"]}
-            if exact
-            else {"test": "sign_flip", "p": found["permutation_p"]}
-        )
+        test, p = ("mcnemar", "mcnemar_p") if exact else ("sign_flip", "permutation_p")
+        found |= {"test": test, "p": found[p]}
         pairs.append(parsed(found, PairedRuns))
     adjusted = iter(paired.holm([pair.p for pair in pairs if pair.p is not None]))
     pairs = [pair if pair.p is None else replace(pair, p_holm=next(adjusted)) for pair in pairs]
@@ -85,12 +79,10 @@ def _rows(pair: PairedRuns) -> dict[str, str]:
     if pair.gained is not None:
         rows["successes gained / lost"] = f"{pair.gained} / {pair.lost} (McNemar: {_p(pair.mcnemar_p)})"
     rows["sign-flip test, rewards"] = _p(pair.permutation_p)
-    rows["power"] = (
-        f"n {pair.n}: a difference of {100 * pair.detectable:.1f} points would be found with 80 % power"
-        if pair.detectable
-        else f"n {pair.n}: no two tasks differ enough to say"
-    )
-    return rows
+    power = "no two tasks differ enough to say"
+    if pair.detectable:
+        power = f"a difference of {100 * pair.detectable:.1f} points would be found with 80 % power"
+    return rows | {"power": f"n {pair.n}: {power}"}
 
 
 def _points(mean: float | None, interval: Sequence[float] | None) -> str:

@@ -17,7 +17,7 @@ from mcts_utils.prompts import step_messages
 from mcts_utils.storage.files import iter_jsonl, read_json
 from mcts_utils.storage.formats.base import parsed
 from mcts_utils.storage.formats.episode import EpisodeFile
-from mcts_utils.types import Actor, EnvError, InputError, Message, Sample
+from mcts_utils.types import EnvError, InputError, Message
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,6 @@ class Examples:
         if len(shown) < self.shots:
             raise InputError(f"--shots {self.shots}: only {len(shown)} of the examples are of another goal")
         return [system, *(turn for turns in shown for turn in turns), *messages[1:]]
-
-
-class FewShotActor:
-    """An actor whose conversations begin with few-shot examples."""
-
-    def __init__(self, actor: Actor, examples: Examples) -> None:
-        self._actor, self._examples = actor, examples
-
-    def sample(
-        self, messages: Sequence[Message], n: int = 1, temperature: float = 1.0, seed: int | None = None
-    ) -> list[Sample]:
-        return self._actor.sample(self._examples.before(messages), n, temperature, seed)
-
-    def stats(self) -> dict[str, Any]:
-        return self._actor.stats()
-
-    def close(self) -> None:
-        self._actor.close()
 
 
 def load_examples(path: str | Path, task: str, shots: int, seed: int) -> Examples:

@@ -126,11 +126,10 @@ class EpisodeJudge:
         """Return the first error of each episode; many are judged at once."""
         every, workers = range(len(episodes)), self.settings.workers
         results: dict[int, int | None] = {}
+        first = lambda i: self.first_error(run, episodes[i])  # noqa: E731
         with (
             Progress(total=len(episodes), desc=f"judge {run.name}", unit="episode") as bar,
-            closing(
-                run_tasks(lambda i: self.first_error(run, episodes[i]), workers, Event(), every, bar)
-            ) as ended,
+            closing(run_tasks(first, workers, Event(), every, bar)) as ended,
         ):
             for i, result in ended:
                 if isinstance(result, Exception):
@@ -146,10 +145,8 @@ def model_first_errors(settings: Settings) -> Iterator[tuple[FirstErrors, LoopJu
     with closing(make_actor(settings)) as actor:
         episode_judge = EpisodeJudge(settings, actor)
         try:
-            yield (
-                episode_judge.first_errors,
-                LoopJudge(by="model", model=episode_judge.model, prompt=settings.prompt),
-            )
+            by = LoopJudge(by="model", model=episode_judge.model, prompt=settings.prompt)
+            yield episode_judge.first_errors, by
         finally:
             episode_judge.judge.close()
 
@@ -181,12 +178,9 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = Parser(prog="eval.py loops", description="repeated actions and revision length")
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="folders of finished runs")
-    parser.add_argument(
-        "--judge",
-        choices=("predicate", "model"),
-        default="predicate",
-        help="who names the first error: predicate (the first refused action) or model (MODEL_DIR, OPENAI_BASE_URL)",
-    )
+    whose = "predicate (the first refused action) or model (MODEL_DIR, OPENAI_BASE_URL)"
+    about = f"who names the first error: {whose}"
+    parser.add_argument("--judge", choices=("predicate", "model"), default="predicate", help=about)
     args = parser.parse_args(argv)
     for run in args.runs:
         summary_of(run)  # a wrong name is reported before any request
@@ -208,9 +202,7 @@ def _save(run: Path, found: LoopReport) -> LoopReport:
     """Write loops.json with its manifest, and return its contents."""
     path = run / "loops.json"
     write_json(path, found)
-    manifest, outputs = (
-        path.with_suffix(".manifest.json"),
-        [path, *sorted((run / "verdicts").glob("*/*.json"))],
-    )
+    manifest, verdicts = path.with_suffix(".manifest.json"), sorted((run / "verdicts").glob("*/*.json"))
+    outputs = [path, *verdicts]
     write_manifest(manifest, "loops", plain(found.judge), [run / "summary.json"], outputs, {}, {}, 0.0)
     return found

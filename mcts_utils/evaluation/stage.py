@@ -18,15 +18,16 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
+from mcts_utils.actors.wrapped import WrappedActor
 from mcts_utils.config import Settings
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.evaluation.eval_set import EpisodeStart
-from mcts_utils.evaluation.few_shot import Examples, FewShotActor
+from mcts_utils.evaluation.few_shot import Examples
 from mcts_utils.evaluation.metrics import scores
 from mcts_utils.evaluation.protocol import EvalProtocol, differences
 from mcts_utils.evaluation.results import summary_of
 from mcts_utils.evaluation.summary import summarise
-from mcts_utils.executors import FailureGuard, ignore, run_jobs
+from mcts_utils.executors import FailureGuard, Saved, ignore, run_jobs
 from mcts_utils.executors.spending import Spending
 from mcts_utils.rollouts.episode import derive_seed, run_episode
 from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
@@ -39,7 +40,7 @@ from mcts_utils.storage.journal import Journals
 from mcts_utils.storage.layout import episode_path, existing, run_folder
 from mcts_utils.storage.manifest import fingerprint, read_manifest, write_manifest
 from mcts_utils.terminal import Progress
-from mcts_utils.types import Actor, Environment, InputError, ServiceGone, one_line
+from mcts_utils.types import Actor, InputError, MakeActor, MakeEnvironment, ServiceGone, one_line
 
 FILE_START = b'{"version":1,"status":"'  # the first bytes of an episode's file
 
@@ -79,18 +80,12 @@ class EvaluationStage:
             weights = fingerprint(settings.model_dir if settings.local else "", settings.chat_template)
         self._made_with = EpisodeSettings(**asdict(protocol), model=settings.model_name, weights=weights)
 
-    @classmethod
-    def from_folder(
-        cls,
-        settings: Settings,
-        protocol: EvalProtocol,
-        weights: str,
-        examples: Examples | None,
-        journals: Journals,
-        folder: Path,
+    @staticmethod
+    def in_folder(
+        made_with: tuple[Settings, EvalProtocol], how: tuple[Any, ...], journals: Journals, folder: Path
     ) -> EvaluationStage:
         """Return the stage of a worker process, which rolls out single episodes in a folder of its own."""
-        made = cls(settings, protocol, (), folder / "out", weights, examples)
+        made = EvaluationStage(*made_with, (), folder / "out", *how)
         made._journals = journals
         return made
 
@@ -102,14 +97,11 @@ class EvaluationStage:
         return []  # an episode needs nothing but its start
 
     def remote_factory(self) -> Callable[[Path], EvaluationStage]:
-        how = (self.settings, self.protocol, self._made_with.weights, self.examples, self._journals)
-        return partial(EvaluationStage.from_folder, *how)
+        made_with, how = (self.settings, self.protocol), (self._made_with.weights, self.examples)
+        return partial(EvaluationStage.in_folder, made_with, how, self._journals)
 
     def run(
-        self,
-        make_actor: Callable[[], Actor],
-        make_environment: Callable[[], Environment],
-        overwrite: bool = False,
+        self, make_actor: MakeActor, make_environment: MakeEnvironment, overwrite: bool = False
     ) -> Summary:
         """Roll out the episodes that are not finished; write and return the summary.
 
@@ -123,19 +115,17 @@ class EvaluationStage:
             if todo:
                 self._roll_out(todo, make_actor, make_environment)
             tokens = self._journals.with_recovered(self.usage) | self.spending.paid
-            return self._write_results(
-                bool(todo) or self._journals.interrupted, tokens, time.monotonic() - began
-            )
+            ran = bool(todo) or self._journals.interrupted
+            return self._write_results(ran, tokens, time.monotonic() - began)
 
     @contextmanager
     def job_runner(
-        self,
-        make_actor: Callable[[], Any] | None,
-        make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None] = ignore,
+        self, make_actor: Callable[[], Any] | None, make_environment: MakeEnvironment, saved: Saved = ignore
     ) -> Iterator[Callable[[EpisodeStart], float]]:
         assert make_actor is not None
-        actor = FewShotActor(make_actor(), self.examples) if self.examples else make_actor()
+        actor = make_actor()
+        if self.examples:
+            actor = WrappedActor(actor, self.examples.before)
         pool = SessionPool(make_environment, session_limit(self.settings, self.server_kind))
 
         def roll_out(start: EpisodeStart) -> float:
@@ -188,10 +178,7 @@ class EvaluationStage:
         return True
 
     def _roll_out(
-        self,
-        todo: Sequence[EpisodeStart],
-        make_actor: Callable[[], Actor],
-        make_environment: Callable[[], Environment],
+        self, todo: Sequence[EpisodeStart], make_actor: MakeActor, make_environment: MakeEnvironment
     ) -> None:
         """Roll out the episodes `todo` with a progress bar over all of them."""
         missing = {(start.index, start.sample) for start in todo}
@@ -247,9 +234,8 @@ class EvaluationStage:
                 stopped=self.stop.is_set,
             )
         if start.task_id and episode.task.id != start.task_id:
-            raise InputError(
-                f"index {start.index} is goal {episode.task.id} on this server, not {start.task_id}"
-            )
+            other = f"goal {episode.task.id} on this server, not {start.task_id}"
+            raise InputError(f"index {start.index} is {other}")
         file = EpisodeFile(
             task=TaskFields.of(episode.task),
             steps=[StepFields.of(step) for step in episode.steps],
@@ -267,12 +253,8 @@ class EvaluationStage:
 
     def _record_failure(self, start: EpisodeStart, error: Exception) -> None:
         """Write a failed episode: its file has the error, no score counts it, and the next run tries it again."""
-        file = FailedEpisode(
-            index=start.index,
-            error=one_line(error),
-            settings=self._settings(start),
-            sample=start.sample or UNSET,
-        )
+        sample, settings = start.sample or UNSET, self._settings(start)
+        file = FailedEpisode(index=start.index, error=one_line(error), settings=settings, sample=sample)
         write_json(self._path(start), file)
 
     def _write_results(self, ran: bool, tokens: Mapping[str, Any], seconds: float) -> Summary:

@@ -18,11 +18,11 @@ from mcts_utils.executors.live import live_bar, open_log
 from mcts_utils.executors.ray_cluster.driver import RayDriver
 from mcts_utils.executors.ray_cluster.messages import WorkerLost, WorkerPlan
 from mcts_utils.executors.spending import Spending, paid_text
-from mcts_utils.executors.stage import Job, Stage, ignore
+from mcts_utils.executors.stage import Job, Saved, Stage, ignore
 from mcts_utils.executors.threads import run_tasks
-from mcts_utils.types import Actor, BudgetReached, Environment
+from mcts_utils.types import BudgetReached, MakeActor, MakeEnvironment
 
-__all__ = ["MAX_FAILURES", "FailureGuard", "Job", "Stage", "WorkerLost", "run_jobs", "ignore"]
+__all__ = ["MAX_FAILURES", "FailureGuard", "Job", "Saved", "Stage", "WorkerLost", "run_jobs", "ignore"]
 
 
 @contextmanager
@@ -30,8 +30,8 @@ def run_jobs(
     stage: Stage,
     jobs: Sequence[Job],
     jobs_at_once: int,
-    make_actor: Callable[[], Actor] | None,
-    make_environment: Callable[[], Environment],
+    make_actor: MakeActor | None,
+    make_environment: MakeEnvironment,
     make_bar: Callable[[], Any],
     show: Callable[[Any], None] = ignore,
 ) -> Iterator[tuple[Iterator[tuple[Job, Any]], Any]]:

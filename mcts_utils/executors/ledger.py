@@ -95,15 +95,15 @@ class Ledger:
         """
         with self._lock:
             spent, limits = self._spent(), self._limits
-            most = self._priced(model, most)
-            for text, limit, now, more in (
-                (_tokens_text, limits.tokens, spent.tokens, most.prompt_tokens + most.completion_tokens),
-                (_dollars_text, limits.dollars, spent.dollars, most.dollars),
-                (_hours_text, limits.seconds, spent.seconds, self._longest),
+            most, open_ = self._priced(model, most), spent.in_flight
+            tokens = most.prompt_tokens + most.completion_tokens
+            for text, limit, now, more, in_flight in (
+                (_tokens_text, limits.tokens, spent.tokens, tokens, open_.tokens),
+                (_dollars_text, limits.dollars, spent.dollars, most.dollars, open_.dollars),
+                (_hours_text, limits.seconds, spent.seconds, self._longest, 0),
             ):
-                in_flight = {_tokens_text: spent.in_flight.tokens, _dollars_text: spent.in_flight.dollars}
-                if limit and not self._reached and now + more + (open_ := in_flight.get(text, 0)) > limit:
-                    if open_:
+                if limit and not self._reached and now + more + in_flight > limit:
+                    if in_flight:
                         return WAIT
                     self._reached = text(limit, spent)
             if not self._reached:

@@ -23,9 +23,8 @@ class Price:
 
     prompt: float = 0.0
     completion: float = 0.0
-    cached: float | None = (
-        None  # of prompt tokens that the server had in its cache; None: as other prompt tokens
-    )
+    # Of prompt tokens that the server had in its cache; None: as other prompt tokens.
+    cached: float | None = None
 
     def dollars(self, prompt: float, completion: float, cached: float = 0) -> float:
         """Return the price of so many tokens; `cached` is a part of `prompt`."""
@@ -108,11 +107,8 @@ def _csv_rows(text: str, path: str) -> Iterator[tuple[str, str, Any]]:
         raise InputError(f"PRICES={path} row 1 must name its columns: model,prompt,completion,cached")
     for row in reader:
         model = row.pop("model")
-        yield (
-            f"PRICES={path} row {reader.line_num}",
-            model,
-            {name: text for name, text in row.items() if text},
-        )
+        given = {name: text for name, text in row.items() if text}
+        yield f"PRICES={path} row {reader.line_num}", model, given
 
 
 def _price(where: str, row: Any) -> Price:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Protocol
 
 from msgspec.structs import replace
 
 from mcts_utils import patience
+from mcts_utils.actors.wrapped import WrappedActor
 from mcts_utils.executors.ledger import WAIT, money
 from mcts_utils.storage.formats.spent import Paid
 from mcts_utils.terminal import Progress
-from mcts_utils.types import Actor, BudgetReached, Message, Sample
+from mcts_utils.types import Actor, BudgetReached, MakeActor, Message, Sample
 
 PAUSE = 0.05  # seconds between two looks for room
 MESSAGE_TOKENS = 16  # that a chat template adds to a message, at most
@@ -53,7 +54,7 @@ class Spending:
         self.in_flight = self.written = 0
         self.paid: dict[str, Any] = {}  # {"paid": what each model was asked}, for the manifest, at the end
 
-    def metered(self, make_actor: Callable[[], Actor] | None) -> Callable[[], Actor] | None:
+    def metered(self, make_actor: MakeActor | None) -> MakeActor | None:
         """Return a function that makes the actor with its requests counted."""
         return (lambda: MeteredActor(make_actor(), self, "actor")) if make_actor else None
 
@@ -78,11 +79,7 @@ class Spending:
         return Paid(prompt_tokens=prompts * prompt, completion_tokens=n * self.max_tokens)
 
     def begin(self, model: str, most: Paid) -> None:
-        """Wait until a request may be sent.
-
-        Raises:
-            BudgetReached: it may not.
-        """
+        """Wait until a request may be sent; raise BudgetReached if it may not."""
         while self.ledger and (answer := self.ledger.admit(self.process, model, most)):
             if answer != WAIT:
                 raise BudgetReached(answer)
@@ -131,7 +128,7 @@ class Spending:
         )
 
 
-class MeteredActor(Actor):
+class MeteredActor(WrappedActor):
     """An actor whose requests are counted, and are not sent where they could pass a limit."""
 
     def __init__(self, actor: Actor, spending: Spending, model: str) -> None:
@@ -155,13 +152,6 @@ class MeteredActor(Actor):
         finally:
             self._spending.end(self._model, most, messages, samples, time.monotonic() - began)
         return samples
-
-    def stats(self) -> dict[str, Any]:
-        return self._actor.stats()
-
-    def close(self) -> None:
-        """Close the actor."""
-        self._actor.close()
 
 
 def paid_text(paid: dict[str, Any]) -> str:

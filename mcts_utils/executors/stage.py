@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from mcts_utils.config import Settings
 from mcts_utils.executors.spending import Spending
-from mcts_utils.types import Actor, Environment
+from mcts_utils.types import MakeActor, MakeEnvironment
 
+Saved = Callable[[Path], None]  # is told of each file that was written
 Job = Any  # an index, an EpisodeStart or (index, name of a tree file): small, and picklable
 
 
@@ -44,10 +45,7 @@ class Stage(Protocol):
         """Return a picklable function that makes this stage over a folder with a subfolder for each of `folders`."""
 
     def job_runner(
-        self,
-        make_actor: Callable[[], Actor] | None,
-        make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None],
+        self, make_actor: MakeActor | None, make_environment: MakeEnvironment, saved: Saved
     ) -> AbstractContextManager[Callable[[Job], Any]]:
         """Return a context whose value runs one job and may be called from many threads at once.
 

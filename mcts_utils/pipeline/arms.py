@@ -139,6 +139,7 @@ class Experiment:
         """Return a cell by its name."""
         kind, seed, i = (*name.split("."), "", "")[:3]
         needs: tuple[str, ...] = ()
+        base = ("base",) if self.env["RECOVERY"] == "1" else ()  # whose failed prefixes all models continue
         if kind == "base":
             call, commands = "base", self._evaluate(self.env["BASE_MODEL"], "base")
         elif kind == "shared":  # the search of iteration 1, which the arms of a seed use
@@ -146,13 +147,13 @@ class Experiment:
             call, commands = f"shared {seed}", [(f"SEED={seed}", *search)]
             needs = (f"{WARM}.{seed}.1",) if self.warm else ()
         elif kind == WARM:
-            needs = ("base",)
+            needs = base
             call, commands = self._train(kind, seed, 1)
         elif i != "1" or not (source := ARMS[kind].source):
-            needs = ("base", f"shared.{seed}" if i == "1" else f"{kind}.{seed}.{int(i) - 1}")
+            needs = (*base, f"shared.{seed}" if i == "1" else f"{kind}.{seed}.{int(i) - 1}")
             call, commands = self._train(kind, seed, int(i))
         else:
-            needs = ("base", f"{source}.{seed}.1")
+            needs = (*base, f"{source}.{seed}.1")
             call, commands = f"copy {kind} {seed} {source}", self._copy(kind, seed, source)
         made = MADE_WITH + MADE_WARM * self.warm
         return Cell(needs, f"{call} | {made.format_map(self.env)}\n", commands)

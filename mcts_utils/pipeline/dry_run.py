@@ -195,11 +195,8 @@ def _cost(
             calls = [(m.calls, m.prompt_tokens, m.completion_tokens) for m in spent.models.values()]
             likely = Asked(*(sum(part) * left / done for part in zip(*calls, strict=True)))
         hours = f", {time_text(spent.seconds * left / done)}" if done and spent.seconds else ""
-        yield (
-            f"likely: {likely.text(price)}{hours}, {why}"
-            if likely
-            else f"likely: said once {unit} are finished here"
-        )
+        told = f"{likely.text(price)}{hours}, {why}" if likely else f"said once {unit} are finished here"
+        yield f"likely: {told}"
     if spent.models:
         yield f"paid so far: {paid_text({name: plain(paid) for name, paid in spent.models.items()})}"
     limits = {variable(name): getattr(s, name) for name in ("max_tokens_total", "max_cost", "max_hours")}

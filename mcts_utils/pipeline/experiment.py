@@ -62,12 +62,8 @@ def reports(experiment: Experiment) -> Iterator[list[str]]:
     base, results = [experiment.env["PYTHON"], "-m"], experiment.env["RESULTS"]
     seeds = [Path(experiment.run, f"seed_{seed}") for seed in experiment.seeds]
     yield [*base, "mcts_utils.report.experiment", experiment.run, "--output", results]
-    asked = [
-        "--judge",
-        "200",
-        "--asked",
-        f"{experiment.run}/judge_asked",
-    ]  # further verdicts, half on good paths
+    # Further verdicts, half on good paths.
+    asked = ["--judge", "200", "--asked", f"{experiment.run}/judge_asked"]
     judges = [("agent_r", 1, "judge_1", asked)] if experiment.env["REVISE"] == "1" else []
     for i in range(2, experiment.iterations + 1) if judges else ():
         judges += [("agent_r", i, f"judge_{i}", []), ("agent_r_rehearsal", i, f"judge_rehearsal_{i}", [])]
@@ -75,36 +71,20 @@ def reports(experiment: Experiment) -> Iterator[list[str]]:
         folders = [seed / arm / f"iteration_{i}" for seed in seeds]
         folders = [folder for folder in folders if (folder / "model/manifest.json").is_file()]
         if folders:
-            trees = [
-                f"{folder.parents[1] / 'shared' if i == 1 else folder}/{experiment.trees}"
-                for folder in folders
-            ]
+            places = [folder.parents[1] / "shared" if i == 1 else folder for folder in folders]
+            trees = ["--trees", *(f"{place}/{experiment.trees}" for place in places)]
             verdicts = ["--verdicts", *(f"{folder}/records" for folder in folders), *flags]
-            judge = [
-                "env",
-                f"MODEL_DIR={experiment.env['BASE_MODEL']}",
-                *base,
-                "mcts_utils.report.judge",
-                "--trees",
-                *trees,
-            ]
-            yield [*judge, *verdicts, "--output", f"{results}/{name}.json"]
+            judge = ["env", f"MODEL_DIR={experiment.env['BASE_MODEL']}", *base, "mcts_utils.report.judge"]
+            yield [*judge, *trees, *verdicts, "--output", f"{results}/{name}.json"]
     if data := [f"{seed}/agent_r" for seed in seeds if (seed / "agent_r").is_dir()]:
         yield [*base, "mcts_utils.report.data", *data, "--output", f"{results}/data.json"]
+    first = ("shared", *(f"{arm}/iteration_1" for arm in OWN_TREES))
     for seed in seeds:
-        places = [
-            seed / place / experiment.trees
-            for place in ("shared", *(f"{arm}/iteration_1" for arm in OWN_TREES))
-        ]
+        places = [seed / place / experiment.trees for place in first]
         found = [str(place) for place in places if (place / "manifest.json").is_file()]
         if len(found) > 1:
-            yield [
-                *base,
-                "mcts_utils.report.budget",
-                *found,
-                "--output",
-                f"{results}/budget_{seed.name}.json",
-            ]
+            output = ("--output", f"{results}/budget_{seed.name}.json")
+            yield [*base, "mcts_utils.report.budget", *found, *output]
 
 
 async def run_experiment(servers: AsyncExitStack) -> int:
@@ -119,9 +99,8 @@ async def run_experiment(servers: AsyncExitStack) -> int:
         for folder in ("logs", "done"):
             Path(experiment.run, folder).mkdir(parents=True, exist_ok=True)
         write_json(f"{experiment.run}/arms.json", experiment.plan())
-        for i in range(
-            1, experiment.iterations + 1
-        ):  # every SHARE-th training goal, in each iteration other ones
+        # Every SHARE-th training goal, in each iteration other ones.
+        for i in range(1, experiment.iterations + 1):
             goals = load_world().split()["train"][(i - 1) % int(env["SHARE"]) :: int(env["SHARE"])]
             Path(experiment.run, f"tasks_{i}.txt").write_text(",".join(map(str, goals)) + "\n")
         wrong = await run_cells(experiment, servers)

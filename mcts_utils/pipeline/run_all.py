@@ -43,9 +43,8 @@ IDS = re.compile(r"train|test|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 # Of what the stages and scripts read by themselves: what stands in the commands, and what says where and how fast the
 # work is done, not what is done.
 IN_COMMANDS = re.compile(r"TASK|ENV_SERVER_BASE|MODEL_.*|OPENAI_.*|MAX_DEPTH|ALPHA|PROMPT|SEED")
-LIVE = (
-    "TOKEN_PRICE|PRICES|MAX_TOKENS_TOTAL|MAX_COST|MAX_HOURS|TENSORBOARD_DIR|WANDB_PROJECT"  # shown, limited
-)
+# What is shown and limited.
+LIVE = "TOKEN_PRICE|PRICES|MAX_TOKENS_TOTAL|MAX_COST|MAX_HOURS|TENSORBOARD_DIR|WANDB_PROJECT"
 OF_SCRIPTS = ("SERVE", "SERVE_TIMEOUT", "TENSOR_PARALLEL", "NPROC_PER_NODE", "XTUNER_PYTHON")
 WHERE = re.compile(rf"(CONCURRENCY|WORKERS|EXECUTOR|RAY_[A-Z_]*|{LIVE}|{'|'.join(OF_SCRIPTS)})=")
 

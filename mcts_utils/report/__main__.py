@@ -30,33 +30,19 @@ def parser() -> Parser:
     found = Parser(prog="python -m mcts_utils.report", description=(__doc__ or "").partition("\n")[0])
     commands = found.add_subparsers(dest="command", required=True, metavar="view|tree|record|diff")
     view = commands.add_parser("view", help="write the page of a run's folder")
-    view.add_argument("run_dir", type=Path, help="folder of a run, of some of its stages, or of several runs")
-    view.add_argument(
-        "-o", "--output", type=Path, help="default RUN_DIR/report.html; with --split RUN_DIR/report"
-    )
-    view.add_argument("--split", action="store_true", help="a folder whose data are loaded one by one")
-    view.add_argument(
-        "--price",
-        type=between(0, 1_000_000, float),
-        nargs=2,
-        default=(),
-        metavar=("IN", "OUT"),
-        help="dollars of a million tokens",
-    )
-    view.add_argument(
-        "--watch",
-        type=between(0, 86400, float),
-        default=0,
-        metavar="SECONDS",
-        help="write it again and again, until Ctrl-C",
-    )
+    add, dollars, seconds = view.add_argument, between(0, 1_000_000, float), between(0, 86400, float)
+    price, again = "dollars of a million tokens", "write it again and again, until Ctrl-C"
+    add("run_dir", type=Path, help="folder of a run, of some of its stages, or of several runs")
+    add("-o", "--output", type=Path, help="default RUN_DIR/report.html; with --split RUN_DIR/report")
+    add("--split", action="store_true", help="a folder whose data are loaded one by one")
+    add("--price", type=dollars, nargs=2, default=(), metavar=("IN", "OUT"), help=price)
+    add("--watch", type=seconds, default=0, metavar="SECONDS", help=again)
     tree = commands.add_parser("tree", help="print a tree, ours or the reference's")
     tree.add_argument("file", type=Path)
     record = commands.add_parser("record", help="print a training row")
     record.add_argument("place", metavar="FILE:LINE")
-    diff = commands.add_parser(
-        "diff", help="print the goals that two evaluations of one protocol solve differently"
-    )
+    both = "print the goals that two evaluations of one protocol solve differently"
+    diff = commands.add_parser("diff", help=both)
     diff.add_argument("runs", type=Path, nargs=2, metavar="RUN")
     return found
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from mcts_utils.config import Settings, without_password
 from mcts_utils.envs.session_pool import SessionPool, session_limit
-from mcts_utils.executors import ignore
+from mcts_utils.executors import Saved, ignore
 from mcts_utils.prompts import acting_messages, action_of, revision_signal
 from mcts_utils.revision.agenttraj import GivenEpisode
 from mcts_utils.revision.builder import Built, cut_lineage
@@ -28,7 +28,7 @@ from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.rollouts.replayer import Replayer
 from mcts_utils.rollouts.steps import EPSILON, earned, is_look
 from mcts_utils.storage.formats.record import RecordRow
-from mcts_utils.types import Actor, Environment, InputError, Step, Task, Verdict
+from mcts_utils.types import InputError, MakeActor, MakeEnvironment, Step, Task, Verdict
 
 MAX_STEPS = 100  # of an episode, as in the evaluation (Section 4.2)
 MIN_TRIED = 10  # tasks; if the expert solves none of them, it knows nothing of this server
@@ -65,10 +65,7 @@ class ExpertStage(RevisionStage):
 
     @contextmanager
     def job_runner(
-        self,
-        make_actor: Callable[[], Actor] | None,
-        make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None] = ignore,
+        self, make_actor: MakeActor | None, make_environment: MakeEnvironment, saved: Saved = ignore
     ) -> Iterator[Callable[[tuple[int, str]], Built]]:
         """Yield the function that makes the rows of one task (executors.stage.Stage)."""
         if self.plan.given and not self.options.verified:

@@ -24,9 +24,8 @@ from mcts_utils.revision.agenttraj import GivenEpisode, read_set
 from mcts_utils.servers.yours.source import is_source
 from mcts_utils.types import Actor, InputError, Message, Sample
 
-GIVEN_THOUGHT = (
-    "I take the next step towards the goal."  # before the actions that an environment of yours gives
-)
+# Before the actions that an environment of yours gives.
+GIVEN_THOUGHT = "I take the next step towards the goal."
 
 
 class ExpertActor(Actor):
@@ -135,11 +134,8 @@ def set_to_take(settings: Settings, tasks: TaskSet | None, path: str, allow_test
         if index is not None:
             by_index.setdefault(index, []).append(given)
     if not by_index:
-        why = (
-            found.held_out[0]
-            if not found.episodes
-            else "the server has no training task with one of the goals"
-        )
+        unknown = "the server has no training task with one of the goals"
+        why = unknown if found.episodes else found.held_out[0]
         raise InputError(f"--input_dir {path}: {why}; --verified 0 takes episodes as recorded")
     missing = len(found.episodes) - sum(map(len, by_index.values()))
     given_sets = {index: tuple(episodes) for index, episodes in by_index.items()}

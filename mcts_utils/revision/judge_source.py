@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from mcts_utils.revision.verdict_cache import VerdictCache, judge_name
 from mcts_utils.rollouts.recorded import RecordedActor
 from mcts_utils.storage.journal import Journal
 from mcts_utils.storage.manifest import fingerprint
-from mcts_utils.types import Actor
+from mcts_utils.types import Actor, MakeActor
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class JudgedStage(Protocol):
 
 @contextmanager
 def models_opened(
-    stage: JudgedStage, make_actor: Callable[[], Actor] | None
+    stage: JudgedStage, make_actor: MakeActor | None
 ) -> Iterator[tuple[Actor | None, Judge | None]]:
     """Open the actor and the judge of a stage; note in its `usage` what they were asked at the end."""
     actor = make_actor() if make_actor else None

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 from threading import Event
 from typing import Any
 
 from mcts_utils.config import Settings
 from mcts_utils.envs.session_pool import SessionPool
-from mcts_utils.executors import ignore
+from mcts_utils.executors import Saved, ignore
 from mcts_utils.prompts import env_steps_of, is_signal_step, judge_messages, revision_signal
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.judge_source import JudgeSource, models_of
@@ -35,7 +34,7 @@ from mcts_utils.search.strategy import RNG, Strategy
 from mcts_utils.search.tree import Tree, backup
 from mcts_utils.storage.formats.verdicts import KeptVerdict
 from mcts_utils.storage.journal import Journal
-from mcts_utils.types import Actor, EnvError, Environment, InputError, ServiceGone, Step, Task
+from mcts_utils.types import Actor, EnvError, InputError, MakeActor, MakeEnvironment, ServiceGone, Step, Task
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,8 @@ class LiveStrategy(Strategy):
 
     def fixed(self) -> dict[str, Any]:
         """Return what all trees of the folder share; each of them records it."""
-        judge = {
-            "judge": self.judge,
-            "judge_prompt": self.judge_prompt,
-            "judge_votes": self.settings.judge_votes,
-        }
-        return {**super().fixed(), **judge}
+        votes = {"judge_votes": self.settings.judge_votes}
+        return {**super().fixed(), "judge": self.judge, "judge_prompt": self.judge_prompt, **votes}
 
 
 @dataclass(frozen=True)
@@ -152,10 +147,7 @@ class LiveStage(SearchStage):
 
     @contextmanager
     def job_runner(
-        self,
-        make_actor: Callable[[], Actor] | None,
-        make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None] = ignore,
+        self, make_actor: MakeActor | None, make_environment: MakeEnvironment, saved: Saved = ignore
     ) -> Iterator[Callable[[int], Any]]:
         """Yield the function that plays the episodes of one task (executors.stage.Stage)."""
         assert make_actor is not None and self.judge is not None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from mcts_utils.executors.stage import Saved
 from mcts_utils.prompts import is_signal_step
 from mcts_utils.revision.builder import Built, cut_lineage
 from mcts_utils.revision.judge import SIGNAL
@@ -119,16 +120,8 @@ class LiveBuilder:
         verdicts = tuple((node, self._verdict(node)) for node in begun.nodes)
         feedback, extra = cut_lineage(pair, CutPoint(at, verdicts), at)
         extra["signals"] = [path.nodes[i + 1] for i in bad if i + 1 < len(path.nodes)]
-        return Record(
-            "revision",
-            path.steps,
-            at + 1,
-            path,
-            pair,
-            feedback=feedback,
-            extra=extra,
-            loss=self._loss(path, bad),
-        )
+        loss = self._loss(path, bad)
+        return Record("revision", path.steps, at + 1, path, pair, (), feedback, extra, loss=loss)
 
     def _loss(self, path: Trajectory, bad: Sequence[int]) -> tuple[bool, ...]:
         """Return the loss flags: the first signal and the steps after it are trained, but not those judged bad."""
@@ -136,9 +129,7 @@ class LiveBuilder:
         return tuple(trained(i, step) and i not in bad for i, step in enumerate(path.steps))
 
 
-def live_rows(
-    tree: Tree, source: Source, options: Options, output_dir: str | Path, saved: Callable[[Path], None]
-) -> Built:
+def live_rows(tree: Tree, source: Source, options: Options, output_dir: str | Path, saved: Saved) -> Built:
     """Build the rows of live episodes, and write the verdicts on them, as those on other trees.
 
     Args:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mcts_utils.executors import FailureGuard, ignore, run_jobs
+from mcts_utils.executors import FailureGuard, Saved, ignore, run_jobs
 from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.revision.judge import Judge
 from mcts_utils.revision.judge_source import models_opened
@@ -32,7 +32,7 @@ from mcts_utils.storage.formats.verdicts import VerdictFile
 from mcts_utils.storage.layout import existing, manifest_path, verdicts_path
 from mcts_utils.storage.manifest import write_manifest
 from mcts_utils.terminal import Progress
-from mcts_utils.types import Actor, Environment, InputError, Stopped
+from mcts_utils.types import Environment, InputError, MakeActor, MakeEnvironment, Stopped
 
 Job = tuple[int, str]
 
@@ -40,7 +40,7 @@ Job = tuple[int, str]
 class RejudgeStage(RevisionStage):
     """Stage 2 without an environment, on threads: a job is a tree with verdicts or records in the output folder."""
 
-    def ask_again(self, make_actor: Callable[[], Actor] | None) -> dict[str, Any]:
+    def ask_again(self, make_actor: MakeActor | None) -> dict[str, Any]:
         """Ask about all trees and return the counts.
 
         Args:
@@ -52,9 +52,8 @@ class RejudgeStage(RevisionStage):
         began, total, done = time.monotonic(), Counter[str](), []
         self.manifest = manifest_path(self.output_dir, self.settings.task, REJUDGE)
         self._records = self._records_by_tree()
-        self.jobs = [
-            job for job in self._find_jobs() if job[0] in self._records or self._file(job[0]).exists()
-        ]
+        found = self._find_jobs()
+        self.jobs = [job for job in found if job[0] in self._records or self._file(job[0]).exists()]
         if not self.jobs:
             where = f"{self.output_dir} holds no verdicts on, or records of, the trees in {self.input_dir}"
             raise InputError(f"--rejudge: {where}; run the command without it first")
@@ -72,10 +71,7 @@ class RejudgeStage(RevisionStage):
 
     @contextmanager
     def job_runner(  # type: ignore[override]
-        self,
-        make_actor: Callable[[], Actor] | None,
-        make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None] = ignore,
+        self, make_actor: MakeActor | None, make_environment: MakeEnvironment, saved: Saved = ignore
     ) -> Iterator[Callable[[Job], Counter[str]]]:
         """Yield the function that asks about one tree again."""
         with models_opened(self, make_actor) as (_, judge):
@@ -123,9 +119,8 @@ class RejudgeStage(RevisionStage):
             bad = by_leaf[record.bad_leaf]  # type: ignore[index]
             start = 0 if self.options.judge_prefix else int(record.fork_step or 0)
             cut = judge.first_bad(tree.task, bad.steps, bad.nodes, start, cache).step
-            counts[
-                "kept" if (bad.nodes[cut] if cut is not None else "none") == record.cut else "changed"
-            ] += 1
+            same = (bad.nodes[cut] if cut is not None else "none") == record.cut
+            counts["kept" if same else "changed"] += 1
         counts.update(patterns(cache.used.values()))
         return counts
 
@@ -144,15 +139,14 @@ class RejudgeStage(RevisionStage):
             outputs.append(path)
         with suppress(OSError):  # not there, or with verdicts on trees that failed
             self._waiting(0).parent.rmdir()
-        starts = ("verdict ", "change ")
-        verdicts, changes = (
-            {name.removeprefix(start): n for name, n in total.items() if name.startswith(start)}
-            for start in starts
-        )
+
+        def named(start: str) -> dict[str, int]:
+            return {name.removeprefix(start): n for name, n in total.items() if name.startswith(start)}
+
         votes = agreement(total)
         counts = {name: total[name] for name in ("asked_again", "kept", "changed")}
         counts |= {"trees": len(done), "trees_failed": len(self.failures)}
-        shown = {**counts, "verdicts": verdicts, "changes": changes}
+        shown = {**counts, "verdicts": named("verdict "), "changes": named("change ")}
         settings, inputs = self._relevant_settings(), self._inputs(dict.fromkeys(done))
         usage = self.usage | self.spending.paid
         written = {**shown, "agreement": plain(votes)} if votes else shown

@@ -19,19 +19,10 @@ from mcts_utils.types import InputError
 
 # Where and how fast the work is done; the records do not depend on it.
 IRRELEVANT = (
-    *("env_server_base", "openai_base_url", "concurrency", "workers", "model_dir", "executor"),
-    *("chat_template", "cache_gb"),  # the judge's name holds the template's content
-    *(
-        "judge_wave",
-        "judge_votes",  # the judge's name holds it
-        "server_patience",
-        "endpoint_patience",
-        "max_sessions",
-        "judge_base_url",
-        "judge_model_dir",
-    ),
-    *("ray_address", "ray_workers", "ray_cpus_per_worker", "ray_gpus_per_worker"),
-)
+    "env_server_base openai_base_url concurrency workers model_dir executor cache_gb judge_wave server_patience "
+    "endpoint_patience max_sessions judge_base_url judge_model_dir ray_address ray_workers ray_cpus_per_worker "
+    "ray_gpus_per_worker chat_template judge_votes"  # the judge's name holds the last two
+).split()
 
 
 def relevant_settings(settings: Settings, options: Options, judge: str, allow_test: bool) -> dict[str, Any]:

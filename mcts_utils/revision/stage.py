@@ -21,7 +21,7 @@ from mcts_utils.envs import task_id
 from mcts_utils.envs.contamination import HeldOut
 from mcts_utils.envs.session_pool import SessionPool, session_limit
 from mcts_utils.envs.task_set import TaskSet
-from mcts_utils.executors import FailureGuard, ignore, run_jobs
+from mcts_utils.executors import FailureGuard, Saved, ignore, run_jobs
 from mcts_utils.executors.spending import Spending
 from mcts_utils.revision.builder import Built, TreeBuilder, run_counts
 from mcts_utils.revision.judge import Judge
@@ -42,7 +42,7 @@ from mcts_utils.storage.journal import Journals
 from mcts_utils.storage.layout import existing, manifest_path, records_path, tree_files, verdicts_path
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.terminal import Progress
-from mcts_utils.types import Actor, ActorError, Environment, InputError, one_line
+from mcts_utils.types import Actor, ActorError, InputError, MakeActor, MakeEnvironment, one_line
 
 
 class RevisionStage:
@@ -100,9 +100,7 @@ class RevisionStage:
         made.server_kind, made._held_out, made._journals = known
         return made
 
-    def run(
-        self, make_actor: Callable[[], Actor] | None, make_environment: Callable[[], Environment]
-    ) -> RevisionCounts:
+    def run(self, make_actor: MakeActor | None, make_environment: MakeEnvironment) -> RevisionCounts:
         """Convert every tree and return the manifest's counts; `failures` then says what went wrong.
 
         Args:
@@ -138,9 +136,8 @@ class RevisionStage:
     def _verdict_files(self) -> list[Path]:
         """Return the files of verdicts on the trees, where a judge finds the cuts, or found them in live episodes."""
         live = self.options.data_type in MADE and is_live_folder(self.input_dir, self.settings.task)
-        found = [
-            existing(verdicts_path(self.output_dir, index)) for index, _ in self.jobs if self.judge or live
-        ]
+        indices = [index for index, _ in self.jobs] if self.judge or live else []
+        found = [existing(verdicts_path(self.output_dir, index)) for index in indices]
         return [path for path in found if path.exists()]
 
     def _find_jobs(self) -> list[tuple[int, str]]:
@@ -172,10 +169,7 @@ class RevisionStage:
 
     @contextmanager
     def job_runner(
-        self,
-        make_actor: Callable[[], Actor] | None,
-        make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None] = ignore,
+        self, make_actor: MakeActor | None, make_environment: MakeEnvironment, saved: Saved = ignore
     ) -> Iterator[Callable[[tuple[int, str]], Built]]:
         """Yield the function that builds the records of one tree (executors.stage.Stage).
 
@@ -193,10 +187,7 @@ class RevisionStage:
         return found | ({"most": self._most} if self._most else {})
 
     def _convert(
-        self,
-        make_actor: Callable[[], Actor] | None,
-        make_environment: Callable[[], Environment],
-        spool: RowSpool[RecordRow],
+        self, make_actor: MakeActor | None, make_environment: MakeEnvironment, spool: RowSpool[RecordRow]
     ) -> None:
         """Build every tree's rows into the spool; only the trees being built are in memory."""
         make_bar = partial(Progress, total=len(self.jobs), desc=self.options.data_type, unit=self.unit)
@@ -234,13 +225,7 @@ class RevisionStage:
             raise InputError(f"stopped, nothing written, verdicts kept: {self._failed[path]}") from error
 
     def _build(
-        self,
-        index: int,
-        name: str,
-        pool: SessionPool,
-        judge: Judge | None,
-        actor: Actor | None,
-        saved: Callable[[Path], None],
+        self, index: int, name: str, pool: SessionPool, judge: Judge | None, actor: Actor | None, saved: Saved
     ) -> Built:
         """Read one tree, check it and build its rows; the tree is in memory only meanwhile."""
         settings, path = self.settings, self.input_dir / name

@@ -13,16 +13,7 @@ from typing import Any
 from mcts_utils.prompts import WAIT_OBSERVATION, acting_messages, action_of, is_signal, read_turn
 from mcts_utils.rollouts.steps import earned, reward_of
 from mcts_utils.tool_calls import AND, ENDED, NO_CALL, REFUSED, TOOLS, split_turn
-from mcts_utils.types import (
-    Actor,
-    ContextOverflow,
-    Environment,
-    Episode,
-    Step,
-    StepResult,
-    Stopped,
-    Task,
-)
+from mcts_utils.types import Actor, ContextOverflow, Environment, Episode, Step, StepResult, Stopped, Task
 
 
 def derive_seed(*parts: int) -> int:

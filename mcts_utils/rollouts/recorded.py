@@ -154,11 +154,7 @@ class RecordedSession(Environment):
         return found
 
     def _catch_up(self) -> None:
-        """Bring the real session to where the record ends.
-
-        Raises:
-            RecordGone: it does not get there.
-        """
+        """Bring the real session to where the record ends; raise RecordGone if it does not get there."""
         assert self._task is not None
         task, expected = self._task, [(result.reward, result.done) for _, result in self._past]
         env: Any = self.env

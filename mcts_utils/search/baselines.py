@@ -82,13 +82,8 @@ STRATEGIES = {"best_of_n": best_of_n, "direct_revision": direct_revision}
 
 def open_end(tree: Tree) -> Node | None:
     """Return the revision signal without a successor, where the current episode continues, or None."""
-    found = [
-        node
-        for node in nodes(tree)
-        if node.executed
-        and not (node.is_terminal or node.children or node is tree.root)
-        and is_signal_step(step_of(node))
-    ]
+    leaves = [node for node in nodes(tree) if node.executed and not (node.is_terminal or node.children)]
+    found = [node for node in leaves if node is not tree.root and is_signal_step(step_of(node))]
     return found[-1] if found else None
 
 

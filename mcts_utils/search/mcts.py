@@ -204,11 +204,8 @@ def _exhausted_nodes(tree: Tree, rules: Rules) -> set[Node]:
     """Return the nodes below which nothing is left to try: terminal, or expanded with only such children."""
     exhausted: set[Node] = set()
     for node in reversed(list(nodes(tree))):  # children before parents
-        tried = (
-            node.visits > 0
-            and node.drawn >= rules.n_gen
-            and all(child in exhausted for child in node.children)
-        )
+        drawn = node.visits > 0 and node.drawn >= rules.n_gen
+        tried = drawn and all(child in exhausted for child in node.children)
         if (node.is_terminal and node.visits) or tried:
             exhausted.add(node)
     return exhausted

@@ -20,7 +20,7 @@ from typing import Any
 from mcts_utils.config import Settings
 from mcts_utils.envs.contamination import HeldOut, HeldOutTask
 from mcts_utils.envs.session_pool import SessionPool, session_limit
-from mcts_utils.executors import MAX_FAILURES, FailureGuard, WorkerLost, ignore, run_jobs
+from mcts_utils.executors import MAX_FAILURES, FailureGuard, Saved, WorkerLost, ignore, run_jobs
 from mcts_utils.executors.spending import Spending
 from mcts_utils.rollouts.counters import Counters
 from mcts_utils.rollouts.recorded import RecordedActor, RecordedPool, anew_without_record
@@ -36,7 +36,7 @@ from mcts_utils.storage.formats.tree import TreeFile
 from mcts_utils.storage.journal import Journal, Journals
 from mcts_utils.storage.manifest import fingerprint, write_manifest
 from mcts_utils.terminal import Progress
-from mcts_utils.types import Actor, Environment, ServiceGone, Stopped, Task
+from mcts_utils.types import Actor, MakeActor, MakeEnvironment, ServiceGone, Stopped, Task
 
 
 class SearchStage:
@@ -81,18 +81,11 @@ class SearchStage:
         return Strategy(self.settings, self.server_kind, weights, baseline)
 
     @classmethod
-    def from_folder(
-        cls,
-        settings: Settings,
-        server_kind: str,
-        held_out: HeldOut,
-        weights: str,
-        baseline: Baseline | None,
-        journals: Journals,
-        folder: Path,
+    def in_folder(
+        cls, settings: Settings, how: tuple[Any, ...], journals: Journals, folder: Path
     ) -> SearchStage:
         """Return the stage of a worker process, which searches single trees in a folder of its own."""
-        made = cls(settings, (), folder / "out", server_kind, held_out, weights, baseline)
+        made = cls(settings, (), folder / "out", *how)
         made._journals = journals
         return made
 
@@ -109,12 +102,10 @@ class SearchStage:
         return [self.path(job)]
 
     def remote_factory(self) -> Callable[[Path], SearchStage]:
-        how = (self._held_out, self.strategy.weights, self.strategy.baseline, self._journals)
-        return partial(type(self).from_folder, self.settings, self.server_kind, *how)
+        how = (self.server_kind, self._held_out, self.strategy.weights, self.strategy.baseline)
+        return partial(type(self).in_folder, self.settings, how, self._journals)
 
-    def run(
-        self, make_actor: Callable[[], Actor], make_environment: Callable[[], Environment]
-    ) -> dict[str, Any]:
+    def run(self, make_actor: MakeActor, make_environment: MakeEnvironment) -> dict[str, Any]:
         """Search what is not finished and return the totals, which are then in the manifest.
 
         Raises:
@@ -142,10 +133,7 @@ class SearchStage:
 
     @contextmanager
     def job_runner(
-        self,
-        make_actor: Callable[[], Actor] | None,
-        make_environment: Callable[[], Environment],
-        saved: Callable[[Path], None] = ignore,
+        self, make_actor: MakeActor | None, make_environment: MakeEnvironment, saved: Saved = ignore
     ) -> Iterator[Callable[[int], TreeTotals]]:
         """Yield the function that searches one tree (executors.stage.Stage)."""
         assert make_actor is not None
@@ -221,12 +209,7 @@ class SearchStage:
         return guard.failed, guard.first
 
     def _search(
-        self,
-        index: int,
-        actor: Actor,
-        pool: SessionPool,
-        threads: ThreadPoolExecutor,
-        saved: Callable[[Path], None],
+        self, index: int, actor: Actor, pool: SessionPool, threads: ThreadPoolExecutor, saved: Saved
     ) -> TreeTotals:
         """Search one tree to its end, new or resumed; a failure is recorded with its last completed iteration.
 

@@ -23,12 +23,8 @@ from mcts_utils.types import InputError, Task
 # What two runs must share to write into one folder; ITERA may differ.
 FIXED = ("model_name", "n_gen", "n_rollout", "max_depth", "uct_c", "temp", "max_token_length", "grounding")
 SEARCH_ONLY = ("itera", "n_gen", "uct_c")  # a baseline has no use for these
-RARE = (
-    "actions",
-    "action_format",
-    "history_reasoning",
-    "think_tokens",
-)  # of trees that record none: the defaults
+# The defaults, where a tree has none.
+RARE = ("actions", "action_format", "history_reasoning", "think_tokens")
 RNG = -2  # the "rollout number" of an iteration's random choices
 
 

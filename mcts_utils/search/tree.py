@@ -62,22 +62,15 @@ class Tree:
     status: str = "partial"  # or "done", "failed"
     error: str = ""  # why it failed
     # Of live revision (revision/live.py), where every child of the root begins an episode.
-    openings: dict[int, str] = field(
-        default_factory=dict
-    )  # first node of an episode -> its opening, if another
+    # First node of an episode -> its opening, if another.
+    openings: dict[int, str] = field(default_factory=dict)
     verdicts: dict[int, KeptVerdict] = field(default_factory=dict)  # by node
 
     def add(self, parent: Node, reply: str, action: str, cut: str = "") -> Node:
         """Add a child as a candidate, neither executed nor drawn yet, and return it."""
         self.stats["nodes"] += 1
-        node = Node(
-            id=self.stats["nodes"] - 1,
-            parent=parent,
-            reply=reply,
-            action=action,
-            depth=parent.depth + 1,
-            cut=cut,
-        )
+        number, depth = self.stats["nodes"] - 1, parent.depth + 1
+        node = Node(id=number, parent=parent, reply=reply, action=action, depth=depth, cut=cut)
         parent.children.append(node)
         return node
 
@@ -129,16 +122,8 @@ def task_at(tree: Tree, node: Node) -> Task:
 
 def step_of(node: Node) -> Step:
     """Return the step of an executed node."""
-    return Step(
-        node.reply,
-        node.action,
-        node.obs,
-        node.reward,
-        node.done,
-        node.disaster,
-        answers=node.answers,
-        cut=node.cut,
-    )
+    n = node
+    return Step(n.reply, n.action, n.obs, n.reward, n.done, n.disaster, answers=n.answers, cut=n.cut)
 
 
 def leaves(tree: Tree) -> list[Node]:

@@ -38,11 +38,7 @@ class BadTree(InputError):
 
 
 def finished_tree(path: Path) -> Tree:
-    """Read a tree that stage 1 has finished.
-
-    Raises:
-        InputError: naming the file and what is wrong.
-    """
+    """Read a tree that stage 1 has finished; raise InputError naming the file and what is wrong."""
     data = read_json(path)
     try:
         tree = tree_from_dict(data)

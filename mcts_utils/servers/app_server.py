@@ -133,13 +133,9 @@ class Server(uvicorn.Server):
 
 
 @contextmanager
-def running(app: FastAPI, port: int = 0, token: str = "") -> Iterator[str]:
-    """Serve the app on 127.0.0.1 from a thread of this process during a `with` block; yield its base URL.
-
-    Raises:
-        OSError: the port is in use.
-    """
-    listener = listen("127.0.0.1", port)
+def running(app: FastAPI, token: str = "") -> Iterator[str]:
+    """Serve the app on a free port of 127.0.0.1 from a thread of this process during a `with` block; yield its URL."""
+    listener = listen("127.0.0.1", 0)
     ready = threading.Event()
     server = Server(app, ready.set, token=token)
     thread = threading.Thread(target=server.run, args=([listener],), name=f"{app.title}-server", daemon=True)

@@ -66,11 +66,7 @@ class SessionStore(Generic[SessionT]):
         return number
 
     def get(self, number: int) -> SessionT:
-        """Return a session and count this as a use of it.
-
-        Raises:
-            UnknownId: no such session.
-        """
+        """Return a session and count this as a use of it; raise UnknownId if there is no such session."""
         if number not in self._open:
             raise UnknownId(number)
         session, _ = self._open[number]

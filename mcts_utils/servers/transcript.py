@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 ACTION = re.compile(r"^\s*Action\s*:\s*(.*)$", re.MULTILINE)
@@ -20,3 +21,10 @@ def turns(messages: list[dict]) -> list[Turn]:
             actions = ACTION.findall(reply["content"])
             pairs.append((actions[-1].strip() if actions else reply["content"].strip(), answer["content"]))
     return pairs
+
+
+def verdict(label: str, reason: str, rng: random.Random, noise: float) -> str:
+    """Return the reply to the judge's question; with probability `noise` its label is a random one."""
+    if rng.random() < noise:
+        label = rng.choice(["Good", "Bad", "Uncertain"])
+    return f"{reason}\nJudgment: {label}"

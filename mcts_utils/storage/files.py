@@ -57,11 +57,7 @@ def sealed(data: bytes) -> bool | None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Return the object in a JSON file.
-
-    Raises:
-        InputError: the file is missing, truncated or not JSON.
-    """
+    """Return the object in a JSON file; raise InputError if the file is missing, truncated or not JSON."""
     try:
         return loads(_read(path))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -203,11 +199,7 @@ class RowSpool(Generic[T]):
 
 
 def sha256_file(path: str | Path) -> str:
-    """Return the hex digest of a file's bytes.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
+    """Return the hex digest of a file's bytes; raise InputError if the file cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

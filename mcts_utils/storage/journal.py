@@ -149,9 +149,8 @@ class Journals:
         `todo`: the run has something to do; else it only ends what an interrupted one left.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        others = [
-            path for path in self._folder.iterdir() if path.suffix != SUFFIX
-        ]  # of a run that was killed
+        # Of a run that was killed.
+        others = [path for path in self._folder.iterdir() if path.suffix != SUFFIX]
         if self._settled in others:
             self._remove(self._settled.read_text().split("\n"))
         else:

@@ -89,9 +89,5 @@ def write_manifest(
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Return the manifest of a file.
-
-    Raises:
-        InputError: the file cannot be read, or is no manifest.
-    """
+    """Return the manifest of a file; raise InputError if the file cannot be read, or is no manifest."""
     return read_as(path, Manifest)

@@ -38,6 +38,7 @@ from mcts_utils.types import InputError
 
 BASE_TOKENS, BASE_RATE = 22_000_000, 3e-3
 HABIT_TOKENS, HABIT_RATE = 2_500_000, 1.5e-3
+TOKENIZER_DIALOGUES = 2500  # that the tokenizer is trained on
 NOISE = 0.12  # mistakes per turn in the skilled dialogues
 SHORT_UNTIL = 0.22  # first share of the base training, on short command lists alone
 HASTE, STUBBORN = 0.55, 0.5  # probability per turn of acting too early, of repeating a refused action
@@ -76,11 +77,10 @@ class Curriculum:
 
         def make() -> Dialogue:
             goal = self.goal(rng)
-            player = (
-                hasty(self.world, goal, rng, HASTE, STUBBORN)
-                if habits
-                else skilled(self.world, goal, rng, 0.3)
-            )
+            if habits:
+                player = hasty(self.world, goal, rng, HASTE, STUBBORN)
+            else:
+                player = skilled(self.world, goal, rng, 0.3)
             return judge_dialogue(player, rng)[0]
 
         return try_dialogue(make)
@@ -127,7 +127,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
 def tokenizer_texts(curriculum: Curriculum, seed: int) -> list[str]:
     """Return the texts of the dialogues that the tokenizer is trained on."""
     rng = random.Random(f"{seed}:tokenizer")
-    dialogues = [curriculum.base(rng, 0.1 if i % 2 else 0.6) for i in range(2500)]
+    dialogues = [curriculum.base(rng, 0.1 if i % 2 else 0.6) for i in range(TOKENIZER_DIALOGUES)]
     return ["\n".join(turn.content for turn in dialogue) for dialogue in dialogues]
 
 

@@ -102,9 +102,8 @@ def agent_rows(mix: DataMix, row_filter: RowFilter) -> tuple[list[EncodedRow], l
             )
     zeros = sum(side.labels.count(0) for item in kept for side in item.sequences) if mix.pairs else 0
     if zeros:
-        notes.append(
-            f"{zeros} trained tokens have the id 0, which XTuner's DPO takes for padding: no loss on them"
-        )
+        text = "trained tokens have the id 0, which XTuner's DPO takes for padding: no loss on them"
+        notes.append(f"{zeros} {text}")
     return kept, notes
 
 

@@ -90,10 +90,8 @@ def alone(conversation: Conversation) -> Iterator[Sequence[Message]]:
 
 def openai_row(messages: Sequence[Message]) -> dict[str, Any]:
     """Return a row of OpenAI's fine-tuning format."""
-    rows = [
-        _plain(message) | ({"weight": int(message.loss)} if message.role == "assistant" else {})
-        for message in messages
-    ]
+    weights = [{"weight": int(turn.loss)} if turn.role == "assistant" else {} for turn in messages]
+    rows = [_plain(turn) | weight for turn, weight in zip(messages, weights, strict=True)]
     return {"messages": rows} | _tools(messages)
 
 
@@ -138,9 +136,8 @@ def export(rows: Iterable[Conversation], form: str) -> tuple[list[dict[str, Any]
     pieces = [piece for conversation in every for piece in split(conversation)]
     if form == "trl":
         return [trl_row(*piece) for piece in pieces], "SFTConfig(completion_only_loss=True), its default here"
-    if all(map(is_whole, every)) and all(
-        message.loss for c in every for message in c.messages if message.role == "assistant"
-    ):
+    trained = all(turn.loss for c in every for turn in c.messages if turn.role == "assistant")
+    if trained and all(map(is_whole, every)):
         return [llamafactory_row(c.messages) for c in every], "mask_history: false"
     return [llamafactory_row([*before, turn]) for before, turn in pieces], "mask_history: true, no packing"
 
@@ -180,31 +177,24 @@ def token_rows(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
     else:
         items = list(corpus.one_sequence_each(row_filter.filter_rows(conversations(args.data))))
     if not items:
-        raise InputError(
-            f"--data {' '.join(args.data)}: no row is left ({dict(row_filter.dropped) or 'there is none'})"
-        )
+        reasons = dict(row_filter.dropped) or "there is none"
+        raise InputError(f"--data {' '.join(args.data)}: no row is left ({reasons})")
     return [corpus.row_of(item) for item in items], row_filter.notes()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True)
-    parser.add_argument("--format", choices=FORMATS, required=True)
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--model_dir", help="for tokens and xtuner: the model's folder")
-    parser.add_argument(
-        "--max_length",
-        type=between(1, 10**7),
-        help="for tokens and xtuner; default: the model's, at most 8192",
-    )
-    parser.add_argument("--chat_template", default="", help="default: CHAT_TEMPLATE")
-    parser.add_argument(
-        "--for",
-        dest="reader",
-        choices=READERS,
-        help="for tokens: the columns of this trainer (docs/training.md)",
-    )
+    add = parser.add_argument
+    add("--data", nargs="+", required=True)
+    add("--format", choices=FORMATS, required=True)
+    add("--output", required=True)
+    add("--model_dir", help="for tokens and xtuner: the model's folder")
+    most = "for tokens and xtuner; default: the model's, at most 8192"
+    add("--max_length", type=between(1, 10**7), help=most)
+    add("--chat_template", default="", help="default: CHAT_TEMPLATE")
+    columns = "for tokens: the columns of this trainer (docs/training.md)"
+    add("--for", dest="reader", choices=READERS, help=columns)
 
     def work() -> None:
         args = parser.parse_args(argv)
@@ -240,8 +230,7 @@ def write_export(args: argparse.Namespace) -> None:
     files.write_jsonl(args.output, rows)
     kinds = ", ".join(f"{count} {kind}" for kind, count in dataset.count_kinds(found).items())
     turns = sum(conversation.trained_turns for conversation in found)
-    print(
-        f"export.py: {len(found)} rows ({kinds}), {turns} trained turns -> {len(rows)} rows in {args.output}: {advice}"
-    )
+    made = f"{len(rows)} rows in {args.output}: {advice}"
+    print(f"export.py: {len(found)} rows ({kinds}), {turns} trained turns -> {made}")
     if args.format == "llamafactory":
         print(f"dataset_info.json: {json.dumps(dataset_info(Path(args.output), 'tools' in rows[0]))}")

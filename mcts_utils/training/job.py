@@ -125,60 +125,28 @@ def parse(
 
 def _parser(description: str, chat_template: str) -> Parser:
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, help="JSONL of path_collection.py")
-    parser.add_argument(
-        "--general", nargs="+", default=[], help="ShareGPT rows: JSONL, or a JSON list in *.json"
-    )
-    parser.add_argument(
-        "--eta", type=between(1e-6, 1, float), help="share of agent rows; 0.2 with --general, 1 without"
-    )
-    parser.add_argument(
-        "--max_per_task",
-        type=between(0, 1_000_000),
-        default=0,
-        help="most rows of one task and kind; 0: no limit",
-    )
-    parser.add_argument(
-        "--long",
-        choices=(CUT, DROP),
-        default=CUT,
-        help="what becomes of rows over --max_length; default: cut",
-    )
-    parser.add_argument("--model_dir", required=True, help="local folder of the model to start from")
-    parser.add_argument(
-        "--output_dir", required=True, help="folder of the trained model; must not hold another one"
-    )
-    parser.add_argument(
-        "--config",
-        choices=CONFIGS,
-        help="default: tiny_actor for models of less than 20 million weights, else full",
-    )
-    parser.add_argument(
-        "--chat_template",
-        default=chat_template,
-        help="Jinja file in place of the model's own; default: CHAT_TEMPLATE",
-    )
+    add = parser.add_argument
+    add("--data", nargs="+", required=True, help="JSONL of path_collection.py")
+    add("--general", nargs="+", default=[], help="ShareGPT rows: JSONL, or a JSON list in *.json")
+    share = "share of agent rows; 0.2 with --general, 1 without"
+    add("--eta", type=between(1e-6, 1, float), help=share)
+    most = "most rows of one task and kind; 0: no limit"
+    add("--max_per_task", type=between(0, 1_000_000), default=0, help=most)
+    fate = "what becomes of rows over --max_length; default: cut"
+    add("--long", choices=(CUT, DROP), default=CUT, help=fate)
+    add("--model_dir", required=True, help="local folder of the model to start from")
+    add("--output_dir", required=True, help="folder of the trained model; must not hold another one")
+    configs = "default: tiny_actor for models of less than 20 million weights, else full"
+    add("--config", choices=CONFIGS, help=configs)
+    template = "Jinja file in place of the model's own; default: CHAT_TEMPLATE"
+    add("--chat_template", default=chat_template, help=template)
     for name, kind in OVERRIDES.items():
-        parser.add_argument(f"--{name}", type=kind, help="default: the config's")
-    parser.add_argument(
-        "--dtype", choices=sorted(checkpoint.DTYPES.values()), help="of the result; default: the model's"
-    )
-    parser.add_argument(
-        "--force",
-        type=int,
-        choices=(0, 1),
-        default=0,
-        help="1: start even if memory or disk space seem too small",
-    )
-    parser.add_argument(
-        "--dry-run",
-        "--dry_run",
-        action="store_true",
-        help="say what it would do and take; writes and trains nothing",
-    )
-    parser.add_argument(
-        "--prepare", action="store_true", help="write everything, print the command, train nothing"
-    )
+        add(f"--{name}", type=kind, help="default: the config's")
+    dtypes = sorted(checkpoint.DTYPES.values())
+    add("--dtype", choices=dtypes, help="of the result; default: the model's")
+    parser.add_switch("--force", 0, "1: start even if memory or disk space seem too small")
+    parser.add_dry_run("say what it would do and take; writes and trains nothing")
+    add("--prepare", action="store_true", help="write everything, print the command, train nothing")
     return parser
 
 
@@ -220,11 +188,7 @@ def _settings(args: argparse.Namespace, model: Path) -> TrainSettings:
 
 
 def is_done(job: TrainingJob, identity: str) -> bool:
-    """Return whether `output` holds the result of this run.
-
-    Raises:
-        InputError: if it holds anything else.
-    """
+    """Return whether `output` holds the result of this run; raise InputError if it holds anything else."""
     if not job.output.exists() or (job.output.is_dir() and not any(job.output.iterdir())):
         return False
     manifest = job.output / "manifest.json"
@@ -266,16 +230,10 @@ def write_inputs(job: TrainingJob, corpus: Corpus) -> None:
     """Write train.jsonl with its manifest, model/ and config.py, which names the other two by relative paths."""
     storage_files.write_jsonl(job.folder / "train.jsonl", corpus.rows)
     mix = asdict(job.mix) | {"config": job.settings.name, "max_length": job.settings.max_length}
-    storage_manifest.write_manifest(
-        job.folder / "data.manifest.json",
-        "training data",
-        {name: value for name, value in mix.items() if name not in ("data", "general")},
-        [*job.mix.data, *job.mix.general],
-        [job.folder / "train.jsonl"],
-        corpus.counts,
-        corpus.tokens,
-        0.0,
-    )
+    manifest, rows = job.folder / "data.manifest.json", job.folder / "train.jsonl"
+    settings = {name: value for name, value in mix.items() if name not in ("data", "general")}
+    inputs, made = [*job.mix.data, *job.mix.general], (corpus.counts, corpus.tokens)
+    storage_manifest.write_manifest(manifest, "training data", settings, inputs, [rows], *made, 0.0)
     checkpoint.write_trainer_copy(job.model, job.folder / "model")
     storage_files.write_bytes(
         job.folder / "config.py", [render(job.settings, "model", "train.jsonl").encode()]

@@ -27,15 +27,23 @@ from mcts_utils.types import InputError
 
 XTUNER = "0.2.0"
 HERE = Path(__file__).resolve().parent
+# Importing torch and transformers takes seconds: the former is not asked where its build knows no GPU, and the names
+# of architectures are read from the latter's file.
 PROBE = """
-import importlib.metadata as meta, json, torch
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES as models
-known = {d.metadata["Name"].lower(): d.version for d in meta.distributions()}
+import ast, importlib.metadata as meta, json
+known = {d.metadata["Name"].lower(): d for d in meta.distributions()}
 names = ("xtuner", "mmengine", "torch", "transformers", "deepspeed", "peft", "bitsandbytes")
-gpus = torch.cuda.device_count()
-memory = [torch.cuda.mem_get_info(i)[0] for i in range(gpus)]
-found = {"gpus": gpus, "memory": memory, "models": list(models)}
-print(json.dumps(found | {"versions": {n: known[n] for n in names if n in known}}))
+versions = {n: known[n].version for n in names if n in known}
+memory, models = [], []
+if not versions["torch"].endswith("+cpu"):
+    import torch
+    memory = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
+source = known["transformers"].locate_file("transformers/models/auto/configuration_auto.py").read_text("utf-8")
+for node in ast.parse(source).body:
+    name = getattr(node.targets[0], "id", "") if isinstance(node, ast.Assign) else ""
+    if name == "CONFIG_MAPPING_NAMES" and node.value.args:  # OrderedDict([(model_type, class), ...])
+        models = [pair[0] for pair in ast.literal_eval(node.value.args[0])]
+print(json.dumps({"gpus": len(memory), "memory": memory, "models": models, "versions": versions}))
 """
 ITERATION = re.compile(r"Iter\(train\)\s*\[\s*(\d+)/\d+\].*?\blr: (\S+).*?\bloss: (\S+)")
 LOGGED = ("step", "lr", "loss", "grad_norm", "reward_acc", "reward_margin")  # the last two are DPO's
@@ -73,7 +81,7 @@ def trainer_python(environ: Mapping[str, str]) -> str:
 
 
 def find_trainer(python: str, environ: Mapping[str, str]) -> Trainer:
-    """Return what an interpreter has. It is asked once per process, since importing torch takes seconds.
+    """Return what an interpreter has. It is asked once per process, since importing torch for its GPUs takes seconds.
 
     Raises:
         InputError: if it does not run or has no XTuner 0.2.0.
@@ -124,22 +132,19 @@ def _rendezvous(layout: NodeLayout) -> list[str]:
     return ["--nnodes", str(layout.nodes), "--node_rank", str(layout.rank), *address]
 
 
-def convert_command(trainer: Trainer, checkpoint: str, target: str) -> list[str]:
-    """Return the command that converts a checkpoint to a Hugging Face folder (of a model or an adapter).
-
-    Without the two flags the result would be float16 pickle files.
-    """
-    module = "xtuner.tools.model_converters.pth_to_hf"
-    return [
+def convert_command(trainer: Trainer, checkpoint: str, target: str, lora: bool) -> list[str]:
+    """Return the command that converts a checkpoint to a folder of safetensors: a model's weights, or an adapter."""
+    if not lora:
+        return [trainer.python, str(HERE / "trainer" / "convert.py"), checkpoint, target]
+    command = [
         trainer.python,
         "-m",
-        module,
+        "xtuner.tools.model_converters.pth_to_hf",
         "config.py",
         checkpoint,
         target,
-        "--fp32",
-        "--safe-serialization",
     ]
+    return [*command, "--fp32", "--safe-serialization"]  # without the two: float16 pickle files
 
 
 def trainer_environ(environ: Mapping[str, str], gpus: int, quantized: bool = False) -> dict[str, str]:

@@ -10,10 +10,8 @@ from mcts_utils.types import InputError
 
 PORT = 29500
 MOST = 65535  # the largest port; there are fewer nodes and GPUs, too
-SLURM_PORTS = (
-    20000,
-    10000,
-)  # first, and their number; chosen by job id, so that jobs on one node do not collide
+# First, and their number; chosen by job id, so that jobs on one node do not collide.
+SLURM_PORTS = (20000, 10000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,11 +129,7 @@ def check_devices(settings: TrainSettings, size: ModelSize, trainer: Trainer, la
 
 
 def check_disk(settings: TrainSettings, size: ModelSize, folder: Path, iterations: int) -> None:
-    """Check that the disk has room for the whole run.
-
-    Raises:
-        InputError: naming the folder.
-    """
+    """Check that the disk has room for the whole run; raise InputError naming the folder."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free, need = shutil.disk_usage(existing).free, disk_bytes(settings, size, iterations)
     if free < need:

@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,8 @@ def preview(args: argparse.Namespace) -> tuple[str, list[loss_mask.MaskedSequenc
     pair = dataset.PREFERENCE == row.get("kind") or {"chosen", "rejected"} <= set(row)
     settings = CONFIGS[args.config] if args.config else DPO if pair else FULL
     if (settings.method == "dpo") != pair:
-        method = "dpo" if pair else "sft"
-        raise InputError(
-            f"--config {args.config} is for {settings.method}, and {source} is a row for {method}"
-        )
+        other = f"{source} is a row for {'dpo' if pair else 'sft'}"
+        raise InputError(f"--config {args.config} is for {settings.method}, and {other}")
     model = Path(args.model_dir)
     checkpoint.weight_files(model)
     most = min(settings.max_length, checkpoint.window(model) or settings.max_length)
@@ -52,10 +51,10 @@ def preview(args: argparse.Namespace) -> tuple[str, list[loss_mask.MaskedSequenc
     for note in row_filter.notes():
         print(f"preview.py: note: {note}", file=sys.stderr)
     count = len(item.sequences)
-    names = (
-        ["chosen", "rejected"] if pair else [f"part {n}" if count > 1 else "" for n in range(1, count + 1)]
-    )
-    decode = _decoder(row_filter.encoder.tokenizer)
+    parts = [f"part {n}" if count > 1 else "" for n in range(1, count + 1)]
+    names = ["chosen", "rejected"] if pair else parts
+    whole = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+    decode = partial(row_filter.encoder.tokenizer.decode, **whole)
     shown = [
         loss_mask.mask_sequence(name, sequence.input_ids, sequence.labels, decode)
         for name, sequence in zip(names, item.sequences, strict=True)
@@ -65,19 +64,11 @@ def preview(args: argparse.Namespace) -> tuple[str, list[loss_mask.MaskedSequenc
 
 
 def row_at(path: str, number: int) -> dict[str, Any]:
-    """Return row `number`, from 1, of a JSONL file or of a JSON list.
-
-    Raises:
-        InputError: if there is no such row.
-    """
+    """Return row `number`, from 1, of a JSONL file or of a JSON list; raise InputError if there is no such row."""
     row = next(islice(corpus.general_rows(path), number - 1, None), None)
     if not isinstance(row, dict):
         raise InputError(f"--row {number}: {path} has no such row")
     return row
-
-
-def _decoder(tokenizer: Any) -> Any:
-    return lambda ids: tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,21 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mcts_utils.terminal import Parser, run_command
-from mcts_utils.training.settings import (
-    CONFIGS,
-    LLAMA3_8B,
-    LLAMA3_8B_QLORA,
-    TINY_ACTOR,
-    TrainSettings,
-)
+from mcts_utils.training.settings import CONFIGS, LLAMA3_8B, LLAMA3_8B_QLORA, TINY_ACTOR, TrainSettings
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "xtuner_config"
 TEMPLATE = CONFIG_FOLDER / "base.py.in"
-COMMITTED = (
-    TINY_ACTOR.name,
-    LLAMA3_8B.name,
-    LLAMA3_8B_QLORA.name,
-)  # to be read; the others render on request
+# To be read; the others render on request.
+COMMITTED = (TINY_ACTOR.name, LLAMA3_8B.name, LLAMA3_8B_QLORA.name)
 PLACEHOLDER = re.compile(r"@(\w+)@")
 SOURCE = re.compile(r" *@(\w+)#@")
 
@@ -83,6 +74,7 @@ def _conditions(settings: TrainSettings) -> dict[str, bool]:
         "dpo": settings.method == "dpo",
         "lora": settings.lora is not None,
         "quantized": settings.quantized,
+        "autocast": settings.autocast,
     }
 
 

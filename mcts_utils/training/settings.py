@@ -43,6 +43,9 @@ class TrainSettings:
     method: str = "sft"  # or "dpo"
     lora: Lora | None = None  # None: every weight is trained
     quantized: bool = False  # whether the frozen weights are held in 4 bits
+    autocast: bool = (
+        False  # whether products are taken in bfloat16; weights and optimizer stay in `precision`
+    )
     beta: float = 0.1  # DPO: strength of the tie to the reference model
     seed: int = 0
     # name of a setting -> its source, for the comments in the config
@@ -68,6 +71,21 @@ TINY_ACTOR = TrainSettings(
         "batch": "Appendix C.1",
         "accumulation": "some 450 rows give 57 steps an epoch",
         "max_length": "the model's window",
+    },
+)
+CPU = replace(
+    TINY_ACTOR,
+    name="cpu",
+    model="MODEL_DIR",
+    lr=1e-4,
+    accumulation=4,
+    autocast=True,
+    sources={
+        "epochs": "Appendix C.1: 3 in iteration 1, then 1",
+        "lr": "between tiny_actor's and full's: a model of some 100 million parameters",
+        "batch": "Appendix C.1",
+        "accumulation": "few rows: a CPU trains some 200 tokens a second",
+        "max_length": "what a CPU trains in a few seconds",
     },
 )
 TINY_LORA = replace(
@@ -165,7 +183,7 @@ LLAMA3_8B, LLAMA3_8B_LORA, LLAMA3_8B_QLORA, LLAMA3_8B_DPO = (
 CONFIGS = {
     settings.name: settings
     for settings in (
-        *(FULL, LORA, QLORA, DPO),
+        *(FULL, LORA, QLORA, DPO, CPU),
         *(TINY_ACTOR, TINY_LORA, TINY_DPO),
         *(LLAMA3_8B, LLAMA3_8B_LORA, LLAMA3_8B_QLORA, LLAMA3_8B_DPO),
     )

@@ -136,7 +136,8 @@ def test_making_it_again_from_a_seed_gives_a_model_that_loads(
     small = ("--tokens", "3000", "--processes", "1", "--seed", "3")
     assert run(monkeypatch, "base", "--output", base, *small) == 0
     # Its process is this one, which has loaded the libraries already.
-    monkeypatch.setattr(make, "planned_exactly", make.planned_exactly)  # quick_actor changes it
+    for name in ("planned_exactly", "TOKENIZER_DIALOGUES"):  # quick_actor changes them
+        monkeypatch.setattr(make, name, getattr(make, name))
     monkeypatch.setattr(torch.multiprocessing, "spawn", lambda worker, args, processes: worker(0, *args))
     assert run(monkeypatch, "habits", "--base", base, "--output", model, *small) == 0
     before, after = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("base", "model"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
+from mcts_utils.actors.chat_tokens import load_tokenizer, tokenizer_class
 from mcts_utils.training import tokenizer_check
 from tests.helpers.chat_templates import TEMPLATES
-from tests.helpers.training_models import byte_tokenizer
+from tests.helpers.training_models import ROOT, byte_tokenizer
 
 
 @contextmanager
@@ -91,3 +95,38 @@ def test_llama_cpp_is_asked_in_two_requests_and_for_the_end_of_a_turn(
     with endpoint(tokenizer, "</s>") as url:
         (line,) = tokenizer_check.differences(str(tmp_path), url)
         assert line == f"a turn ends with </s> as served, with {end} as trained"
+
+
+def test_torch_is_not_loaded_for_a_tokenizer_that_needs_none():
+    program = (
+        "import sys; from mcts_utils.actors.chat_tokens import load_tokenizer\n"
+        "load_tokenizer('models/tiny_actor'); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_is_the_one_that_transformers_chooses(tiny, llama):
+    for folder in (tiny, llama, ROOT / "models" / "tiny_actor"):
+        found, chosen = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+        assert tokenizer_class(folder) is type(found) is type(chosen)
+        assert found.special_tokens_map == chosen.special_tokens_map
+        assert found.backend_tokenizer.to_str() == chosen.backend_tokenizer.to_str()
+        assert found.get_chat_template() == chosen.get_chat_template()
+
+
+@pytest.mark.parametrize(
+    ("config", "own"),
+    [
+        ({"model_type": "qwen2"}, {"tokenizer_class": "TokenizersBackend"}),  # which gets its own class
+        ({"model_type": "llama"}, {"tokenizer_class": "LlamaTokenizerFast"}),
+        ({"model_type": "llama"}, {"tokenizer_class": "TokenizersBackend", "auto_map": {}}),
+        ({"model_type": "llama"}, {}),
+        ({}, {"tokenizer_class": "TokenizersBackend"}),
+        ([], {"tokenizer_class": "TokenizersBackend"}),
+    ],
+)
+def test_any_other_tokenizer_is_chosen_by_transformers(tmp_path, config, own):
+    for name, content in (("config.json", config), ("tokenizer_config.json", own), ("tokenizer.json", {})):
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    assert tokenizer_class(tmp_path) is AutoTokenizer

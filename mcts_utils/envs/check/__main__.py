@@ -31,23 +31,15 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's values."""
     parser = Parser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add(
-        "task",
-        help="FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, gymnasium:ID, or a known environment with its server",
-    )
+    whose = "FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, gymnasium:ID, or a known environment with its server"
+    add("task", help=whose)
     add("--env_server_base", help="a server that runs; default: one is started for an environment of yours")
     add("--episodes", type=between(1, 100_000), default=20, help="number of episodes")
     add("--steps", type=between(1, 10_000), default=50, help="steps of an episode, at most")
-    add(
-        "--actions",
-        help="file of given episodes, an action a line, with empty lines between; of indices 0, 1, ...",
-    )
-    add(
-        "--limit_seconds",
-        type=between(0.1, 3600, float),
-        default=10.0,
-        help="a call that takes longer is a fault",
-    )
+    given = "file of given episodes, an action a line, with empty lines between; of indices 0, 1, ..."
+    add("--actions", help=given)
+    seconds, late = between(0.1, 3600, float), "a call that takes longer is a fault"
+    add("--limit_seconds", type=seconds, default=10.0, help=late)
     add("--seed", type=between(0, 2**32 - 1), default=0, help="of the random episodes")
     return parser.parse_args(argv)
 

@@ -43,11 +43,7 @@ class RawSession:
     """One session: single requests, nothing repeated."""
 
     def __init__(self, http: HttpSession, spec: EnvSpec, number: int | None = None) -> None:
-        """Create a session, or use the one of id `number`.
-
-        Raises:
-            EnvError: no usable answer.
-        """
+        """Create a session, or use the one of id `number`; raise EnvError if there is no usable answer."""
         self._http, self._spec = http, spec
         self._id = (
             spec.session_id(http.post("/create", dict(spec.create_fields))) if number is None else number

@@ -25,7 +25,7 @@ from mcts_utils.envs.check.play import (
     play,
     said,
 )
-from mcts_utils.envs.check.verdicts import FAULT, NOTE, OK, Verdict
+from mcts_utils.envs.check.verdicts import FAULT, NOTE, Verdict, unless
 from mcts_utils.envs.http import HttpSession
 from mcts_utils.envs.specs.base import EnvSpec
 from mcts_utils.types import EnvError
@@ -77,9 +77,7 @@ class Probe:
         copied = ""
         if "fork" in self._about["extensions"] and not replay:
             copied = self._copied(sound)
-            yield Verdict(
-                FAULT if copied else OK, "copy", copied or "plays as the original does, and leaves it alone"
-            )
+            yield unless(copied, "copy", "plays as the original does, and leaves it alone")
         yield from verdicts.rewards(sound)
         if len(sound) == len(episodes) or any(played.done for played in sound):
             yield verdicts.ends(sound, self._plan.steps)
@@ -184,9 +182,8 @@ class Probe:
             begin(self._session(), sound[number % len(sound)].index)
         after = memory(self._pid)
         used = None if before is None or after is None else f"{max(0, after - before) / CROWD / 1e6:.2f} MB"
-        return verdicts.as_line(
-            "speed", {"steps a second": f"{steps / max(seconds, 1e-9):.0f}", "a session takes": used}
-        )
+        rate = f"{steps / max(seconds, 1e-9):.0f}"
+        return verdicts.as_line("speed", {"steps a second": rate, "a session takes": used})
 
     def _closed(self) -> Verdict:
         """Close all sessions and return whether the server has none left."""
@@ -199,25 +196,20 @@ class Probe:
         if faults and "sessions" in self._about:
             return Verdict(FAULT, "closing", f"{len(faults)} of {len(self._open)} sessions: {faults[0]}")
         left = self._http.get("/about").get("sessions") if "sessions" in self._about else None
-        if left:
-            return Verdict(
-                FAULT, "closing", f"{left} of {len(self._open)} sessions are open after they were closed"
-            )
-        return Verdict(OK, "closing", f"{len(self._open)} sessions were opened and closed")
+        count = len(self._open)
+        fault = f"{left} of {count} sessions are open after they were closed" if left else ""
+        return unless(fault, "closing", f"{count} sessions were opened and closed")
 
 
 def replayed(replay: str, apart: str, episodes: int, level: str) -> Iterator[Verdict]:
     """Yield whether openings and answers came back (`level`: if not), and whether sessions are independent."""
     opening = replay if ", opening:" in replay else ""
-    yield Verdict(level if opening else OK, "opening", opening or "equal after each reset(index)")
+    yield unless(opening, "opening", "equal after each reset(index)", level)
     if not opening:
-        text = f"text, reward and done are equal in {episodes} episodes"
-        yield Verdict(level if replay else OK, "replay", replay or text)
+        yield unless(replay, "replay", f"text, reward and done are equal in {episodes} episodes", level)
     if not replay:
-        text = "do not disturb each other"
-        yield Verdict(
-            FAULT if apart else OK, "sessions", f"two at once disturb each other: {apart}" if apart else text
-        )
+        disturbed = f"two at once disturb each other: {apart}" if apart else ""
+        yield unless(disturbed, "sessions", "do not disturb each other")
 
 
 def memory(pid: int | None) -> int | None:

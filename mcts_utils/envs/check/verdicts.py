@@ -25,15 +25,19 @@ class Verdict:
         return f"{self.level:<5}  {self.topic:<9}  {self.text}"
 
 
+def unless(fault: str, topic: str, text: str, level: str = FAULT) -> Verdict:
+    """Return a fault (or a verdict of another level), or where there is none that all is well."""
+    return Verdict(level, topic, fault) if fault else Verdict(OK, topic, text)
+
+
 def errors(episodes: Sequence[Played]) -> list[Verdict]:
     """Return each error once, with the first episode and step that it ended."""
     found: dict[str, Verdict] = {}
     for played in episodes:
         if played.error:
             where = f"index {played.index}, after {len(played.results)} steps"
-            found.setdefault(
-                re.sub(r"\d+", "#", played.error), Verdict(FAULT, "errors", f"{where}: {played.error}")
-            )
+            verdict = Verdict(FAULT, "errors", f"{where}: {played.error}")
+            found.setdefault(re.sub(r"\d+", "#", played.error), verdict)
     return list(found.values()) or [Verdict(OK, "errors", f"none in {len(episodes)} episodes")]
 
 
@@ -62,9 +66,8 @@ def rewards(episodes: Sequence[Played]) -> list[Verdict]:
     own = [[value for value in played.own_rewards if isinstance(value, (int, float))] for played in episodes]
     flat = [value for each in own for value in each]
     if any(value < 0 for value in flat):
-        lines.append(
-            Verdict(NOTE, "rewards", f"negative ones are given, down to {min(flat):g}; the score is mapped")
-        )
+        text = f"negative ones are given, down to {min(flat):g}; the score is mapped"
+        lines.append(Verdict(NOTE, "rewards", text))
     rising = all(each == sorted(each) for each in own)
     if rising and any(a == b > 0 for each in own for a, b in zip(each, each[1:], strict=False)):
         text = "they never fall and are repeated: if `step` returns the score so far, state reward_of = 'episode'"
@@ -79,15 +82,13 @@ def openings(episodes: Sequence[Played], split: Mapping[str, Sequence[int]]) -> 
     seen = {played.index: played.opening for played in episodes if played.opening}
     lines = []
     if len(seen) > 1 and len(set(seen.values())) == 1:
-        lines.append(
-            Verdict(NOTE, "opening", f"the same for all {len(seen)} indices: tasks are told apart by index")
-        )
+        text = f"the same for all {len(seen)} indices: tasks are told apart by index"
+        lines.append(Verdict(NOTE, "opening", text))
     train = {seen[index]: index for index in split.get("train", ()) if index in seen}
     same = [(train[seen[index]], index) for index in split.get("test", ()) if seen.get(index) in train]
     if same and len(set(seen.values())) > 1:
-        lines.append(
-            Verdict(NOTE, "split", f"test index {same[0][1]} opens as training index {same[0][0]} does")
-        )
+        text = f"test index {same[0][1]} opens as training index {same[0][0]} does"
+        lines.append(Verdict(NOTE, "split", text))
     return lines
 
 
@@ -102,17 +103,15 @@ def refusals(answers: Sequence[str], judge: Callable[[str], bool] | None, earnin
     if judge is None:
         start = os.path.commonprefix([answer.lstrip() for answer in answers])
         if len(start.strip()) < 3 or any(text.lstrip().startswith(start) for text in earning):
-            return Verdict(
-                NOTE, "refusals", f"no is_refusal, and no beginning of their own: {short(answers[0])}"
-            )
+            text = f"no is_refusal, and no beginning of their own: {short(answers[0])}"
+            return Verdict(NOTE, "refusals", text)
         pattern = f"return re.match({re.escape(start)!r}, text) is not None"
         return Verdict(NOTE, "refusals", f"no is_refusal; proposed: {pattern}")
     if missed := [answer for answer in answers if not judge(answer.lstrip())]:
         return Verdict(FAULT, "refusals", f"the answer to nonsense is not recognised: {short(missed[0])}")
     if wrong := [text for text in earning if judge(text.lstrip())]:
-        return Verdict(
-            FAULT, "refusals", f"a step that raised the score counts as refused: {short(wrong[0])}"
-        )
+        text = f"a step that raised the score counts as refused: {short(wrong[0])}"
+        return Verdict(FAULT, "refusals", text)
     return Verdict(OK, "refusals", f"recognised in all {len(answers)} answers to nonsense")
 
 
@@ -128,29 +127,22 @@ def modes(extensions: Sequence[str], stated: str, replay: str, copy: str) -> lis
     if replay:
         lines.append(Verdict(NOTE, "mode", "for replay: the same answers after reset(index); see above"))
     if best != "fork":
-        need = (
-            "copy(), or save() and load()"
-            if "fork" not in extensions
-            else "a copy that plays as the original; see above"
-        )
+        copies = "fork" in extensions
+        need = "a copy that plays as the original; see above" if copies else "copy(), or save() and load()"
         lines.append(Verdict(NOTE, "mode", f"for fork: {need}"))
     order = ("live", "replay", "fork")
-    if stated in order and order.index(stated) > order.index(best):
-        lines.append(
-            Verdict(FAULT, "mode", f"{best}, but the server offers {stated}: state search_mode = {best!r}")
-        )
-    else:
-        lines.append(Verdict(OK, "mode", stated if stated in order else best))
-    return lines
+    known = stated in order
+    worse = known and order.index(stated) > order.index(best)
+    fault = f"{best}, but the server offers {stated}: state search_mode = {best!r}" if worse else ""
+    return [*lines, unless(fault, "mode", stated if known else best)]
 
 
 def longest(episodes: Sequence[Played], count: Callable[[str], int] | None) -> Verdict:
     """Return the longest observation; `count` counts its tokens."""
     texts = [text for p in episodes for text in (p.opening, *(result.observation for result in p.results))]
     text = max(texts, key=len, default="")
-    tokens = (
-        f"{count(text)} tokens" if count else f"about {len(text) // 4} tokens (set MODEL_DIR to count them)"
-    )
+    about = f"about {len(text) // 4} tokens (set MODEL_DIR to count them)"
+    tokens = f"{count(text)} tokens" if count else about
     return Verdict(OK, "longest", f"observation of {len(text)} characters, {tokens}")
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 
 from mcts_utils.envs.specs.base import EnvSpec
-from mcts_utils.types import EnvError
-
-TASK = re.compile(r"Your task is to: (.+)")
 
 
 class AlfWorld(EnvSpec):
     """Reward 1 when the task is done. Indices 0 to 2419 are AgentGym's training games, 2420 to 2619 its test games."""
 
     name, title = "alfworld", "AlfWorld"
+    goal_form = re.compile(r"Your task is to: (.+)")  # several games share it
+    goal_sign, goal_last = "'Your task is to: ...'", True
     full_prompt = (
         "You do a household task in a text world: rooms with numbered furniture and things, for example: drawer 2.\n"
         "In every turn reply with exactly two lines:\n"
@@ -32,13 +31,6 @@ class AlfWorld(EnvSpec):
     index_field = "game"
     reset_fields = {"world_type": "Text"}
     by_index = True
-
-    def goal(self, opening: str) -> str:
-        """Return the task's sentence, which several games share."""
-        match = TASK.search(opening)
-        if match is None:
-            raise EnvError(f"no 'Your task is to: ...' in the opening text {opening[-200:]!r}")
-        return match.group(1).strip()
 
 
 SPEC = AlfWorld()

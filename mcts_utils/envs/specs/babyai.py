@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from mcts_utils.envs.specs.base import EnvSpec, digest, field, number
-from mcts_utils.types import EnvError, StepResult
+from mcts_utils.types import StepResult
 
 LEVELS = 40  # index = seed * LEVELS + level
 
@@ -15,6 +15,8 @@ class BabyAI(EnvSpec):
     """The reward comes with the mission's end: 1 minus the cost of the steps. Every observation lists the actions."""
 
     name, title = "babyai", "BabyAI"
+    goal_form = re.compile(r"\AYour goal: (.+)")
+    goal_sign = "'Your goal: ...'"
     full_prompt = (
         "You move through a grid of rooms with coloured doors, keys, balls and boxes, and have a goal to reach. You "
         "see what lies before you; distances are in steps ahead and to your left or right.\n"
@@ -31,12 +33,6 @@ class BabyAI(EnvSpec):
         r"The action is not recognized|There is a barrier|No change in state|You cannot (?!see )"
     )
     look_actions = re.compile(r"check available")
-
-    def goal(self, opening: str) -> str:
-        match = re.match(r"Your goal: (.+)", opening)
-        if match is None:
-            raise EnvError(f"no 'Your goal: ...' in the opening text {opening[:200]!r}")
-        return match.group(1).strip()
 
     def task_id(self, opening: str, index: int) -> str:
         """Return level and seed, from the index, and a hash of the mission."""

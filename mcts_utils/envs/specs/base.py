@@ -31,6 +31,9 @@ class EnvSpec:
 
     name: str  # of the file, and the value of TASK
     title: str  # as the answer to GET / names it: "This is environment TextCraft."
+    goal_form: re.Pattern[str] | None = None  # its group 1 in an opening is the goal; None: the whole opening
+    goal_sign = ""  # what it looks for, in words
+    goal_last = False  # the goal ends the opening
     full_prompt: str  # system turn for a model that was not trained on the environment
     brief_prompt: str  # system turn for a model that was trained on it
     refusal: re.Pattern[str] = NO_MATCH  # beginning of an observation that refuses its action
@@ -43,6 +46,7 @@ class EnvSpec:
     score = "mean_reward"  # the metric of Table 2: this or "success_rate"
     id_field = "id"  # names the session in every request and in /create's answer
     index_field = "data_idx"  # names the goal in /reset
+    text_field = "observation"  # has the observation in /step's answer
     create_fields: ClassVar[Mapping[str, Any]] = {}  # of the body of /create
     reset_fields: ClassVar[Mapping[str, Any]] = {}  # of the body of /reset, besides the session and the goal
     most_sessions = 0  # that a public server has at once; 0: any number
@@ -52,9 +56,8 @@ class EnvSpec:
     listing = ""
     lost = ("is not valid", "has been deleted")  # texts in {"error"}: the session does not exist any more
     finished = "has finished"  # text in {"error"}: the session's episode is done
-    session_bound_tasks = (
-        False  # a public server's goals differ between sessions, so that a tree needs a single one
-    )
+    # A public server's goals differ between sessions, so that a tree needs a single one.
+    session_bound_tasks = False
     waits = False  # `wait` is a command of the environment, besides the action of a revision signal
     by_index = False  # an index is the same task on every server, so that task_id needs no opening
     live = False  # an episode cannot be played again, so a lost session ends it
@@ -68,11 +71,7 @@ class EnvSpec:
         return self.title.lower() in str(answer).lower()
 
     def session_id(self, created: Any) -> int:
-        """Return the session's id in the answer to /create.
-
-        Raises:
-            EnvError: there is none.
-        """
+        """Return the session's id in the answer to /create; raise EnvError if there is none."""
         return int(field(created, self.id_field, int))
 
     def started(self, answer: Any, index: int) -> Started:
@@ -90,7 +89,13 @@ class EnvSpec:
         Raises:
             EnvError: the text names no goal.
         """
-        return opening
+        if self.goal_form is None:
+            return opening
+        match = self.goal_form.search(opening)
+        if match is None:
+            shown = opening[-200:] if self.goal_last else opening[:200]
+            raise EnvError(f"no {self.goal_sign} in the opening text {shown!r}")
+        return match.group(1).strip()
 
     def task_id(self, opening: str, index: int) -> str:
         """Return the id of a task, the same on every server.
@@ -117,7 +122,7 @@ class EnvSpec:
             EnvError: a field is missing, of another type or out of range.
         """
         reward = number(answer, "reward", 0.0, 1.0)
-        return StepResult(field(answer, "observation", str), reward, field(answer, "done", bool))
+        return StepResult(field(answer, self.text_field, str), reward, field(answer, "done", bool))
 
     def shows(self, answer: Any, seen: str) -> bool:
         """Return True if the answer to GET /observation shows `seen`, what the last reset or step showed."""
@@ -147,12 +152,29 @@ class EnvSpec:
         return "" if ends[0] == ends[1] else f"earned (reward, done, disaster) {ends[0]}, before {ends[1]}"
 
 
-def field(answer: Any, name: str, kind: type | tuple[type, ...]) -> Any:
-    """Return a field of an answer.
+class ListedSpec(EnvSpec):
+    """A server that GET /list_envs tells by its list of sessions, and that answers /create with a bare number."""
 
-    Raises:
-        EnvError: the field is missing or of another type.
-    """
+    id_field = "env_idx"
+    hello = "/list_envs"
+    by_index = True
+
+    def greets(self, answer: Any) -> bool:
+        """Return True for a list of sessions; these servers do not say which environment they have."""
+        return isinstance(answer, list)
+
+    def session_id(self, created: Any) -> int:
+        return int(field({"env_idx": created}, "env_idx", int))
+
+    def started(self, answer: Any, index: int) -> Started:
+        """Return the task and the observation in the answer, which is a text or [text, null]."""
+        listed = isinstance(answer, list) and answer
+        text = field({"text": answer[0] if listed else answer}, "text", str)
+        return Started(Task(self.name, index, self.task_id(text, index), text), text)
+
+
+def field(answer: Any, name: str, kind: type | tuple[type, ...]) -> Any:
+    """Return a field of an answer; raise EnvError if the field is missing or of another type."""
     value = answer.get(name) if isinstance(answer, dict) else None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise EnvError(f"the server answered without a proper {name!r}: {str(answer)[:200]!r}")

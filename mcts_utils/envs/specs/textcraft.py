@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 
 from mcts_utils.envs.specs.base import EnvSpec
-from mcts_utils.types import EnvError
 
 GOAL_LINE = re.compile(r"^Goal: craft (.+)\.\s*\Z", re.MULTILINE)
 COMMAND = re.compile(r"^craft \d+ (.+) using (.+)$", re.MULTILINE)
@@ -19,6 +18,8 @@ class TextCraft(EnvSpec):
     """The step that makes the goal item ends the episode with reward 1. The server takes an index modulo its goals."""
 
     name, title = "textcraft", "TextCraft"
+    # The list of commands before the goal does not identify the task.
+    goal_form, goal_sign, goal_last = GOAL_LINE, "line 'Goal: craft <item>.'", True
     full_prompt = (
         "You are playing a crafting game. You get a list of crafting commands and a goal item to make.\n"
         "In every turn reply with exactly two lines:\n"
@@ -37,13 +38,6 @@ class TextCraft(EnvSpec):
     look_actions = re.compile(r"inventory")
     # The listed commands vary with concurrent resets and restarts of a public server; the goal does not.
     fixed_opening = False
-
-    def goal(self, opening: str) -> str:
-        """Return the goal item; the list of commands before it does not identify the task."""
-        match = GOAL_LINE.search(opening)
-        if match is None:
-            raise EnvError(f"no line 'Goal: craft <item>.' in the opening text {opening[-200:]!r}")
-        return match.group(1)
 
     def breakdown_keys(self, opening: str, index: int) -> dict[str, str]:
         """Return the number of crafting levels from raw items to the goal, 1 or more."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mcts_utils.envs.specs.base import EnvSpec, Started, field
-from mcts_utils.types import EnvError, Task
+from mcts_utils.envs.specs.base import ListedSpec
 
-GOAL = re.compile(r"accomplish the goal: (.+?)(?:\nGive me one action\.)?\Z", re.DOTALL)
 FORM = (
     "{about} You reach a goal with commands that look things up or change them.\n"
     "In every turn reply with exactly two lines:\n"
@@ -63,7 +61,7 @@ TOOLS = {  # what it is about, what the commands are
 }
 
 
-class Tool(EnvSpec):
+class Tool(ListedSpec):
     """The reward is the share of the goal's parts that are met. The answer to /reset is a bare text.
 
     An index has the same goal on every server. Weather, movie, todo and sheet ask services on the web, so they do not
@@ -73,33 +71,15 @@ class Tool(EnvSpec):
     brief_prompt = "Reach the goal."
     refusal = re.compile(r"Format error|Observation: ERROR")
     look_actions = re.compile(r"check_valid_actions\b")
-    id_field, index_field = "env_idx", "id"
+    goal_form = re.compile(r"accomplish the goal: (.+?)(?:\nGive me one action\.)?\Z", re.DOTALL)
+    goal_sign = "'accomplish the goal: ...'"
+    index_field = "id"
     create_fields = {"id": 0}
-    hello = "/list_envs"
-    by_index = True
 
     def __init__(self, name: str) -> None:
         self.name = self.title = name
         about, commands = TOOLS[name]
         self.full_prompt = FORM.format(about=about, commands=commands)
-
-    def greets(self, answer: Any) -> bool:
-        """Return True for a list of sessions; the servers do not say which tool they have."""
-        return isinstance(answer, list)
-
-    def session_id(self, created: Any) -> int:
-        return int(field({"env_idx": created}, "env_idx", int))
-
-    def started(self, answer: Any, index: int) -> Started:
-        text = field({"text": answer}, "text", str)
-        return Started(Task(self.name, index, self.task_id(text, index), text), text)
-
-    def goal(self, opening: str) -> str:
-        """Return what is to be reached."""
-        match = GOAL.search(opening)
-        if match is None:
-            raise EnvError(f"no 'accomplish the goal: ...' in the opening text {opening[:200]!r}")
-        return match.group(1).strip()
 
     def sent(self, action: str) -> str:
         """Return the action with the word before it by which the server finds it."""

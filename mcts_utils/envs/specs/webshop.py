@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from mcts_utils.envs.specs.base import EnvSpec, Started, field, number
-from mcts_utils.types import EnvError, StepResult, Task
+from mcts_utils.envs.specs.base import ListedSpec
 
 INSTRUCTION = re.compile(r"Instruction:\s*(?:\[SEP\]\s*)?(.+?)\s*(?:\[SEP\]|$)", re.DOTALL)
 PRICE = re.compile(r",? and price lower than [\d.,]+ dollars")
 OPTION = re.compile(r"(?:\bwith|, and) [^:,]{1,40}: ")  # as a synthetic instruction lists options
 
 
-class WebShop(EnvSpec):
+class WebShop(ListedSpec):
     """The reward comes with `buy now`; a refused action shows the same page again.
 
     A public server draws the price limit of every goal anew with each /create, so that a task belongs to one session;
@@ -40,29 +38,15 @@ class WebShop(EnvSpec):
     # Both a refused action and a clicked option show the same page again, so no observation counts as a refusal.
     action_form = re.compile(r"(?:search|click)\[.+\]", re.DOTALL)
     tools = {"search": "search[{words}]", "click": "click[{value}]"}  # noqa: RUF012
-    id_field, index_field = "env_idx", "session_id"
+    goal_form, goal_sign = INSTRUCTION, "'Instruction: [SEP] <goal> [SEP]'"
+    index_field, text_field = "session_id", "state"
+    by_index = False
     session_bound_tasks = True
-    hello = listing = "/list_envs"
-
-    def greets(self, answer: Any) -> bool:
-        """Return True for a list of sessions, which no other environment has; GET / answers only "ok"."""
-        return isinstance(answer, list)
-
-    def session_id(self, created: Any) -> int:
-        # The answer is a bare number.
-        return int(field({"env_idx": created}, "env_idx", int))
-
-    def started(self, answer: Any, index: int) -> Started:
-        # The answer is [page, null].
-        page = field({"page": answer[0] if isinstance(answer, list) and answer else None}, "page", str)
-        return Started(Task(self.name, index, self.task_id(page, index), page), page)
+    listing = "/list_envs"
 
     def goal(self, opening: str) -> str:
         """Return the instruction without its price limit."""
-        match = INSTRUCTION.search(opening)
-        if match is None:
-            raise EnvError(f"no 'Instruction: [SEP] <goal> [SEP]' in the opening text {opening[:200]!r}")
-        return PRICE.sub("", match.group(1)).strip()
+        return PRICE.sub("", super().goal(opening)).strip()
 
     def comparable(self, observation: str) -> str:
         return PRICE.sub("", observation)  # every page repeats the instruction
@@ -71,10 +55,6 @@ class WebShop(EnvSpec):
         """Return the number of `name: value` options in the instruction; one that a person wrote has none."""
         goal = INSTRUCTION.search(opening)
         return {"options": str(len(OPTION.findall(goal.group(1))))} if goal else {}
-
-    def result(self, answer: Any) -> StepResult:
-        reward = number(answer, "reward", 0.0, 1.0)
-        return StepResult(field(answer, "state", str), reward, field(answer, "done", bool))
 
 
 SPEC = WebShop()

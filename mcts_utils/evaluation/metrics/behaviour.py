@@ -51,10 +51,7 @@ def actions_until(steps: Sequence[Step], predicate: Callable[[Step], bool]) -> i
 
 
 def per_task(
-    parts: Sequence[float],
-    wholes: Sequence[float] | None = None,
-    tasks: Sequence[Hashable] | None = None,
-    seed: int = 0,
+    parts: Sequence[float], wholes: Sequence[float] | None = None, tasks: Sequence[Hashable] | None = None
 ) -> Estimate:
     """Return sum(parts) / sum(wholes) over episodes, with a bootstrap interval over tasks.
 
@@ -62,14 +59,13 @@ def per_task(
         parts: one number per episode.
         wholes: the total that each number is a part of; 1 each if left out, so that the result is a mean.
         tasks: the task of each episode; if left out, every episode is a task of its own.
-        seed: of the bootstrap.
     """
     wholes = [1.0] * len(parts) if wholes is None else wholes
     sums: dict[Hashable, list[list[float]]] = {}
     for key, part, whole in zip(range(len(parts)) if tasks is None else tasks, parts, wholes, strict=True):
         sums.setdefault(key, []).append([part, whole])
     both = [[sum(sorted(column)) for column in zip(*rows, strict=True)] for rows in sums.values()]
-    return bootstrap_ratio([part for part, _ in both], [whole for _, whole in both], seed)
+    return bootstrap_ratio([part for part, _ in both], [whole for _, whole in both])
 
 
 def repeats_by_length(

@@ -20,7 +20,7 @@ SAME = 1e-9  # rewards are sums of fractions: a smaller difference is a tie
 Rewards = Mapping[str, float | Sequence[float]]
 
 
-def compare_runs(before: Rewards, after: Rewards, seed: int = 0) -> dict[str, Any]:
+def compare_runs(before: Rewards, after: Rewards) -> dict[str, Any]:
     """Compare two runs over the same tasks, paired by task; several samples of a task count as their mean.
 
     Returns:
@@ -36,14 +36,14 @@ def compare_runs(before: Rewards, after: Rewards, seed: int = 0) -> dict[str, An
     samples = [[np.ravel(run[key]).tolist() for key in sorted(before)] for run in (before, after)]
     rewards = [[_mean(task) for task in run] for run in samples]
     solved = [[_mean([float(is_success(r)) for r in task]) for task in run] for run in samples]
-    success = _estimate(_gaps(*solved), seed)
+    success = _estimate(_gaps(*solved))
     found: dict[str, Any] = {
         "mean_reward": [_mean(run) if run else None for run in rewards],
         "success_rate": [_mean(run) if run else None for run in solved],
-        **paired_differences(*rewards, seed=seed),
+        **paired_differences(*rewards),
         "success_difference": success.mean,
         "success_difference_ci95": list(success.ci95) if success.ci95 else None,
-        "permutation_p": sign_flip(_gaps(*rewards), seed),
+        "permutation_p": sign_flip(_gaps(*rewards)),
         **{"gained": None, "lost": None, "mcnemar_p": None},
     }
     if all(len(task) == 1 for run in samples for task in run):
@@ -53,7 +53,7 @@ def compare_runs(before: Rewards, after: Rewards, seed: int = 0) -> dict[str, An
 
 
 def paired_over_seeds(
-    before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]], seed: int = 0
+    before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]
 ) -> dict[str, Any]:
     """Compare two arms, each trained with several seeds and evaluated on the same goals.
 
@@ -63,7 +63,6 @@ def paired_over_seeds(
     Args:
         before, after: one mapping goal -> reward per seed; an arm that does not depend on the seed (the untrained
             model) may have one mapping.
-        seed: of the bootstrap.
 
     Returns:
         The keys of `paired_differences`; seeds, the number of seeds of the arm with more; by_seed, a difference per
@@ -81,10 +80,10 @@ def paired_over_seeds(
     pairs = [(before[i % len(before)], after[i % len(after)]) for i in range(seeds)]
     matched = goals and (len(before) == len(after) or 1 in (len(before), len(after)))
     by_seed = [_mean([b[goal] - a[goal] for goal in goals]) for a, b in pairs] if matched else None
-    return {**paired_differences(one, two, seed=seed), "seeds": seeds, "by_seed": by_seed}
+    return {**paired_differences(one, two), "seeds": seeds, "by_seed": by_seed}
 
 
-def paired_differences(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
+def paired_differences(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
     """Compare values of the same tasks, in the same order.
 
     Returns:
@@ -92,7 +91,7 @@ def paired_differences(before: Sequence[float], after: Sequence[float], *, seed:
         detectable (see `detectable_difference`); wins, losses, ties.
     """
     gaps = _gaps(before, after)
-    found = _estimate(gaps, seed)
+    found = _estimate(gaps)
     sd = float(np.std(gaps, ddof=1)) if len(gaps) > 1 else None
     return {
         "n": len(gaps),
@@ -106,24 +105,18 @@ def paired_differences(before: Sequence[float], after: Sequence[float], *, seed:
     }
 
 
-def detectable_difference(
-    n: int, sd: float, power: float = POWER, alpha: float = 1 - CONFIDENCE
-) -> float | None:
-    """Return the smallest true difference that a paired two-sided t-test over n tasks finds with the given power.
+def detectable_difference(n: int, sd: float) -> float | None:
+    """Return the smallest true difference that a paired two-sided t-test over n tasks finds with power POWER.
 
-    Args:
-        sd: observed standard deviation of the paired differences, in units of the difference.
-        power: probability of finding the difference, in (0, 1).
-        alpha: significance level, in (0, 1).
-
-    Returns:
-        The difference in the units of `sd`; None if n < 3 or sd is 0, as the spread is not known then.
+    It is in the units of `sd`, the observed standard deviation of the paired differences; None if n < 3 or sd is 0, as
+    the spread is not known then.
     """
     if n < 3 or not sd > 0:
         return None
     from statsmodels.stats.power import TTestPower
 
-    return sd * float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="two-sided"))
+    how = {"alpha": 1 - CONFIDENCE, "power": POWER, "alternative": "two-sided"}
+    return sd * float(TTestPower().solve_power(nobs=n, **how))
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -135,7 +128,7 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, float(exact_test([[0, lost], [gained, 0]], exact=True).pvalue))
 
 
-def sign_flip(gaps: Sequence[float], seed: int = 0) -> float | None:
+def sign_flip(gaps: Sequence[float]) -> float | None:
     """Return the two-sided p-value of the mean paired difference under random signs; None for fewer than two tasks."""
     if len(gaps) < 2:
         return None
@@ -147,7 +140,7 @@ def sign_flip(gaps: Sequence[float], seed: int = 0) -> float | None:
         permutation_type="samples",
         n_resamples=RESAMPLES,
         batch=1000,
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     )
     return min(1.0, float(found.pvalue))
 
@@ -174,12 +167,12 @@ def _gaps(before: Sequence[float], after: Sequence[float]) -> list[float]:
     return [gap if abs(gap) > SAME else 0.0 for gap in gaps]
 
 
-def _estimate(gaps: Sequence[float], seed: int) -> Estimate:
+def _estimate(gaps: Sequence[float]) -> Estimate:
     """Return the mean and its interval; for negated gaps the result is the exact negative."""
     negated = [-gap for gap in gaps]
     if sorted(negated) <= sorted(gaps):
-        return bootstrap_mean(gaps, seed)
-    found = bootstrap_mean(negated, seed)
+        return bootstrap_mean(gaps)
+    found = bootstrap_mean(negated)
     assert found.mean is not None
     return Estimate(-found.mean, found.n, (-found.ci95[1], -found.ci95[0]) if found.ci95 else None)
 

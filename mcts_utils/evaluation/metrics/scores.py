@@ -35,11 +35,11 @@ def success_rate(rewards: Sequence[float]) -> Estimate:
     return Estimate(wins / n, n, (float(interval.low), float(interval.high)))
 
 
-def mean_reward(rewards: Sequence[float], seed: int = 0) -> Estimate:
+def mean_reward(rewards: Sequence[float]) -> Estimate:
     """Return the mean final reward; with Wilson's interval if all rewards are 0 or 1, else a bootstrap interval."""
     if all(r == 0 or is_success(r) for r in rewards):
         return success_rate(rewards)
-    return bootstrap_mean(rewards, seed)
+    return bootstrap_mean(rewards)
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Estimate:
@@ -76,25 +76,21 @@ def bootstrap_ratio(parts: Sequence[float], wholes: Sequence[float], seed: int =
     return Estimate(mean, len(rows), (min(float(found.low), mean), max(float(found.high), mean)))
 
 
-def mean_success(tasks: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
-    """Return the mean over tasks of the share of a task's samples with reward 1.
+def mean_success(tasks: Sequence[Sequence[float]]) -> Estimate:
+    """Return the mean over tasks of the share of a task's samples, at least one, with reward 1.
 
     With one sample per task this is `success_rate`. Samples of one task are not independent, so the interval is over
     tasks.
-
-    Args:
-        tasks: the final rewards of each task's samples, at least one per task.
-        seed: of the bootstrap.
     """
-    return mean_reward([sum(map(is_success, samples)) / len(samples) for samples in tasks], seed)
+    return mean_reward([sum(map(is_success, samples)) / len(samples) for samples in tasks])
 
 
-def mean_at_k(tasks: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
+def mean_at_k(tasks: Sequence[Sequence[float]]) -> Estimate:
     """Return the mean over tasks of the mean reward of a task's samples; arguments as for `mean_success`."""
-    return mean_reward([sum(sorted(samples)) / len(samples) for samples in tasks], seed)
+    return mean_reward([sum(sorted(samples)) / len(samples) for samples in tasks])
 
 
-def pass_at_k(tasks: Sequence[Sequence[float]], k: int, seed: int = 0) -> Estimate:
+def pass_at_k(tasks: Sequence[Sequence[float]], k: int) -> Estimate:
     """Return the mean over tasks of pass@k = 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, Eq. 1).
 
     n is the number of a task's samples, c that of its successes. All k are over the same tasks: where a task has fewer
@@ -105,4 +101,4 @@ def pass_at_k(tasks: Sequence[Sequence[float]], k: int, seed: int = 0) -> Estima
         return Estimate(None, len(enough), None)
     lost = [sum(not is_success(r) for r in samples) for samples in tasks]
     values = [1 - comb(bad, k) / comb(len(samples), k) for bad, samples in zip(lost, tasks, strict=True)]
-    return mean_reward(values, seed)
+    return mean_reward(values)

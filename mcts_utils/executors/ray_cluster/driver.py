@@ -165,9 +165,8 @@ class RayDriver:
             slot.ready = True
         if method == "take":
             self._file_sync.store(answer.files)
-        self._calls.pop(
-            call
-        )  # only now, so that an answer interrupted here by a signal is read again at the end
+        # Only now, so that an answer interrupted here by a signal is read again at the end.
+        self._calls.pop(call)
         if method in ("begin", "take"):
             self._call(slot, "take")
         return self._jobs_ended(slot, answer) if method == "take" else []
@@ -268,10 +267,8 @@ class RayDriver:
         try:
             finishes = {slot.worker.finish.remote(): slot for slot in self._slots if slot.ready}
             takes = [call for call, (_, method) in self._calls.items() if method == "take"]
-            pending = [
-                *takes,
-                *finishes,
-            ]  # in this order: files in a `take` are older than those in a `finish`
+            # In this order: files in a `take` are older than those in a `finish`.
+            pending = [*takes, *finishes]
             if pending:
                 self._ray.wait(pending, num_returns=len(pending), timeout=FINISH_SECONDS)
             for call in takes:

@@ -11,7 +11,7 @@ from typing import Any
 from mcts_utils.executors.ray_cluster.remote_ledger import RemoteLedger
 from mcts_utils.executors.stage import Job, Stage
 from mcts_utils.storage.manifest import fingerprint
-from mcts_utils.types import Actor, EnvError, Environment, one_line
+from mcts_utils.types import EnvError, MakeActor, MakeEnvironment, one_line
 
 
 class WorkerLost(EnvError):
@@ -23,8 +23,8 @@ class WorkerPlan:
     """Everything that a worker process needs. It holds the API key, so it is sent in messages and never written."""
 
     make_stage: Callable[[Path], Stage]
-    make_actor: Callable[[], Actor] | None = field(repr=False)
-    make_environment: Callable[[], Environment]
+    make_actor: MakeActor | None = field(repr=False)
+    make_environment: MakeEnvironment
     folders: tuple[str, ...]  # names of the stage's folders
     jobs_at_once: int  # in one worker
     server: str  # URL of the environment server; a node may have its own server there
@@ -37,27 +37,14 @@ class WorkerPlan:
 
     @classmethod
     def of(
-        cls,
-        stage: Stage,
-        jobs_at_once: int,
-        make_actor: Callable[[], Actor] | None,
-        make_environment: Callable[[], Environment],
+        cls, stage: Stage, jobs_at_once: int, make_actor: MakeActor | None, make_environment: MakeEnvironment
     ) -> WorkerPlan:
         """Return the plan of a stage for its workers."""
         settings = stage.settings
         model_dir = settings.model_dir if settings.local and make_actor else ""
-        return cls(
-            stage.remote_factory(),
-            make_actor,
-            make_environment,
-            tuple(stage.folders),
-            jobs_at_once,
-            settings.env_server_base,
-            stage.server_kind,
-            model_dir,
-            fingerprint(model_dir),
-            str(Path.cwd()),
-        )
+        made = stage.remote_factory(), make_actor, make_environment, tuple(stage.folders)
+        server = settings.env_server_base, stage.server_kind
+        return cls(*made, jobs_at_once, *server, model_dir, fingerprint(model_dir), str(Path.cwd()))
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,8 @@ class Worker:
 
     def __init__(self) -> None:
         self._changed = Condition()
-        self._files: dict[
-            str, bytes
-        ] = {}  # only the newest content of each, so that a slow driver costs no memory
+        # Only the newest content of each, so that a slow driver costs no memory.
+        self._files: dict[str, bytes] = {}
         self._ended: list[tuple[int, Any]] = []
         self._finished = False
         self._resources = ExitStack()

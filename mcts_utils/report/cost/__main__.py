@@ -87,30 +87,19 @@ def command_line() -> argparse.ArgumentParser:
     add("sample", type=Path, help="folder with one folder per environment")
     add("--plan", type=planned, nargs="+", required=True, help="TASK:TRAINING TASKS:TEST TASKS")
     add("--epochs", nargs="+", type=between(1, 10_000), required=True, help="of each iteration")
-    add("--base", type=int, choices=(0, 1), default=1, help="0: the starting model is not evaluated")
+    parser.add_switch("--base", 1, "0: the starting model is not evaluated")
     add("--scripted", action="store_true", help="nobody waited for a model in the sample")
     defaults = {"overhead_minutes": 0.0, "eta": 1.0, "general_tokens_per_row": 0.0}
     for name, what in RATES.items():
         default = defaults.get(name)
-        least = 0.0 if default == 0 else 1e-9
-        add(
-            f"--{name}",
-            type=between(least, 1e12, float),
-            default=default,
-            required=default is None,
-            help=what,
-        )
+        kind = between(0.0 if default == 0 else 1e-9, 1e12, float)
+        add(f"--{name}", type=kind, default=default, required=default is None, help=what)
     return parser
-
-
-def report(args: argparse.Namespace) -> None:
-    """Print the estimate."""
-    print("\n".join(estimate_lines(args)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command("report", lambda: report(command_line().parse_args(argv)))
+    return run_command("report", lambda: print("\n".join(estimate_lines(command_line().parse_args(argv)))))
 
 
 if __name__ == "__main__":

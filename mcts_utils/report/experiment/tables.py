@@ -117,12 +117,8 @@ def arm_rows(summary: Summary, base: bool = True) -> list[tuple[str, str, Row]]:
         base: put the untrained model first, if it was evaluated.
     """
     rows = [("base", NONE, summary["base"])] if base and summary["base"] else []
-    return rows + [
-        (arm, str(row["iteration"]), row)
-        for arm, found in summary["arms"].items()
-        for row in found["iterations"]
-        if row["seeds"]
-    ]
+    every = [(arm, row) for arm, found in summary["arms"].items() for row in found["iterations"]]
+    return rows + [(arm, str(row["iteration"]), row) for arm, row in every if row["seeds"]]
 
 
 def arm_table(summary: Summary, columns: Columns, base: bool = True) -> str:

@@ -137,30 +137,15 @@ def command_line() -> argparse.ArgumentParser:
     parser = Parser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--trees", type=Path, nargs="+", required=True, help="folders of stage 1: search_results_<idx>.json")
-    add(
-        "--verdicts", type=Path, nargs="+", default=[], help="for each of them, the records folder of stage 2"
-    )
-    add(
-        "--judge",
-        type=between(0, 1_000_000),
-        default=0,
-        metavar="N",
-        help="ask the actor about N steps drawn at random",
-    )
+    stage_2, drawn = "for each of them, the records folder of stage 2", between(0, 1_000_000)
+    add("--verdicts", type=Path, nargs="+", default=[], help=stage_2)
+    asked = "ask the actor about N steps drawn at random"
+    add("--judge", type=drawn, default=0, metavar="N", help=asked)
     add("--asked", type=Path, help="folder for these verdicts (default: OUTPUT without .json, and _asked)")
     add("--value_rule", choices=RULES, default=DEFAULT_RULE.kind, help="what the node's Q is compared with")
-    add(
-        "--threshold",
-        type=between(0, 1, float),
-        default=DEFAULT_RULE.threshold,
-        help="for --value_rule threshold",
-    )
-    add(
-        "--min_visits",
-        type=between(1, 10**9),
-        default=DEFAULT_RULE.min_visits,
-        help="nodes with fewer are left out",
-    )
+    share, least = between(0, 1, float), between(1, 10**9)
+    add("--threshold", type=share, default=DEFAULT_RULE.threshold, help="for --value_rule threshold")
+    add("--min_visits", type=least, default=DEFAULT_RULE.min_visits, help="nodes with fewer are left out")
     add("--seed", type=int, help="of the sample and of the bootstraps (SEED)")
     add("--output", type=Path, help="write everything as JSON")
     return parser
@@ -204,16 +189,16 @@ def summarise(args: argparse.Namespace) -> Mapping[str, Any]:
     return found
 
 
-def report(args: argparse.Namespace) -> None:
-    """Print the table and write the JSON file."""
-    found = summarise(args)
-    print_report(table(found), found, args.output)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     if_interrupted = "interrupted: the verdicts so far are kept, the next run asks only for the others"
-    return run_command("report", lambda: report(command_line().parse_args(argv)), if_interrupted)
+
+    def report() -> None:
+        args = command_line().parse_args(argv)
+        found = summarise(args)
+        print_report(table(found), found, args.output)
+
+    return run_command("report", report, if_interrupted)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,8 @@ from mcts_utils.tables import Show, describe_reasons, percent, shown, text_row
 from mcts_utils.terminal import Parser, run_command
 from mcts_utils.types import InputError
 
-MODEL, PLAYER = (
-    "test_result",
-    "player_result",
-)  # folders with the evaluation of the trained model, of the player
+# Folders with the evaluation of the trained model, of the player.
+MODEL, PLAYER = "test_result", "player_result"
 SCORES = ("n", "n_failed", "mean_reward", "success_rate", "ci95", "steps", "seconds")
 
 

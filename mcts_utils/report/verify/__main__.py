@@ -24,21 +24,12 @@ from mcts_utils.types import EnvError, InputError
 def parser() -> Parser:
     """Return the parser of the flags."""
     found = Parser(prog="python -m mcts_utils verify", description=(__doc__ or "").partition("\n")[0])
-    found.add_argument(
-        "run_dir", type=Path, help="folder of a run, of some of its stages, or of several runs"
-    )
-    found.add_argument(
-        "--env_server_base",
-        default="",
-        help="a server that plays the run's tasks; bundled TextCraft and WebShop start by themselves",
-    )
-    found.add_argument(
-        "--sample",
-        type=between(0, 1_000_000),
-        default=20,
-        help="rows, trees and episodes, of each, to execute again; 0: none",
-    )
-    found.add_argument("--seed", type=between(0, 2**32 - 1), default=0, help="draws the sample")
+    add, sample = found.add_argument, "rows, trees and episodes, of each, to execute again; 0: none"
+    add("run_dir", type=Path, help="folder of a run, of some of its stages, or of several runs")
+    server = "a server that plays the run's tasks; bundled TextCraft and WebShop start by themselves"
+    add("--env_server_base", default="", help=server)
+    add("--sample", type=between(0, 1_000_000), default=20, help=sample)
+    add("--seed", type=between(0, 2**32 - 1), default=0, help="draws the sample")
     return found
 
 
@@ -67,10 +58,8 @@ def ask_server(audit: Audit, env: str, given: str) -> None:
     try:
         with server_of(env, given) as url:
             if not url:
-                audit.checks.note(
-                    AGAIN, f"no server of {env}: nothing of it executed, name one by --env_server_base"
-                )
-                return
+                text = f"no server of {env}: nothing of it executed, name one by --env_server_base"
+                return audit.checks.note(AGAIN, text)
             for goal in test_goals(env, url):
                 audit.tests.setdefault(goal, "the server's test split")
             execute(audit.checks, audit.sampler, env, url)

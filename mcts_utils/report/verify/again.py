@@ -73,10 +73,9 @@ def execute(checks: Checks, sampler: Sampler, env: str, url: str) -> None:
                 checks.note(AGAIN, f"{sort} of another server, of kind {played.kind}, not executed")
                 continue
             with checks.reading(AGAIN, played.path, played.row):
-                form = played.action_format
-                with closing(
-                    make_environment(env, url, grounding=played.grounding, action_format=form)
-                ) as session:
+                grounding, form = played.grounding, played.action_format
+                made = make_environment(env, url, grounding=grounding, action_format=form)
+                with closing(made) as session:
                     for fault in differences(played, session):
                         checks.fault(AGAIN, played.path, fault, played.row)
                 checks.seen(AGAIN, sort)

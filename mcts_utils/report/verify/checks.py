@@ -45,11 +45,8 @@ class Checks:
         try:
             yield
         except Exception as error:
-            text = (
-                str(error)
-                if isinstance(error, InputError | EnvError)
-                else f"not understood, {one_line(error)}"
-            )
+            known = isinstance(error, InputError | EnvError)
+            text = str(error) if known else f"not understood, {one_line(error)}"
             text = text.removeprefix(f"{path} row {row}: " if row else f"{path}: ")
             self.fault(check, path, text.removeprefix(f"{path} "), row)
 

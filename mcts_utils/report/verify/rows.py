@@ -54,12 +54,8 @@ class TreeRows:
         }
         self.paths = {path.leaf: path for path in paths(tree)}
         self.form = form_of(tree.settings)
-        self.cuts = {
-            without_ids(step.reply): step.cut
-            for path in self.paths.values()
-            for step in path.steps
-            if step.cut
-        }
+        steps = [step for path in self.paths.values() for step in path.steps]
+        self.cuts = {without_ids(step.reply): step.cut for step in steps if step.cut}
         self.fixed = env_spec(tree.task.env).fixed_observations
 
     def faults(self, row: RecordRow) -> Iterator[str]:
@@ -114,11 +110,8 @@ class TreeRows:
             yield f"its reward is {found.record:g}, that of its good path {good.reward:g}"
         if "rule" in self.settings:
             rule = PairRule(**self.settings["rule"])
-            if (
-                not PairRule(1.0, rule.beta).good(good.reward)
-                if row.kind == "optimal"
-                else not rule.good(good.reward)
-            ):
+            needed = PairRule(1.0, rule.beta) if row.kind == "optimal" else rule
+            if not needed.good(good.reward):
                 yield f"reward {good.reward:g} of its good path is not above alpha {rule.alpha:g}"
             if pair and not rule.apart(good.reward, pair.bad.reward):
                 yield f"rewards {good.reward:g} and {pair.bad.reward:g} are not {rule.beta:g} apart"
@@ -218,28 +211,17 @@ class TreeRows:
             first = pair.shared
         elif line.kept is not UNSET:
             extra = {"kept": line.kept}
-        record = Record(
-            row.kind,
-            tuple(steps),
-            first,
-            good,
-            pair,
-            tuple(others[0]) if others else (),
-            feedback,
-            extra,
-            replayed=line.replay.exact is True,
-        )
+        other, exact = tuple(others[0]) if others else (), line.replay.exact is True
+        record = Record(row.kind, tuple(steps), first, good, pair, other, feedback, extra, replayed=exact)
         task = self.tree.task
-        task = Task(
-            task.env, task.index, line.task.id, row.task_description if not self.fixed else task.opening
-        )
+        opening = task.opening if self.fixed else row.task_description
+        task = Task(task.env, task.index, line.task.id, opening)
         mask, reference = self.settings.get("mask_refused", True), row.revise_log is not UNSET
         wanted, found = plain(to_row(record, task, self._source(line), mask, reference)), plain(row)
         if row.history_reasoning is UNSET:  # of a version that did not say it
             wanted.pop("history_reasoning", None)
-        if line.prompt_sha256 != prompt_sha256(
-            self.tree.prompt, task.env, self.form
-        ):  # of a version with other prompts
+        # Of a version with other prompts.
+        if line.prompt_sha256 != prompt_sha256(self.tree.prompt, task.env, self.form):
             for data in (wanted, found):
                 data["lineage"].pop("prompt_sha256")
                 (data.get("messages") or data["prompt"])[0]["content"] = ""

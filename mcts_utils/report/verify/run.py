@@ -14,19 +14,13 @@ from typing import Any
 from msgspec import UNSET
 
 from mcts_utils.envs import make_environment, names, task_id
+from mcts_utils.report.verify import training
 from mcts_utils.report.verify.again import AGAIN, Played, Sampler
 from mcts_utils.report.verify.checks import Checks
 from mcts_utils.report.verify.evaluations import check_evaluation, check_panel
 from mcts_utils.report.verify.hashes import check_hashes
 from mcts_utils.report.verify.row_form import Row, form_faults, key_of, verdict_row_faults
 from mcts_utils.report.verify.rows import TreeRows
-from mcts_utils.report.verify.training import (
-    LOSS,
-    check_encoding,
-    check_held_out,
-    check_trained_rows,
-    check_weights,
-)
 from mcts_utils.report.verify.trees import total_faults, tree_faults, verdict_faults
 from mcts_utils.report.view.find import NUMBERED, find_any
 from mcts_utils.report.view.records import rows_of
@@ -100,24 +94,22 @@ class Audit:
             self._check_evaluation(folder)
         for path in sorted(self.found.root.rglob("*.json")):
             with suppress(InputError):
-                if (
-                    path.parent not in self.found.evaluations
-                    and field_of(read_json(path), "prefixes") is not None
-                ):
+                inside = path.parent in self.found.evaluations
+                if not inside and field_of(read_json(path), "prefixes") is not None:
                     check_panel(self.checks, path)
-        check_weights(self.checks, self.manifests)
+        training.check_weights(self.checks, self.manifests)
         for path, manifest in self.manifests.items():
             if manifest.stage == "training data":
                 rows = path.with_name("train.jsonl")
-                check_trained_rows(self.checks, rows, manifest)
-                with self.checks.reading(LOSS, path):
-                    check_encoding(self.checks, rows, manifest)
+                training.check_trained_rows(self.checks, rows, manifest)
+                with self.checks.reading(training.LOSS, path):
+                    training.check_encoding(self.checks, rows, manifest)
         return digest
 
     def check_held_out(self) -> None:
         """Check that no row is of a goal that is played as a test."""
         trained = [(placed.path, placed.line, placed.row.lineage.task.id) for placed in self.rows]
-        check_held_out(self.checks, trained, self.tests)
+        training.check_held_out(self.checks, trained, self.tests)
 
     def _settings(self, path: Path) -> Mapping[str, Any]:
         """Return the settings of the manifest that lists a file among its outputs; {} without one."""
@@ -155,22 +147,11 @@ class Audit:
         named, turns = row.lineage.task, row.conversations[0]
         said = said_and_seen(turns, row.lineage.replay.final_observation)
         self.envs.add(named.env)
-        how = (
-            str(settings.get("goals", "")),
-            settings.get("grounding", True),
-            form_of(settings),
-        )
-        self.sampler.offer(
-            "rows",
-            Played(
-                placed.path,
-                placed.line,
-                Task(named.env, named.index, named.id, row.task_description),
-                [Step(reply, "", "\n".join(answers), 0.0) for reply, answers in said],
-                row.lineage.rewards.record,
-                *how,
-            ),
-        )
+        task = Task(named.env, named.index, named.id, row.task_description)
+        steps = [Step(reply, "", "\n".join(answers), 0.0) for reply, answers in said]
+        reward = row.lineage.rewards.record
+        played = Played(placed.path, placed.line, task, steps, reward, *_how(settings))
+        self.sampler.offer("rows", played)
 
     def _check_trees(self) -> None:
         """Check every tree, with the rows that were made of it."""
@@ -227,13 +208,9 @@ class Audit:
         else:  # the reference names no task
             tree.task = replace(tree.task, id=task_id(tree.task.env, tree.task.opening, index))
         if (found := paths(tree)) and not is_live(tree):
-            chosen, settings = self._rng.choice(found), tree.settings
-            how = (
-                str(settings.get("goals", "")),
-                settings.get("grounding", True),
-                form_of(settings),
-            )
-            self.sampler.offer("trees", Played(path, 0, tree.task, chosen.steps, chosen.reward, *how))
+            chosen = self._rng.choice(found)
+            played = Played(path, 0, tree.task, chosen.steps, chosen.reward, *_how(tree.settings))
+            self.sampler.offer("trees", played)
         group = self.found.group(path)
         for folder in {file.parent for file in self.found.records if self.found.group(file) == group}:
             if file := self._verdicts(folder, index):
@@ -272,9 +249,8 @@ class Audit:
                 row = placed.row
                 with self.checks.reading(LINEAGE, file, placed.line):
                     if row.lineage.tree != path.name:
-                        self.checks.fault(
-                            LINEAGE, file, f"it names {row.lineage.tree}, its hash {path.name}", placed.line
-                        )
+                        other = f"it names {row.lineage.tree}, its hash {path.name}"
+                        self.checks.fault(LINEAGE, file, other, placed.line)
                     found = (
                         verdict_row_faults(row, tree) if isinstance(row, VerdictRow) else against.faults(row)
                     )
@@ -286,14 +262,11 @@ class Audit:
             task, settings = episode.task, episode.settings
             self.envs.add(task.env)
             self.tests.setdefault(task.id, self.checks.name(folder))
-            played = Played(
-                folder,
-                0,
-                task.task(),
-                episode.all_steps,
-                episode.reward,
-                settings.server_kind,
-                settings.grounding,
-                form_of(plain(settings)),
-            )
+            how = settings.server_kind, settings.grounding, form_of(plain(settings))
+            played = Played(folder, 0, task.task(), episode.all_steps, episode.reward, *how)
             self.sampler.offer("episodes", played)
+
+
+def _how(settings: Mapping[str, Any]) -> tuple[str, bool, str]:
+    """Return the last fields of Played as a stage's settings say them."""
+    return str(settings.get("goals", "")), settings.get("grounding", True), form_of(settings)

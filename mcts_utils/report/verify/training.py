@@ -89,17 +89,10 @@ def check_encoding(checks: Checks, path: Path, manifest: Manifest) -> None:
     """
     model, mix = path.parents[1], manifest.settings
     files = [path.parent / entry.path for entry in manifest.inputs]
-    changed = [
-        f
-        for f, e in zip(files, manifest.inputs, strict=True)
-        if not f.is_file() or sha256_file(f) != e.sha256
-    ]
-    if (
-        changed
-        or not (model / "tokenizer_config.json").is_file()
-        or "eta" not in mix
-        or "max_length" not in mix
-    ):
+    named = zip(files, manifest.inputs, strict=True)
+    same = all(file.is_file() and sha256_file(file) == entry.sha256 for file, entry in named)
+    told = "eta" in mix and "max_length" in mix
+    if not (same and told and (model / "tokenizer_config.json").is_file()):
         return checks.note(LOSS, "files in tokens that were not encoded again")
     data = [str(file) for file in files if holds_records(file)]
     general = [str(file) for file in files if str(file) not in data]

@@ -28,12 +28,9 @@ def tree_faults(tree: Tree, index: int, settings: Mapping[str, Any]) -> Iterator
     task = tree.task
     if task.index != index:
         yield f"it is the tree of index {task.index}"
-    if (
-        task.env in names()
-        and task.opening
-        and task.id != (found := task_id(task.env, task.opening, task.index))
-    ):
-        yield f"its task is named {task.id}, its opening is of {found}"
+    if task.env in names() and task.opening:
+        if task.id != (found := task_id(task.env, task.opening, task.index)):
+            yield f"its task is named {task.id}, its opening is of {found}"
     shared = [name for name in SAME if name in settings and name in tree.settings]
     known = {**tree.settings, "prompt": tree.prompt, "seed": tree.seed}
     for name in (*shared, *({"prompt", "seed"} & set(settings))):

@@ -28,11 +28,7 @@ class Run:
 
 
 def read_run(folder: Path, group: str) -> Run:
-    """Return the run of a folder.
-
-    Raises:
-        InputError: naming the file that is missing or wrong.
-    """
+    """Return the run of a folder; raise InputError naming the file that is missing or wrong."""
     return Run(folder.name, group, summary_of(folder), dict(episodes_by_goal(folder)))
 
 
@@ -122,14 +118,7 @@ def _pair(runs: Sequence[Run], one: int, two: int) -> dict[str, Any]:
     """Return the paired comparison of two runs of a set."""
     rewards = [{key: [e.reward for e in found] for key, found in runs[i].goals.items()} for i in (one, two)]
     found = paired.compare_runs(rewards[0], rewards[1])
-    kept = (
-        "n",
-        "success_rate",
-        "success_difference",
-        "success_difference_ci95",
-        "difference",
-        "difference_ci95",
-    )
+    kept = "n success_rate success_difference success_difference_ci95 difference difference_ci95".split()
     return {"a": one, "b": two, **{name: found[name] for name in (*kept, "gained", "lost", "mcnemar_p")}}
 
 

@@ -11,9 +11,7 @@ from mcts_utils.storage.layout import EPISODE, TREE
 from mcts_utils.types import InputError
 
 NUMBERED = re.compile(rf"{TREE}_(\d+)\.json")
-EPISODE_FILE = re.compile(
-    rf"(?:{EPISODE}|{TREE})_(\d+)(?:_s(\d+))?\.json"
-)  # the second as of earlier versions
+EPISODE_FILE = re.compile(rf"(?:{EPISODE}|{TREE})_(\d+)(?:_s(\d+))?\.json")  # TREE: of earlier versions
 MODELS = ("train", "checkpoints")  # folders of a model that hold no results
 NUMBER = re.compile(r"(\d+)")
 
@@ -37,11 +35,7 @@ class Found:
 
 
 def find(root: Path) -> Found:
-    """Return the results below a folder.
-
-    Raises:
-        InputError: it is no folder, or holds none.
-    """
+    """Return the results below a folder; raise InputError if it is no folder, or holds none."""
     found = find_any(root)
     if not (found.trees or found.records or found.evaluations):
         raise InputError(f"RUN_DIR holds no trees, records or evaluations: {str(root)!r}")

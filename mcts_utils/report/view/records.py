@@ -34,22 +34,16 @@ def rows_of(path: Path) -> Iterator[tuple[int, Row]]:
         if not isinstance(row.get("lineage"), dict) or "kind" not in row:
             return
         where = f"{path} row {number}"
-        yield (
-            number,
-            parsed(row, VerdictRow, where) if row["kind"] == "verdict" else parsed(row, RecordRow, where),
-        )
+        judged = row["kind"] == "verdict"
+        yield number, parsed(row, VerdictRow, where) if judged else parsed(row, RecordRow, where)
 
 
 def pack_record(row: Row, source: Packed | None, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (line in the list, content) of a row; the nodes of its tree, if that is known, link to it."""
     origin = plain(row.lineage)
     task = Task(**origin["task"], opening=row.task_description)
-    line: dict[str, Any] = {
-        "kind": row.kind,
-        "env": task.env,
-        "title": title_of(task),
-        "tree": source.key if source else "",
-    }
+    line: dict[str, Any] = {"kind": row.kind, "env": task.env, "title": title_of(task)}
+    line["tree"] = source.key if source else ""
     head: Sequence[Turn]
     if isinstance(row, VerdictRow):
         head, steps = row.messages[:-1], [_step("", row.messages[-1], (), origin["node"])]
@@ -70,13 +64,7 @@ def pack_record(row: Row, source: Packed | None, number: int) -> tuple[dict[str,
 
 def _step(part: str, turn: Turn, answers: Sequence[Turn], node: int | None) -> dict[str, Any]:
     obs = "\n".join(answer.content for answer in answers)
-    return {
-        "part": part,
-        "reply": turn.reply,
-        "loss": turn.loss,
-        "obs": obs,
-        "node": node,
-    }
+    return {"part": part, "reply": turn.reply, "loss": turn.loss, "obs": obs, "node": node}
 
 
 def _parts(
@@ -89,9 +77,8 @@ def _parts(
     cut, fork = origin.get("cut_step", -1), origin.get("fork_step", 0)
     if row.messages:
         head, pairs = exchanges(row.messages)
-        parts = [
-            "shared" if i < min(fork, cut + 1) else "bad" if i <= cut else "good" for i in range(len(pairs))
-        ]
+        same = min(fork, cut + 1)
+        parts = ["shared" if i < same else "bad" if i <= cut else "good" for i in range(len(pairs))]
         if cut >= 0:
             parts[cut + 1] = "signal"
     else:
@@ -104,9 +91,8 @@ def _parts(
         steps[-1]["obs"] = origin["replay"]["final_observation"]
     _add_nodes(steps, [turn.action for turn, _ in pairs], origin, source)
     judged = origin.get("verdicts", [])
-    last = next(
-        (i for i, verdict in enumerate(judged) if verdict["node"] == origin.get("cut")), len(judged) - 1
-    )
+    at_cut = (i for i, verdict in enumerate(judged) if verdict["node"] == origin.get("cut"))
+    last = next(at_cut, len(judged) - 1)
     for i, verdict in enumerate(judged):
         if 0 <= (at := cut - last + i) < len(steps):
             steps[at]["verdict"] = [verdict["label"], verdict["reason"]]
@@ -136,12 +122,8 @@ def dropped_pairs(source: Packed, rows: Sequence[RecordRow], manifest: Manifest)
     manifest counts.
     """
     s, env = manifest.settings, source.tree.task.env
-    if (
-        is_live(source.tree)
-        or s.get("data_type") not in KINDS
-        or "rule" not in s
-        or KINDS[s["data_type"]] in ("good", "optimal")
-    ):
+    paired = KINDS.get(s.get("data_type", ""), "good") not in ("good", "optimal")
+    if is_live(source.tree) or "rule" not in s or not paired:
         return []
     rule, rng = PairRule(**s["rule"]), random.Random(f"{s.get('seed', 0)}|{source.tree.task.id}|pairs")
     every = list(source.paths.values())
@@ -170,9 +152,8 @@ def _cut(source: Packed, pair: Pair, settings: Mapping[str, Any]) -> int | None:
     if not source.verdicts:
         return first_refused(source.tree.task.env, pair.bad, start).step
     nodes = pair.bad.nodes
-    return next(
-        (i for i in range(start, len(nodes)) if source.verdicts.get(nodes[i], ("",))[0] == "bad"), None
-    )
+    bad = (i for i in range(start, len(nodes)) if source.verdicts.get(nodes[i], ("",))[0] == "bad")
+    return next(bad, None)
 
 
 def _reason(pair: Pair, cut: int | None, cuts: set[tuple[str, ...]], counted: Sequence[str]) -> str:

@@ -85,11 +85,10 @@ def why(episode: EpisodeFile) -> str:
         acts = " → ".join(f"“{clipped(step.action)}”" for step in steps[start : start + length])
         here = bad[start : start + length * times]
         verb = "is taken" if length == 1 else "are taken in turn"
-        note = (
-            f", refused {sum(here)} times (“{clipped(steps[start + here.index(True)].observation)}”)"
-            if any(here)
-            else ""
-        )
+        note = ""
+        if any(here):
+            answer = clipped(steps[start + here.index(True)].observation)
+            note = f", refused {sum(here)} times (“{answer}”)"
         until = end if start + length * times >= number - 1 else f"; the episode went on{end}"
         return f"Lost in a loop: from step {start + 1} on {acts} {verb} {times} times{note}{until}."
     if not where:

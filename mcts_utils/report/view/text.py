@@ -99,13 +99,8 @@ def record_text(file: Path, number: int, colours: bool) -> str:
             margin = " " * len(margin)
         lines.append(painted(f"{'':13}→ {clipped(step['obs'], WIDTH)}", DIM, colours))
         if "verdict" in step:
-            lines.append(
-                painted(
-                    f"{'':13}judge: {step['verdict'][0]}. {clipped(step['verdict'][1], WIDTH)}",
-                    YELLOW,
-                    colours,
-                )
-            )
+            label, reason = step["verdict"]
+            lines.append(painted(f"{'':13}judge: {label}. {clipped(reason, WIDTH)}", YELLOW, colours))
     return "\n".join(lines)
 
 
@@ -124,9 +119,8 @@ def diff_text(one: Path, two: Path, colours: bool) -> str:
         before, after = ([float(is_success(e["reward"])) for e in run] for run in episodes)
         change = sum(after) / len(after) - sum(before) / len(before)
         if change:
-            found["gained" if change > 0 else "lost"] += _change(
-                goal, [run[0] for run in episodes], change > 0, colours
-            )
+            firsts = [run[0] for run in episodes]
+            found["gained" if change > 0 else "lost"] += _change(goal, firsts, change > 0, colours)
     difference = points(pair["success_difference"], pair["success_difference_ci95"])
     head = f"{one.name} -> {two.name}: solved {rates}, {difference} points, {pair['n']} goals"
     return "\n".join([painted(head, "1", colours), *found["lost"], *found["gained"]])
@@ -138,21 +132,12 @@ def _change(
     """Return the lines of a goal: the first samples of both runs."""
     pairs = [list(zip(e["action"], e["obs"], strict=True)) for e in episodes]
     same = next((i for i, (a, b) in enumerate(zip(*pairs, strict=False)) if a != b), min(map(len, pairs)))
-    lines = [
-        painted(
-            f"{'gained' if gained else 'lost'}: {goal['title']} (task {goal['index']}), different from step {same + 1}",
-            GREEN if gained else RED,
-            colours,
-        )
-    ]
+    change, colour = ("gained", GREEN) if gained else ("lost", RED)
+    head = f"{change}: {goal['title']} (task {goal['index']}), different from step {same + 1}"
+    lines = [painted(head, colour, colours)]
     for name, episode in zip(("before", "after"), episodes, strict=True):
         lines.append(painted(f"  {name:<7}{episode['why']}", "", colours))
         if same < len(episode["action"]):
-            lines.append(
-                painted(
-                    f"  {'':7}{same + 1}: {clipped(episode['action'][same])} → {clipped(episode['obs'][same])}",
-                    DIM,
-                    colours,
-                )
-            )
+            action, obs = clipped(episode["action"][same]), clipped(episode["obs"][same])
+            lines.append(painted(f"  {'':7}{same + 1}: {action} → {obs}", DIM, colours))
     return lines

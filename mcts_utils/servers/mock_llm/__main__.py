@@ -28,30 +28,15 @@ def parser() -> Parser:
     add("--env", default="textcraft", help=whose)
     add("--latency", type=between(0, 3600, float), default=0.0, help="seconds of a request")
     add("--slots", type=between(1, 10_000), default=16, help="requests worked on at once")
-    add(
-        "--noise",
-        type=between(0, 1, float),
-        default=0.0,
-        help="probability of a slip in a turn, and of a random verdict",
-    )
+    slips = "probability of a slip in a turn, and of a random verdict"
+    add("--noise", type=between(0, 1, float), default=0.0, help=slips)
     add("--ignore_n", action="store_true", help="return one choice, whatever n is")
-    known = (*REFUSALS, *SHAPES)
-    add(
-        "--like",
-        action="append",
-        default=[],
-        choices=known,
-        metavar="NAME",
-        help="refuse or shape as others do",
-    )
+    known, others = (*REFUSALS, *SHAPES), "refuse or shape as others do"
+    add("--like", action="append", default=[], choices=known, metavar="NAME", help=others)
     add("--fail", choices=("429", "500", "503", "drop"), default="500", help="how requests fail")
     add("--fail_every", type=between(0, 10**9), default=0, help="every N-th request fails; 0: none")
-    add(
-        "--queue",
-        type=between(-1, 10**9),
-        default=-1,
-        help="requests that may wait for a slot, others get a 429; -1: any number",
-    )
+    waiting = "requests that may wait for a slot, others get a 429; -1: any number"
+    add("--queue", type=between(-1, 10**9), default=-1, help=waiting)
     add("--retry_after", default="", help="seconds in the Retry-After header of failures")
     add("--context", type=between(0, 10**9), default=0, help="tokens that fit; 0: any number")
     add("--paid", default="", help="a file that grows by one byte with each answer, also over restarts")

@@ -21,10 +21,6 @@ from mcts_utils.servers.mock_llm.tool_dialects import (
 Refusal = Callable[[dict], tuple[int, Any] | None]
 
 
-def _chars(body: dict) -> int:
-    return sum(len(message["content"] or "") for message in body["messages"])
-
-
 def _openai(message: str, **more: Any) -> dict:
     return {"error": {"message": message, "type": "invalid_request_error", **more}}
 
@@ -55,27 +51,41 @@ def _when(test: Callable[[dict], Any], status: int, content: Any) -> Refusal:
     return lambda body: (status, content) if test(body) else None
 
 
-def _too_long(status: int, content: Any, limit: int = 400) -> Refusal:
-    return _when(lambda body: _chars(body) > limit, status, content)
+def _too_long(status: int, content: Any) -> Refusal:
+    return _when(lambda body: sum(len(m["content"] or "") for m in body["messages"]) > 400, status, content)
 
 
 def _has_system(body: dict) -> bool:
     return any(message["role"] == "system" for message in body["messages"])
 
 
-def _error(text: str, kind: str = "BadRequestError") -> dict:
-    return {"object": "error", "message": text, "type": kind, "param": None, "code": 400}
+def _error(text: str) -> dict:
+    return {"object": "error", "message": text, "type": "BadRequestError", "param": None, "code": 400}
 
 
+def _tgi(text: str) -> dict:
+    return {"error": f"Input validation error: {text}", "error_type": "validation"}
+
+
+# What servers answer to a conversation that is too long for the model.
+TOO_LONG: dict[str, tuple[int, Any]] = {
+    "vllm": (400, _error("max_tokens must be at least 1, got -7584.")),
+    "model": (400, _error("The prompt (total length 9000) is longer than the maximum model length")),
+    "range": (400, _openai("Range of input length should be [1, 30720]")),
+    "count": (
+        400,
+        _openai("The input token count (9000) exceeds the maximum number of tokens allowed (4096)."),
+    ),
+    "seq": (500, "prompt_len 9000 + max_new_tokens exceeds max_seq_len 4096"),
+    "session": (400, _error("input length 9000 exceeds the session length 4096")),
+    "reduce": (413, _openai("Please reduce the length of the messages or completion.")),
+    "tgi": (422, _tgi("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 9000 `inputs`")),
+    "quoted": (400, {"detail": [{"msg": "quoted: " + "word " * 100 + "maximum context length"}]}),
+}
 REFUSALS: dict[str, Refusal] = {
     "reasoning": _reasoning,
     "temperature_above_0": _when(
-        lambda body: body.get("temperature") == 0,
-        422,
-        {
-            "error": "Input validation error: `temperature` must be strictly positive",
-            "error_type": "validation",
-        },
+        lambda body: body.get("temperature") == 0, 422, _tgi("`temperature` must be strictly positive")
     ),
     "one_choice": _when(
         lambda body: body.get("n", 1) > 1,
@@ -96,27 +106,7 @@ REFUSALS: dict[str, Refusal] = {
             "This model only support stream mode, please enable the stream parameter to access the model."
         ),
     ),
-    "too_long_vllm": _too_long(400, _error("max_tokens must be at least 1, got -7584.")),
-    "too_long_model": _too_long(
-        400, _error("The prompt (total length 9000) is longer than the maximum model length")
-    ),
-    "too_long_range": _too_long(400, _openai("Range of input length should be [1, 30720]")),
-    "too_long_count": _too_long(
-        400, _openai("The input token count (9000) exceeds the maximum number of tokens allowed (4096).")
-    ),
-    "too_long_seq": _too_long(500, "prompt_len 9000 + max_new_tokens exceeds max_seq_len 4096"),
-    "too_long_session": _too_long(400, _error("input length 9000 exceeds the session length 4096")),
-    "too_long_reduce": _too_long(413, _openai("Please reduce the length of the messages or completion.")),
-    "too_long_tgi": _too_long(
-        422,
-        {
-            "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 9000 `inputs`",
-            "error_type": "validation",
-        },
-    ),
-    "too_long_quoted": _too_long(
-        400, {"detail": [{"msg": "quoted: " + "word " * 100 + "maximum context length"}]}
-    ),
+    **{f"too_long_{name}": _too_long(*answer) for name, answer in TOO_LONG.items()},
     "short_replies": _when(
         lambda body: body.get("max_tokens", 0) > 32,
         400,
@@ -132,11 +122,7 @@ REFUSALS: dict[str, Refusal] = {
         400,
         _error('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
     ),
-    "object_arguments": _when(
-        has_broken_call,
-        500,
-        "Expecting ',' delimiter: line 1 column 14 (char 13)",
-    ),
+    "object_arguments": _when(has_broken_call, 500, "Expecting ',' delimiter: line 1 column 14 (char 13)"),
     "no_reasoning": _when(
         lambda body: any("reasoning_content" in message for message in body["messages"]),
         400,

@@ -219,11 +219,8 @@ class ChatServer(HttpServer):
             unseeded = bool(temperature) and seed is None
             key = f"{text}|{seed}|{i}" if temperature else text
             rng = random.Random() if unseeded else random.Random(hashlib.sha256(key.encode()).digest())
-            replies.append(
-                self.policy(messages, rng)
-                if self.policy
-                else self._expert(messages, rng, self.behaviour.noise)
-            )
+            noise = self.behaviour.noise
+            replies.append(self.policy(messages, rng) if self.policy else self._expert(messages, rng, noise))
         limit = 4 * (body.get("max_tokens") or body.get("max_completion_tokens") or 10**6)  # characters
         choices = [
             {
@@ -234,11 +231,8 @@ class ChatServer(HttpServer):
             for i, reply in enumerate(replies)
         ]
         prompt, completion = len(text) // 4, sum(len(r[:limit]) // 4 + 1 for r in replies)
-        usage = {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-        }
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion}
+        usage["total_tokens"] = prompt + completion
         answer: Any = {
             "id": "chat", "object": "chat.completion", "created": 0, "model": body.get("model", MODEL),
             "choices": choices, "usage": usage,

@@ -17,16 +17,12 @@ from mcts_utils.types import InputError
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = app_server.argument_parser("sciworld", 26002, __doc__)
-    parser.add_argument("--jvms", type=between(1, 1000), default=4, help="number of Java processes, at most")
-    parser.add_argument(
-        "--heap", default="384m", help="heap memory of each process, in the form of Java's -Xmx"
-    )
-    parser.add_argument("--java", default="java", help="the Java program")
-    parser.add_argument(
-        "--reproducible",
-        action="store_true",
-        help="the same actions always give the same texts; a step takes 1.5 times as long",
-    )
+    add = parser.add_argument
+    add("--jvms", type=between(1, 1000), default=4, help="number of Java processes, at most")
+    add("--heap", default="384m", help="heap memory of each process, in the form of Java's -Xmx")
+    add("--java", default="java", help="the Java program")
+    repeats = "the same actions always give the same texts; a step takes 1.5 times as long"
+    add("--reproducible", action="store_true", help=repeats)
     return parser.parse_args(argv)
 
 
@@ -48,12 +44,9 @@ def run(args: argparse.Namespace) -> int:
         jar = jvm.check(setup)
     except jvm.Missing as error:
         raise InputError(str(error)) from error
-    return app_server.serve(
-        args,
-        lambda: app.create_app(
-            pool.Pool(args.jvms, setup, jar), args.idle_seconds, max_sessions=args.max_sessions
-        ),
-    )
+    most = args.max_sessions
+    made = lambda: app.create_app(pool.Pool(args.jvms, setup, jar), args.idle_seconds, max_sessions=most)  # noqa: E731
+    return app_server.serve(args, made)
 
 
 if __name__ == "__main__":

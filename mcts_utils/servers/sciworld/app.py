@@ -12,40 +12,16 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel
 
-from mcts_utils.servers.app_server import Action, Actions, GoalIndex, SessionId, json_answer, new_app
+from mcts_utils.servers.app_server import GoalIndex, SessionId, json_answer, new_app
+from mcts_utils.servers.contract import ReplayBody, ResetBody, SessionBody, StepBody, add_facts
 from mcts_utils.servers.sciworld.games import games, split
 from mcts_utils.servers.sciworld.pool import Pool
-from mcts_utils.servers.sciworld.sessions import Sessions
+from mcts_utils.servers.sciworld.sessions import READ, Sessions
 from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS
 
 # The ids are those of AgentGym's server. The simulator cannot be copied, so there is no fork.
 ABOUT = {"env": "sciworld", "kind": "agentgym", "goals": len(games()), "extensions": ["replay"]}
-
-
-class IdBody(BaseModel):
-    """Body of /close."""
-
-    id: SessionId
-
-
-class ResetBody(IdBody):
-    """Body of /reset."""
-
-    data_idx: GoalIndex
-
-
-class StepBody(IdBody):
-    """Body of /step and /step_visual."""
-
-    action: Action
-
-
-class ReplayBody(ResetBody):
-    """Body of /replay."""
-
-    actions: Actions
 
 
 def create_app(
@@ -54,14 +30,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
-    """Return the server as an ASGI app; its shutdown closes the pool.
-
-    Args:
-        pool: the Java processes.
-        idle_seconds: sessions unused for longer are closed.
-        clock: seconds, from any origin.
-        max_sessions: sessions that may be open at once, if the pool has room for them.
-    """
+    """Return the server as an ASGI app; its shutdown closes the pool. Other arguments as SessionStore."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -81,10 +50,7 @@ def create_app(
 
 def _add_session_routes(app: FastAPI, sessions: Sessions) -> None:
     """Add the public routes that open, change or close a session."""
-
-    @app.get("/")
-    async def hello() -> Response:
-        return JSONResponse("This is environment ScienceWorld.")
+    add_facts(app, {"/": "This is environment ScienceWorld."})
 
     @app.post("/create")
     def create() -> Response:
@@ -103,7 +69,7 @@ def _add_session_routes(app: FastAPI, sessions: Sessions) -> None:
         return json_answer(sessions.step_visual, body.id, body.action)
 
     @app.post("/close")
-    def close(body: IdBody) -> Response:
+    def close(body: SessionBody) -> Response:
         if sessions.close(body.id):
             return JSONResponse(True)
         return PlainTextResponse("Internal Server Error", status_code=500)
@@ -112,45 +78,18 @@ def _add_session_routes(app: FastAPI, sessions: Sessions) -> None:
 def _add_read_routes(app: FastAPI, sessions: Sessions) -> None:
     """Add the public routes that show a session's state and change nothing."""
 
-    @app.get("/observation")
-    def observation(id: SessionId) -> Response:
-        return json_answer(sessions.observation, id)
+    def add(name: str) -> None:
+        @app.get(f"/{name}")
+        def read(id: SessionId) -> Response:
+            return json_answer(sessions.read, id, name)
 
-    @app.get("/detail")
-    def detail(id: SessionId) -> Response:
-        return json_answer(sessions.detail, id)
-
-    @app.get("/action_hint")
-    def action_hint(id: SessionId) -> Response:
-        return json_answer(sessions.action_hint, id)
-
-    @app.get("/goals")
-    def goals(id: SessionId) -> Response:
-        return json_answer(sessions.show, id, "goals", "getGoalProgressStr")
-
-    @app.get("/task_description")
-    def task_description(id: SessionId) -> Response:
-        return json_answer(sessions.show, id, "task_description", "getTaskDescription")
-
-    @app.get("/object_tree")
-    def object_tree(id: SessionId) -> Response:
-        return json_answer(sessions.object_tree, id)
-
-    @app.get("/state")
-    def state(id: SessionId) -> Response:
-        return json_answer(sessions.state, id)
+    for name in READ:
+        add(name)
 
 
 def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
     """Add the routes that the public server does not have."""
-
-    @app.get("/split")
-    async def train_test_split() -> Response:
-        return JSONResponse(split())
-
-    @app.get("/about")
-    async def about() -> Response:
-        return JSONResponse(ABOUT)
+    add_facts(app, {"/split": split(), "/about": ABOUT})
 
     @app.get("/gold")
     def gold(data_idx: GoalIndex) -> Response:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mcts_utils.servers.transcript import CURRENT, Turn, turns
+from mcts_utils.servers.transcript import CURRENT, Turn, turns, verdict
 
 DATA = Path(__file__).with_name("gold.json")
 LOGGED = re.compile(r"^Action: (.*)\nObservation: ((?:(?!^Action: |^Current action: ).*\n)*)", re.MULTILINE)
@@ -137,6 +137,4 @@ def _verdict(game: KnownGame | None, question: str, current: Turn, rng: random.R
         label, reason = "Bad", "This brings nothing about."
     else:
         label, reason = "Uncertain", "What this is good for does not show."
-    if rng.random() < noise:
-        label = rng.choice(["Good", "Bad", "Uncertain"])
-    return f"{reason}\nJudgment: {label}"
+    return verdict(label, reason, rng, noise)

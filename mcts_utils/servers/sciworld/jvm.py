@@ -46,12 +46,7 @@ class Setup:
 def options(setup: Setup) -> list[str]:
     """Return Java's flags. A process that runs out of memory ends, because its simulators would answer nonsense."""
     fixed = REPRODUCIBLE if setup.reproducible else ()
-    return [
-        f"-Xmx{setup.heap}",
-        "-XX:+UseSerialGC",
-        "-XX:+ExitOnOutOfMemoryError",
-        *fixed,
-    ]
+    return [f"-Xmx{setup.heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", *fixed]
 
 
 def check(setup: Setup) -> Path:
@@ -90,11 +85,7 @@ class Jvm:
     """A running Java process. Hold `lock` for every exchange: its simulators share global counters."""
 
     def __init__(self, setup: Setup, jar: Path) -> None:
-        """Start the process and connect to it.
-
-        Raises:
-            OSError: it does not start.
-        """
+        """Start the process and connect to it; raise OSError if it does not start."""
         self.lock = threading.RLock()
         self.simulators = 0  # the number in use, kept by the pool
         self.dead = False  # ended, or to be ended

@@ -45,6 +45,44 @@ class OpenSession:
     lock: threading.Lock = field(default_factory=threading.Lock)  # one request at a time
 
 
+def _state(session: OpenSession) -> dict[str, Any]:
+    """Return a summary of the session."""
+    simulator = session.simulator
+    getters = ("freeActionLook", "freeActionInventory", "getTaskDescription", "getGoalProgressStr")
+    look, held, task, progress, moves = simulator.read(*getters, "getNumMoves")
+    return {
+        "observation": look,
+        "inventory": held,
+        "task_description": task,
+        "goal_progress": progress,
+        "possible_actions": simulator.possible_actions()[:LISTED],
+        "possible_objects": simulator.possible_objects()[:LISTED],
+        "current_moves": moves,
+        "environment_info": dict(session.info),
+    }
+
+
+def _hint(session: OpenSession) -> dict[str, Any]:
+    """Return the action templates and the objects in view."""
+    simulator = session.simulator
+    return {
+        "possible_actions": simulator.possible_actions(),
+        "possible_objects": simulator.possible_objects(),
+    }
+
+
+# What a request can read of a session; `detail` is all fields of the answers so far.
+READ: dict[str, Callable[[OpenSession], Any]] = {
+    "observation": lambda session: session.info["observation"],
+    "detail": lambda session: dict(session.info),
+    "action_hint": _hint,
+    "goals": lambda session: {"goals": session.simulator.read("getGoalProgressStr")[0]},
+    "task_description": lambda session: {"task_description": session.simulator.read("getTaskDescription")[0]},
+    "object_tree": lambda session: {"object_tree": session.simulator.object_tree()},
+    "state": _state,
+}
+
+
 class Sessions:
     """All open sessions by id. Safe to call from many threads.
 
@@ -105,35 +143,9 @@ class Sessions:
 
         return self._with(number, play, finished_too=True)
 
-    def observation(self, number: int) -> Any:
-        """Return the last observation."""
-        return self._with(number, lambda session: session.info["observation"])
-
-    def detail(self, number: int) -> dict[str, Any]:
-        """Return all fields of the answers so far."""
-        return self._with(number, lambda session: dict(session.info))
-
-    def action_hint(self, number: int) -> dict[str, Any]:
-        """Return the action templates and the objects in view."""
-        return self._with(
-            number,
-            lambda session: {
-                "possible_actions": session.simulator.possible_actions(),
-                "possible_objects": session.simulator.possible_objects(),
-            },
-        )
-
-    def show(self, number: int, field_name: str, getter: str) -> dict[str, Any]:
-        """Return the text that a getter of the simulator gives, under the name of the answer's field."""
-        return self._with(number, lambda session: {field_name: session.simulator.read(getter)[0]})
-
-    def object_tree(self, number: int) -> dict[str, Any]:
-        """Return the simulated world."""
-        return self._with(number, lambda session: {"object_tree": session.simulator.object_tree()})
-
-    def state(self, number: int) -> dict[str, Any]:
-        """Return a summary of the session."""
-        return self._with(number, self._state)
+    def read(self, number: int, what: str) -> Any:
+        """Return what READ has under that name; it changes nothing."""
+        return self._with(number, READ[what])
 
     def gold(self, index: int) -> dict[str, Any]:
         """Return actions that reach score 100 in the game with that index; it takes a second or more.
@@ -238,18 +250,3 @@ class Sessions:
         answer = {**answer, "info": info, **shown}
         session.info.update(answer)
         return answer
-
-    def _state(self, session: OpenSession) -> dict[str, Any]:
-        simulator = session.simulator
-        getters = ("freeActionLook", "freeActionInventory", "getTaskDescription", "getGoalProgressStr")
-        look, held, task, progress, moves = simulator.read(*getters, "getNumMoves")
-        return {
-            "observation": look,
-            "inventory": held,
-            "task_description": task,
-            "goal_progress": progress,
-            "possible_actions": simulator.possible_actions()[:LISTED],
-            "possible_objects": simulator.possible_objects()[:LISTED],
-            "current_moves": moves,
-            "environment_info": dict(session.info),
-        }

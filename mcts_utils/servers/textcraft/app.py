@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.app_server import Action, Actions, GoalIndex, SessionId, json_answer, new_app, running
+from mcts_utils.servers.app_server import Actions, GoalIndex, SessionId, json_answer, new_app, running
+from mcts_utils.servers.contract import SessionBody, StepBody, add_facts
 from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS
 from mcts_utils.servers.textcraft.sessions import Sessions
 from mcts_utils.servers.textcraft.world import load_world
@@ -28,31 +29,15 @@ class CreateBody(BaseModel):
     goal: str | None = None
 
 
-class ResetBody(BaseModel):
+class ResetBody(SessionBody):
     """Body of /reset."""
 
-    id: SessionId
     data_idx: GoalIndex | None = 0
 
 
-class StepBody(BaseModel):
-    """Body of /step."""
-
-    id: SessionId
-    action: Action
-
-
-class SessionBody(BaseModel):
-    """Body of /close and /fork."""
-
-    id: SessionId
-
-
-class ReplayBody(BaseModel):
+class ReplayBody(ResetBody):
     """Body of /replay."""
 
-    id: SessionId
-    data_idx: GoalIndex | None = 0
     actions: Actions
 
 
@@ -61,13 +46,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
-    """Return the server as an ASGI app with its own sessions.
-
-    Args:
-        idle_seconds: sessions unused for longer are closed.
-        clock: seconds, from any origin.
-        max_sessions: sessions that may be open at once.
-    """
+    """Return the server as an ASGI app with its own sessions; arguments as SessionStore."""
     app = new_app("TextCraft")
     sessions = Sessions(load_world(), idle_seconds, clock, max_sessions)
     app.state.store = sessions.store
@@ -78,10 +57,7 @@ def create_app(
 
 def _add_public_routes(app: FastAPI, sessions: Sessions) -> None:
     """Add AgentGym's routes. Handlers are coroutines: a step is too short for a thread."""
-
-    @app.get("/")
-    async def hello() -> Response:
-        return JSONResponse("This is environment TextCraft.")
+    add_facts(app, {"/": "This is environment TextCraft."})
 
     @app.post("/create")
     async def create(body: CreateBody) -> Response:
@@ -116,13 +92,13 @@ def _add_public_routes(app: FastAPI, sessions: Sessions) -> None:
 def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
     """Add the routes that the public server does not have."""
     world = sessions.world
-    split = world.split()
     about = {
         "env": "textcraft",
         "kind": f"agent-r-textcraft-{world.digest()}",
         "goals": len(world.goals),
         "extensions": ["fork", "replay"],
     }
+    add_facts(app, {"/about": about, "/split": world.split()})
 
     @app.post("/fork")
     async def fork(body: SessionBody) -> Response:
@@ -132,21 +108,9 @@ def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
     def replay(body: ReplayBody) -> Response:
         return json_answer(sessions.replay, body.id, body.data_idx, body.actions)
 
-    @app.get("/about")
-    async def describe_server() -> Response:
-        return JSONResponse(about)
-
-    @app.get("/split")
-    async def train_test_split() -> Response:
-        return JSONResponse(split)
-
 
 @contextmanager
-def running_server(port: int = 0, idle_seconds: float = IDLE_SECONDS) -> Iterator[str]:
-    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL.
-
-    Raises:
-        OSError: the port is in use.
-    """
-    with running(create_app(idle_seconds), port) as base_url:
+def running_server() -> Iterator[str]:
+    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL."""
+    with running(create_app()) as base_url:
         yield base_url

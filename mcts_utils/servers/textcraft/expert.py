@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from mcts_utils.servers.textcraft.planner import Action, NoPlan, Planner
 from mcts_utils.servers.textcraft.world import load_world, text
-from mcts_utils.servers.transcript import CURRENT, LOGGED, Turn, turns
+from mcts_utils.servers.transcript import CURRENT, LOGGED, Turn, turns, verdict
 
 OPENING = re.compile(
     r"Crafting commands:\n(?P<commands>.*?)\n\nGoal: craft (?P<goal>.*?)\.(?:\n|$)", re.DOTALL
@@ -108,6 +108,4 @@ def _verdict(opening: re.Match[str], current: Turn, rng: random.Random, noise: f
         label, reason = "Bad", "After this the goal is further away."
     else:
         label, reason = "Uncertain", "This changes nothing that matters."
-    if rng.random() < noise:
-        label = rng.choice(["Good", "Bad", "Uncertain"])
-    return f"{reason}\nJudgment: {label}"
+    return verdict(label, reason, rng, noise)

@@ -93,11 +93,7 @@ class Planner:
         )
 
     def _provide(self, item: str, count: int, purpose: str | None, above: frozenset[str]) -> None:
-        """Append actions until `count` of the item are in stock.
-
-        Raises:
-            NoPlan: the listed commands do not make it.
-        """
+        """Append actions until `count` of the item are in stock; raise NoPlan if the listed commands do not make it."""
         missing = count - self._stock.get(item, 0)
         if missing <= 0:
             return

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from mcts_utils.servers.contract import until_done
 from mcts_utils.servers.session_store import MAX_SESSIONS, SessionStore
 from mcts_utils.servers.textcraft.world import Session, World
 
@@ -25,11 +27,7 @@ class Sessions:
     """
 
     def __init__(
-        self,
-        world: World,
-        idle_seconds: float,
-        clock: Callable[[], float],
-        max_sessions: int = MAX_SESSIONS,
+        self, world: World, idle_seconds: float, clock: Callable[[], float], max_sessions: int = MAX_SESSIONS
     ) -> None:
         self.world = world
         self.store: SessionStore[OpenSession] = SessionStore(idle_seconds, clock, max_sessions)
@@ -80,12 +78,8 @@ class Sessions:
         Raises:
             TypeError, ValueError: as reset and step.
         """
-        answer: dict[str, Any] = {"reset": self.reset(number, index), "steps": []}
-        for action in actions:
-            answer["steps"].append(self.step(number, action))
-            if answer["steps"][-1]["done"]:
-                break
-        return answer
+        opening = self.reset(number, index)
+        return {"reset": opening, "steps": until_done(partial(self.step, number), actions)}
 
     def detail(self, number: int) -> dict[str, Any]:
         """Return the last answer of that session."""

@@ -25,21 +25,12 @@ from mcts_utils.types import InputError
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argument_parser("webshop", 26003, __doc__)
-    parser.add_argument(
-        "--data_dir", type=Path, help="folder of WebShop's own files; without it, the synthetic catalogue"
-    )
-    parser.add_argument(
-        "--goals",
-        choices=("synthetic", "human"),
-        default="synthetic",
-        help="which goals of the official files; AgentGym has the synthetic ones",
-    )
-    parser.add_argument(
-        "--products",
-        type=between(0, 10**8),
-        default=AGENTGYM_PRODUCTS,
-        help="the number of products read from the official files; 0: all; AgentGym has %(default)s",
-    )
+    add = parser.add_argument
+    add("--data_dir", type=Path, help="folder of WebShop's own files; without it, the synthetic catalogue")
+    goals = "which goals of the official files; AgentGym has the synthetic ones"
+    add("--goals", choices=("synthetic", "human"), default="synthetic", help=goals)
+    products = "the number of products read from the official files; 0: all; AgentGym has %(default)s"
+    add("--products", type=between(0, 10**8), default=AGENTGYM_PRODUCTS, help=products)
     return parser.parse_args(argv)
 
 

@@ -19,7 +19,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
 from mcts_utils.servers.app_server import Action, Actions, GoalIndex, SessionId, new_app, running
+from mcts_utils.servers.contract import add_facts
 from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS
+from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.sessions import Sessions
 from mcts_utils.servers.webshop.shop import AGENTGYM, Shop, bundled_shop
 
@@ -64,13 +66,9 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     max_sessions: int = MAX_SESSIONS,
 ) -> FastAPI:
-    """Return the server as an ASGI app with its own sessions.
+    """Return the server as an ASGI app with its own sessions; default is the shop of the synthetic catalogue.
 
-    Args:
-        shop: default is the shop of the synthetic catalogue.
-        idle_seconds: sessions unused for longer are closed.
-        clock: seconds, from any origin.
-        max_sessions: sessions that may be open at once.
+    Other arguments as SessionStore.
     """
     app = new_app("WebShop")
     shop = shop or bundled_shop()
@@ -88,9 +86,7 @@ def _add_session_routes(app: FastAPI, sessions: Sessions) -> None:
     Handlers are coroutines: a step is too short for a thread.
     """
 
-    @app.get("/")
-    async def hello() -> Response:
-        return JSONResponse("ok")
+    add_facts(app, {"/": "ok"})
 
     @app.get("/list_envs")
     async def list_envs() -> Response:
@@ -112,34 +108,29 @@ def _add_session_routes(app: FastAPI, sessions: Sessions) -> None:
 def _add_read_routes(app: FastAPI, sessions: Sessions) -> None:
     """Add the public routes that show a session's state and change nothing."""
 
-    @app.get("/observation")
-    async def observation(env_idx: SessionId) -> Response:
-        return json_or_500(lambda: sessions.get(env_idx).page().text)
+    def add(path: str, shown: Callable[[ShopSession], Any]) -> None:
+        @app.get(path)
+        async def read(env_idx: SessionId) -> Response:
+            return json_or_500(lambda: shown(sessions.get(env_idx)))
 
-    @app.get("/available_actions")
-    async def available_actions(env_idx: SessionId) -> Response:
-        def listed() -> dict[str, Any]:
-            page = sessions.get(env_idx).page()
-            return {"has_search_bar": page.search_bar, "clickables": list(page.clicks)}
+    def actions(session: ShopSession) -> dict[str, Any]:
+        page = session.page()
+        return {"has_search_bar": page.search_bar, "clickables": list(page.clicks)}
 
-        return json_or_500(listed)
-
-    @app.get("/instruction_text")
-    async def instruction_text(env_idx: SessionId) -> Response:
-        return json_or_500(lambda: sessions.get(env_idx).instruction())
-
-    @app.get("/state")
-    async def state(env_idx: SessionId) -> Response:
-        # The public server answers with the names of the fields in place of their values.
-        return json_or_500(
-            lambda: sessions.get(env_idx) and {k: k for k in ("url", "html", "instruction_text")}
-        )
+    add("/observation", lambda session: session.page().text)
+    add("/available_actions", actions)
+    add("/instruction_text", lambda session: session.instruction())
+    # The public server answers with the names of the fields in place of their values.
+    add("/state", lambda session: {name: name for name in ("url", "html", "instruction_text")})
 
 
 def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
     """Add the routes that the public server does not have."""
     shop = sessions.shop
     about = {"env": "webshop", "kind": shop.kind, "goals": len(shop.goals), "extensions": ["fork", "replay"]}
+    add_facts(app, {"/about": about})
+    if shop.kind != AGENTGYM:  # AgentGym's goals have a published split, which ours would contradict
+        add_facts(app, {"/split": shop.split()})
 
     @app.post("/close")
     async def close(body: SessionBody) -> Response:
@@ -153,26 +144,9 @@ def _add_extensions(app: FastAPI, sessions: Sessions) -> None:
     def replay(body: ReplayBody) -> Response:
         return json_or_500(sessions.replay, body.env_idx, body.session_id, body.actions)
 
-    @app.get("/about")
-    async def describe_server() -> Response:
-        return JSONResponse(about)
-
-    if shop.kind != AGENTGYM:  # AgentGym's goals have a published split, which ours would contradict
-        split = shop.split()
-
-        @app.get("/split")
-        async def train_test_split() -> Response:
-            return JSONResponse(split)
-
 
 @contextmanager
-def running_server(
-    port: int = 0, idle_seconds: float = IDLE_SECONDS, shop: Shop | None = None
-) -> Iterator[str]:
-    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL.
-
-    Raises:
-        OSError: the port is in use.
-    """
-    with running(create_app(shop, idle_seconds), port) as base_url:
+def running_server(shop: Shop | None = None) -> Iterator[str]:
+    """Serve on 127.0.0.1 from a thread of this process during a `with` block; yield the base URL."""
+    with running(create_app(shop)) as base_url:
         yield base_url

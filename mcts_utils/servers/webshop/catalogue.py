@@ -88,9 +88,9 @@ def _family(
     base = _attributes(department, rng)
     options = {
         name: tuple(sorted(rng.sample(v, rng.randint(3, len(v))), key=v.index))
-        for name, v in department.options
+        for name, v in department.options.items()
     }
-    price = rng.randint(*kind.prices) + rng.choice((0.49, 0.95, 0.99))
+    price = rng.randint(kind.low, kind.high) + rng.choice((0.49, 0.95, 0.99))
     variants = []
     for variant in range(VARIANTS):
         attributes, offered, cost = base, options, price + rng.choice((-1, 0, 1))
@@ -105,11 +105,7 @@ def _family(
 
 
 def _attributes(department: Department, rng: random.Random) -> tuple[str, ...]:
-    return (
-        *rng.sample(department.before, 2),
-        *rng.sample(department.with_, 2),
-        rng.choice(department.for_),
-    )
+    return (*rng.sample(department.before, 2), *rng.sample(department.with_, 2), rng.choice(department.for_))
 
 
 def _swapped(base: Attributes, department: Department, rng: random.Random) -> tuple[str, ...]:

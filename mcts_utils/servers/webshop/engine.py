@@ -63,11 +63,7 @@ class ShopSession:
         return pages.sub_page(text, self.product, self.view)
 
     def instruction(self) -> str:
-        """Return the instruction as the page's heading shows it.
-
-        Raises:
-            LookupError: the last page has none.
-        """
+        """Return the instruction as the page's heading shows it; raise LookupError if the last page has none."""
         if self.view == "done":
             raise LookupError("no instruction on this page")
         return f"Instruction: {self.goal.text}" if self.view == "search" else f"Instruction:{self.goal.text}"

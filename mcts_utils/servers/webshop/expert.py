@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 
-from mcts_utils.servers.transcript import CURRENT, LOGGED, Turn, turns
+from mcts_utils.servers.transcript import CURRENT, LOGGED, Turn, turns, verdict
 from mcts_utils.servers.webshop import planner
 from mcts_utils.servers.webshop.models import Goal
 from mcts_utils.servers.webshop.page_state import PageState, final_state
@@ -48,9 +48,7 @@ def _verdict(opening: str, before: list[Turn], current: Turn, rng: random.Random
     old = final_state(opening, before, planner.options_by_title())
     new = final_state(opening, [*before, current], planner.options_by_title())
     label, reason = ("Uncertain", "I do not know this shop.") if goal is None else _judged(old, new, goal)
-    if rng.random() < noise:
-        label = rng.choice(["Good", "Bad", "Uncertain"])
-    return f"{reason}\nJudgment: {label}"
+    return verdict(label, reason, rng, noise)
 
 
 def _judged(old: PageState, new: PageState, goal: Goal) -> tuple[str, str]:
@@ -67,11 +65,8 @@ def _judged(old: PageState, new: PageState, goal: Goal) -> tuple[str, str]:
         return "Bad", "This buys something that is not what was asked for."
     if new == old:
         return "Bad", "The shop did not react to this."
-    if any(
-        wanted.get(name, value) != value
-        for name, value in new.chosen.items()
-        if old.chosen.get(name) != value
-    ):
+    chosen = {name: value for name, value in new.chosen.items() if old.chosen.get(name) != value}
+    if any(wanted.get(name, value) != value for name, value in chosen.items()):
         return "Bad", "This is not the option that was asked for."
     if left_after < left_before:
         return "Good", "This brings the purchase nearer."

@@ -75,11 +75,7 @@ def load_shop(folder: Path, human: bool = False, limit: int = AGENTGYM_PRODUCTS)
 
 
 def first_existing(folder: Path, names: tuple[str, ...]) -> Path:
-    """Return the first of the files that exists.
-
-    Raises:
-        DataError: none does.
-    """
+    """Return the first of the files that exists; raise DataError if none does."""
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -92,11 +88,7 @@ def describe(error: Exception) -> str:
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """Read a JSON object, keyed by product id.
-
-    Raises:
-        DataError: the file cannot be read, or holds something else.
-    """
+    """Read a JSON object, keyed by product id; raise DataError if the file cannot be read, or holds something else."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -30,9 +30,8 @@ class Page:
     """One page."""
 
     text: str
-    clicks: Mapping[str, Click] = field(
-        default_factory=dict
-    )  # by lower-case text, in the order of /available_actions
+    # By lower-case text, in the order of /available_actions.
+    clicks: Mapping[str, Click] = field(default_factory=dict)
     search_bar: bool = False
 
 
@@ -90,16 +89,9 @@ def sub_page(goal: str, product: Product, name: str) -> Page:
 def done_page(product: Product, options: Mapping[str, str], reward: float) -> Page:
     """Return the last page; it shows the reward, but nothing of the goal."""
     unknown = [text for name in ("attrs", "category", "query", "product category") for text in (name, "None")]
-    target = [
-        "asin",
-        "options",
-        "attrs",
-        "price upper",
-        "instuction text",
-        "category",
-        "product category",
-        "query",
-    ]
+    target = "asin, options, attrs, price upper, instuction text, category, product category, query".split(
+        ", "
+    )
     texts = [
         *("Thank you for shopping with us!", "Your code:", "None", "(Paste it in your MTurk interface.)"),
         *("Purchased", "asin", product.asin, "options", options_shown(options), *unknown),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from mcts_utils.servers.contract import until_done
 from mcts_utils.servers.session_store import MAX_SESSIONS, SessionStore
 from mcts_utils.servers.webshop.engine import ShopSession
 from mcts_utils.servers.webshop.models import Goal
@@ -68,12 +70,7 @@ class Sessions:
             IndexError: as reset and step.
         """
         opening = self.reset(number, index)
-        steps: list[dict[str, Any]] = []
-        for action in actions:
-            steps.append(self.step(number, action))
-            if steps[-1]["done"]:
-                break
-        return {"reset": [opening, None], "steps": steps}
+        return {"reset": [opening, None], "steps": until_done(partial(self.step, number), actions)}
 
     def fork(self, number: int) -> int:
         """Open a session in the same state as an open one, and return its id."""

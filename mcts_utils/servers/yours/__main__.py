@@ -23,12 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argument_parser("yours", 26010, __doc__)
     add = parser.add_argument
     add("source", help=FORMS)
-    add(
-        "--limit_seconds",
-        type=between(0.001, 10**9, float),
-        default=LIMIT_SECONDS,
-        help="a call of your code that takes longer is an error",
-    )
+    seconds, late = between(0.001, 10**9, float), "a call of your code that takes longer is an error"
+    add("--limit_seconds", type=seconds, default=LIMIT_SECONDS, help=late)
 
     def run() -> int:
         args = parser.parse_args(argv)

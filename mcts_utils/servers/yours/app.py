@@ -19,35 +19,12 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
-from mcts_utils.servers.app_server import Action, Actions, GoalIndex, SessionId, json_answer, new_app
+from mcts_utils.servers.app_server import json_answer, new_app
+from mcts_utils.servers.contract import ReplayBody, ResetBody, SessionBody, StepBody, add_facts, until_done
 from mcts_utils.servers.session_store import IDLE_SECONDS, MAX_SESSIONS, SessionStore
 from mcts_utils.servers.yours.world import Session, World, WorldError
 
 LIMIT_SECONDS = 30.0  # of one call; a client waits for 60
-
-
-class SessionBody(BaseModel):
-    """Body of /close and /fork."""
-
-    id: SessionId
-
-
-class ResetBody(SessionBody):
-    """Body of /reset."""
-
-    data_idx: GoalIndex
-
-
-class StepBody(SessionBody):
-    """Body of /step."""
-
-    action: Action
-
-
-class ReplayBody(ResetBody):
-    """Body of /replay."""
-
-    actions: Actions
 
 
 class TextBody(BaseModel):
@@ -108,12 +85,9 @@ class Sessions:
 
     def replay(self, body: ReplayBody) -> dict[str, Any]:
         """Start a task and execute actions up to the first that ends the episode."""
-        answer: dict[str, Any] = {"reset": self.reset(body), "steps": []}
-        for action in body.actions:
-            answer["steps"].append(self.store.get(body.id).step(action))
-            if answer["steps"][-1]["done"]:
-                break
-        return answer
+        opening = self.reset(body)
+        steps = until_done(lambda action: self.store.get(body.id).step(action), body.actions)
+        return {"reset": opening, "steps": steps}
 
     def fork(self, number: int) -> dict[str, Any]:
         """Open a session in the same state."""
@@ -163,9 +137,7 @@ def create_app(
 
 
 def _add_public_routes(app: FastAPI, sessions: Sessions, caller: Caller) -> None:
-    @app.get("/")
-    async def hello() -> Response:
-        return JSONResponse(f"This is environment {app.title}.")
+    add_facts(app, {"/": f"This is environment {app.title}."})
 
     @app.post("/create")
     async def create() -> Response:
@@ -210,10 +182,7 @@ def _add_extensions(app: FastAPI, sessions: Sessions, caller: Caller) -> None:
             return await caller.answer("copy()", lambda: sessions.fork(body.id))
 
     if split is not None:
-
-        @app.get("/split")
-        async def train_test_split() -> Response:
-            return JSONResponse(split)
+        add_facts(app, {"/split": split})
 
 
 def _add_offers(app: FastAPI, sessions: Sessions, caller: Caller) -> None:

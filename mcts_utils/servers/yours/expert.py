@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from mcts_utils.servers.transcript import CURRENT, LOGGED, turns
+from mcts_utils.servers.transcript import CURRENT, LOGGED, turns, verdict
 from mcts_utils.servers.yours.source import SourceError
 from mcts_utils.servers.yours.world import Session, World
 
@@ -21,11 +21,7 @@ class Expert:
     """The plans of an environment's tasks, by opening."""
 
     def __init__(self, source: str) -> None:
-        """Reset every task once.
-
-        Raises:
-            SourceError: the environment cannot be loaded, or has no `expert`.
-        """
+        """Reset every task once; raise SourceError if the environment cannot be loaded, or has no `expert`."""
         world = World(source)
         if "expert" not in world.offers:
             raise SourceError(f"{source}: it has no expert(index), so nobody can play it")
@@ -67,7 +63,5 @@ def _verdict(plan: Sequence[str], question: str, rng: random.Random, noise: floa
     current = CURRENT.search(question)
     left = remaining(plan, [action for action, _ in LOGGED.findall(question)])
     good = current is not None and bool(left) and current[1] == left[0]
-    label = "Good" if good else "Bad"
-    if rng.random() < noise:
-        label = rng.choice(["Good", "Bad", "Uncertain"])
-    return f"This is {'' if good else 'not '}the next step of the plan.\nJudgment: {label}"
+    reason = f"This is {'' if good else 'not '}the next step of the plan."
+    return verdict("Good" if good else "Bad", reason, rng, noise)

@@ -44,11 +44,7 @@ class RewardRule:
         return {**dict.fromkeys(names, 0.0), **totals, **new}
 
     def score(self, totals: Mapping[str, float]) -> float:
-        """Return the score, in [0, 1].
-
-        Raises:
-            RewardError: a total is outside [0, 1] and no range is stated.
-        """
+        """Return the score, in [0, 1]; raise RewardError if a total is outside [0, 1] and no range is stated."""
         if not self.ranges:
             total = totals.get("", 0.0)
             if not -1e-9 <= total <= 1 + 1e-9:

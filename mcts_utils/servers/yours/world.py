@@ -64,11 +64,7 @@ class World:
         } | ({"tools": tools} if tools else {})
 
     def make(self) -> Any:
-        """Return a new object.
-
-        Raises:
-            WorldError: it cannot be made, or has no `reset` or `step`.
-        """
+        """Return a new object; raise WorldError if it cannot be made, or has no `reset` or `step`."""
         env = self.call("making it", self._make)
         if missing := [name for name in ("reset", "step") if not callable(getattr(env, name, None))]:
             raise WorldError(f"a {type(env).__name__} has no {missing[0]}()")

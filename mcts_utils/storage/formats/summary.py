@@ -73,8 +73,7 @@ class Summary(Fields, frozen=True, kw_only=True):
         about("share of actions that the environment refused, or never carries out by their form (WebShop)"),
     ]
     grounded_action_share: Annotated[
-        float | None | UnsetType,
-        about("share of actions that were replaced by the valid one that was meant"),
+        float | None | UnsetType, about("share of actions that were replaced by the valid one that was meant")
     ] = UNSET
     repeated_action_share: Annotated[float | None, about("share of actions that equal the one before")]
     repeated_sequences: Annotated[

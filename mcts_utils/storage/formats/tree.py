@@ -122,11 +122,7 @@ def is_tree(data: Any) -> bool:
 
 
 def parse_tree(data: Any) -> TreeFile:
-    """Return the tree of parsed JSON, in version 1 or 2.
-
-    Raises:
-        InputError: naming the field that is wrong.
-    """
+    """Return the tree of parsed JSON, in version 1 or 2; raise InputError naming the field that is wrong."""
     version, status = field_of(data, "version"), field_of(data, "status")
     if not is_tree(data) or version not in (1, VERSION):
         found = f"{field_of(data, 'format')!r} {version!r}"

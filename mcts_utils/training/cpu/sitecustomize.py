@@ -2,12 +2,13 @@
 
 XTuner asks torch.cpu for bfloat16 support (a function that does not exist), calls torch.cuda.set_device, and imports
 torchvision for image models that are not used here; torchvision's registry wheel is a CUDA build that fails with a CPU
-torch.
+torch. Packages that only take time to import are left out too: a small model is trained in seconds.
 """
 
 import os
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -28,6 +29,11 @@ if not torch.cuda.is_available():
     functional = stub("torchvision.transforms.functional")
     vision.__version__, vision.transforms, transforms.functional = "0+stub", transforms, functional
     transforms.InterpolationMode = functional.InterpolationMode = type("InterpolationMode", (), {})
+    images = stub("skimage")  # for data sets with images; it would import SciPy
+    images.io = stub("skimage.io")
+    # mmengine formats the config for its log, and again for each checkpoint.
+    layout, _, formatter = map(stub, ("yapf", "yapf.yapflib", "yapf.yapflib.yapf_api"))
+    layout.__version__, formatter.FormatCode = "0.40.2", lambda text, **_: (text, True)
     # DeepSpeed would compile a shared-memory operator for a minute; gloo does not need it. Only processes that train
     # import it: a launcher's workers, or the program that `xtuner train` runs without a launcher.
     worker = "LOCAL_RANK" in os.environ or sys.orig_argv[1:2] and sys.orig_argv[1].endswith("tools/train.py")
@@ -35,6 +41,8 @@ if not torch.cuda.is_available():
         import deepspeed.ops
 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    elif "xtuner.tools.train" in sys.orig_argv and "--deepspeed" not in sys.orig_argv:
+        sys.modules["deepspeed"] = None
     # transformers 4.48 requires a GPU or Intel's extension for bitsandbytes, which since 0.47 needs neither.
     if "AGENT_R_QUANTIZED" in os.environ and "xtuner.tools" in " ".join(sys.orig_argv):
         import transformers.integrations.bitsandbytes
@@ -45,3 +53,12 @@ if not torch.cuda.is_available():
     # mmengine would import it for its optimizers, and with it torch's compiler: two seconds of each start.
     if "AGENT_R_QUANTIZED" not in os.environ:
         sys.modules["bitsandbytes"] = None
+        sys.modules["scipy"] = None  # transformers would import it, for the losses of object detection
+    configs = (Path(name) for name in sys.orig_argv[1:] if name.endswith(".py"))
+    if any("AmpOptimWrapper" in config.read_text(encoding="utf-8") for config in configs):
+        import mmengine.optim.optimizer.amp_optimizer_wrapper as amp
+        from trained_loss import trained_loss
+        from xtuner.model import SupervisedFinetune
+
+        amp.is_cuda_available = lambda: True  # for its assertion alone
+        SupervisedFinetune.compute_loss = trained_loss

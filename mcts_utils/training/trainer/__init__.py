@@ -1,0 +1,1 @@
+"""Programs that run in the trainer's environment: they import nothing else of this package."""

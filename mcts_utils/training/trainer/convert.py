@@ -1,0 +1,59 @@
+"""Write the weights of XTuner's checkpoint as safetensors in float32, as `transformers` names and divides them.
+
+    python convert.py CHECKPOINT FOLDER
+
+A checkpoint is a file, or DeepSpeed's folder. XTuner's own converter is used for adapters alone: it builds the model,
+for which all of XTuner is imported, and rounds DeepSpeed's float32 weights to float16.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+
+PREFIX = "llm."  # of the trained model's tensors; "ref_llm." is DPO's reference
+LARGEST = "2GB"  # a file
+
+
+def load(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return all tensors of a checkpoint by XTuner's names."""
+    if checkpoint.is_dir():
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+        found = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), checkpoint.name)
+        return dict(found)
+    # Besides tensors it holds objects of mmengine: it is the trainer's own pickle.
+    return dict(torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False)["state_dict"])
+
+
+def trained(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the trained model's tensors in float32; of tensors that share their memory (a tied head), the first."""
+    found, seen = {}, set()
+    for name, tensor in tensors.items():
+        place = tensor.data_ptr(), tensor.shape
+        if name.startswith(PREFIX) and place not in seen:
+            seen.add(place)
+            found[name.removeprefix(PREFIX)] = tensor.float().contiguous()
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """Convert and return the exit code."""
+    checkpoint, folder = map(Path, argv)
+    tensors = trained(load(checkpoint))
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, names in split_torch_state_dict_into_shards(
+        tensors, max_shard_size=LARGEST
+    ).filename_to_tensors.items():
+        save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
+    print(f"{len(tensors)} tensors of {checkpoint} are in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

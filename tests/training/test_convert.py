@@ -1,0 +1,41 @@
+"""The trainer's checkpoints as safetensors: names, dtype, tied heads, several files."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file
+
+from mcts_utils.training.trainer import convert
+
+
+def test_the_trained_models_tensors_are_written_in_float32(tmp_path):
+    embedding = torch.tensor([[1.0, 2.0**-20]], dtype=torch.bfloat16)
+    tensors = {
+        "llm.model.embed_tokens.weight": embedding,
+        "llm.model.norm.weight": torch.tensor([3.0e-5]),
+        "llm.lm_head.weight": embedding,  # tied: the same memory
+        "ref_llm.model.norm.weight": torch.tensor([7.0]),  # DPO's reference
+    }
+    torch.save({"state_dict": tensors, "meta": {"epoch": 1}}, tmp_path / "iter_3.pth")
+    assert convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")]) == 0
+    found = load_file(tmp_path / "converted" / "model.safetensors")
+    assert found.keys() == {"model.embed_tokens.weight", "model.norm.weight"}
+    assert found["model.embed_tokens.weight"].equal(embedding.float())
+    assert found["model.norm.weight"].equal(tensors["llm.model.norm.weight"])
+
+
+def test_an_untied_head_is_kept_even_if_it_is_equal(tmp_path):
+    tensors = {"llm.model.embed_tokens.weight": torch.ones(2, 2), "llm.lm_head.weight": torch.ones(2, 2)}
+    assert convert.trained(tensors).keys() == {"model.embed_tokens.weight", "lm_head.weight"}
+
+
+def test_a_large_model_is_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "LARGEST", 100)
+    tensors = {f"llm.layers.{n}.weight": torch.full((4, 4), float(n)) for n in range(3)}
+    torch.save({"state_dict": tensors}, tmp_path / "iter_3.pth")
+    assert convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")]) == 0
+    paths = sorted((tmp_path / "converted").iterdir())
+    assert [path.name for path in paths] == [f"model-{n:05}-of-00003.safetensors" for n in (1, 2, 3)]
+    found = {name: tensor for path in paths for name, tensor in load_file(path).items()}
+    assert found.keys() == {f"layers.{n}.weight" for n in range(3)}
+    assert all(found[f"layers.{n}.weight"].equal(torch.full((4, 4), float(n))) for n in range(3))
