@@ -15,7 +15,7 @@ import torch
 
 from mcts_utils.actors.engine import DecodeJob, Engine, choose_tokens
 from mcts_utils.actors.kv_cache import SlotCache, SlotStore, Span
-from mcts_utils.actors.lookup import GUESSES, Gain, guess
+from mcts_utils.actors.lookup import GUESSES, Gain, Lookup
 
 PREFILL_CHUNK = 1024  # tokens of one job per forward pass
 PREFILL_TOKENS = 4096  # tokens per forward pass, with padding
@@ -44,7 +44,7 @@ class SlotEngine(Engine):
         self._probe_tokens = min(PROBE_TOKENS + sliding, PROBE_MOST)
         self.store = SlotStore(SlotCache(1, self._probe_tokens), max_slots, budget, max_tokens)
         self._waited = 0  # decode steps since a job waits
-        self._gain = Gain()
+        self._lookup, self._gain = Lookup(), Gain()
         self.device = next(model.parameters()).device
         # float32 sums differ in their last bits only, which no token shows; launches of kernels cost more on a GPU.
         exact = self.device.type == "cpu" and model.dtype != torch.float32
@@ -139,6 +139,7 @@ class SlotEngine(Engine):
                     placed.append(slot)
                     taken.add(id(job))
                     self.reused_tokens += int(store.length[slot])
+                    self._lookup.learn(job.ids, int(store.length[slot]))
             if not placed:
                 return
             with self._wake:  # callers may have added jobs at the other end
@@ -177,7 +178,8 @@ class SlotEngine(Engine):
         tokens = store.ids[running, at][:, None]
         guessing = self._gain.worth()
         if guessing:
-            tokens = np.concatenate([tokens, guess(store.ids[running, : known.max()], known)], axis=1)
+            guesses = self._lookup.guess(store.ids[running, : known.max()], known)
+            tokens = np.concatenate([tokens, guesses], axis=1)
         positions = at[:, None] + np.arange(tokens.shape[1])
         output = self._forward(self.model, running, tokens, positions)
         jobs: list[DecodeJob] = [store.owners[slot] for slot in running]
@@ -195,6 +197,7 @@ class SlotEngine(Engine):
         for i in np.flatnonzero(ended).tolist():
             slot, job = int(running[i]), jobs[i]
             reply = store.ids[slot, len(job.ids) : store.known[slot]].tolist()
+            self._lookup.learn(store.ids[slot, : store.known[slot]], len(job.ids))
             store.release(slot)
             job.future.set_result(reply)
         if ended.any():

@@ -6,30 +6,54 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from mcts_utils.actors import lookup
 from mcts_utils.actors.local import LocalActor, load_model
-from mcts_utils.actors.lookup import GUESSES, PAUSE, Gain, guess
+from mcts_utils.actors.lookup import GUESSES, PAUSE, Gain, Lookup
 from mcts_utils.actors.slot_engine import SlotEngine
 from mcts_utils.types import Message
 
 LOGS = ("oak", "birch", "spruce", "dark oak", "acacia", "jungle")
 
 
-def test_guess_is_what_followed_the_longest_match():
-    row = [5, 1, 2, 3, 40, 41, 42, 43, 44, 45, 46, 47, 9, 2, 3, 60, 61, 1, 2, 3]
-    ids = np.zeros((3, 40), np.int64)
-    ids[0, : len(row)] = row  # 1 2 3 came before; 2 3 later too
-    ids[1, :6] = [7, 8, 9, 1, 2, 8]  # only 8 came before, and the row ends soon after it
-    ids[2, :2] = [3, 4]  # nothing
-    found = guess(ids, np.array([len(row), 6, 2]))
-    assert found.shape == (3, GUESSES)
-    assert found[0].tolist() == [40, 41, 42, 43, 44, 45, 46]
-    assert found[1, :4].tolist() == [9, 1, 2, 8]
+def guessed(found: Lookup, *rows: list[int]) -> list[list[int]]:
+    """The guesses after conversations of different lengths in one batch."""
+    ids = np.full((len(rows), max(map(len, rows)) + 3), 99)
+    for row, tokens in zip(ids, rows, strict=True):
+        row[: len(tokens)] = tokens
+    guesses = found.guess(ids, np.array([len(row) for row in rows]))
+    assert guesses.shape == (len(rows), GUESSES)
+    return [guess.tolist() for guess in guesses]
 
 
-def test_guess_takes_the_later_of_two_equal_matches_and_never_the_end_itself():
-    ids = np.array([[1, 2, 3, 7, 1, 2, 3, 8, 1, 2, 3]])
-    assert guess(ids, np.array([11]))[0, :4].tolist() == [8, 1, 2, 3]
-    assert guess(np.array([[4]]), np.array([1])).shape == (1, GUESSES)
+def test_guess_is_what_followed_the_longest_context_in_any_conversation():
+    found = Lookup()
+    found.learn(np.array([5, 1, 2, 3, 4, 40, 41, 42, 43, 44, 45, 46, 47, 48]), 0)
+    found.learn(np.array([6, 3, 4, 50, 51, 52, 53, 54, 55, 56, 57]), 0)  # 3 4 again, later; but not 1 2 3 4
+    assert guessed(found, [9, 1, 2, 3, 4], [9, 3, 4], [9, 9]) == [
+        [40, 41, 42, 43, 44, 45, 46],
+        [50, 51, 52, 53, 54, 55, 56],
+        [0] * GUESSES,
+    ]
+
+
+def test_guess_takes_the_later_of_two_equal_contexts_and_ends_with_the_conversation():
+    found = Lookup()
+    ids = np.array([1, 2, 3, 7, 1, 2, 3, 8, 1, 2, 3])
+    found.learn(ids, 0)
+    assert guessed(found, ids.tolist(), [3]) == [[8, 1, 2, 3, 0, 0, 0]] * 2
+    found.learn(np.array([*ids, 20, 21]), len(ids))  # its reply
+    assert guessed(found, ids.tolist(), [4, 1]) == [[20, 21, 0, 0, 0, 0, 0], [2, 3, 20, 21, 0, 0, 0]]
+
+
+def test_contexts_that_occurred_long_ago_are_forgotten(monkeypatch):
+    monkeypatch.setattr(lookup, "MOST", 10)
+    found = Lookup()
+    for i in range(0, 60, 3):
+        found.learn(np.array([i, i + 1, i + 2]), 0)
+        assert guessed(found, [i])[0][:2] == [i + 1, i + 2]
+    assert guessed(found, [54], [0])[1] == [0] * GUESSES
+    assert guessed(found, [54])[0][:2] == [55, 56]
+    assert len(found._recent) + len(found._older) <= 2 * (lookup.MOST + 3)
 
 
 def test_guesses_pause_where_they_win_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,12 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 import mcts_collection
 import path_collection
 from mcts_utils.actors.get_model import KNOWN, greedy_tokens
+from mcts_utils.storage import files
 from mcts_utils.storage.layout import tree_files, tree_folder
-from tests.helpers.training_models import ROOT
+from mcts_utils.training import train
+from tests.helpers.training_models import ROOT, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("real model")]
 FOLDER = ROOT / "models" / "smollm2"
@@ -41,7 +45,8 @@ def test_greedy_tokens_are_the_stored_ones(smollm2):
     assert json.loads((smollm2 / "ORIGIN.json").read_text(encoding="utf-8"))["licence"] == "Apache-2.0"
 
 
-def test_evaluation_search_and_revision_run_with_it(smollm2, textcraft_url, tmp_path, monkeypatch, capsys):
+@pytest.mark.trainer
+def test_every_stage_runs_with_it(smollm2, textcraft_url, tmp_path, monkeypatch, capsys):
     sizes = {"MAX_TOKEN_LENGTH": "8", "MAX_DEPTH": "2", "ITERA": "1", "N_GEN": "2", "N_ROLLOUT": "2"}
     settings = {"TASK": "textcraft", "MODEL_DIR": str(smollm2), "ENV_SERVER_BASE": textcraft_url}
     for name, value in {**settings, **sizes, "OPENAI_BASE_URL": "", "OPENAI_API_KEY": ""}.items():
@@ -63,3 +68,16 @@ def test_evaluation_search_and_revision_run_with_it(smollm2, textcraft_url, tmp_
     code = path_collection.main(["--input_dir", str(folder), "--output_dir", "records"])
     check(code, capsys.readouterr().err)
     assert (tmp_path / "records" / "textcraft_centric.manifest.json").is_file()
+    rows = tmp_path / "rows.jsonl"  # the untrained model finds no pair
+    files.write_jsonl(rows, [record(n, ("good", "revision")[n % 2]) for n in range(8)])
+    flags = ["--data", str(rows), "--model_dir", str(smollm2), "--output_dir", str(tmp_path / "model")]
+    code = train.main([*flags, "--config", "cpu", "--epochs", "1", "--accumulation", "1"])
+    assert code == 0, capsys.readouterr().err
+    before, after = (load_file(folder / "model.safetensors") for folder in (smollm2, tmp_path / "model"))
+    moved = [name for name, tensor in after.items() if not tensor.equal(before[name])]
+    assert after.keys() == before.keys() and len(moved) > len(after) / 2
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "model"))
+    code = importlib.import_module("eval").main(
+        ["--task_ids", "0", "--max_steps", "1", "--output_dir", "trained"]
+    )
+    check(code, capsys.readouterr().err)

@@ -21,7 +21,7 @@ from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.search.stage import SearchStage
 from tests.helpers.hand_trees import Scripted
 
-TREES = 160
+TREES = 80
 TREE = re.compile(r"search_results_(\d+)\.json")
 CALLS = {
     os: ("stat", "open", "listdir", "scandir", "replace", "unlink", "mkdir", "fsync", "chmod"),

@@ -65,7 +65,7 @@ class Node:
         ports += [f"--min-worker-port={base + 10}", f"--max-worker-port={base + NODE_PORTS - 1}"]
         start = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
         size = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000")
-        size += ("--include-log-monitor=false", "--no-monitor")  # processes that nobody here needs
+        spared = ("--include-log-monitor=false", "--no-monitor")  # processes that nobody here needs
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -76,13 +76,15 @@ class Node:
                 "--block",
                 "--disable-usage-stats",
                 *size,
+                *spared,
                 *ports,
                 *flags,
             ],
             stdout=subprocess.PIPE,
             stderr=log.open("w"),
             text=True,
-            env={**os.environ, **ACCESS, "TMPDIR": str(log.parent)},
+            # Workers as nice as Ray makes them get no core while other tests have work for it.
+            env={**os.environ, **ACCESS, "TMPDIR": str(log.parent), "RAY_worker_niceness": "0"},
         )
 
     def wait_until_up(self) -> None:
@@ -286,6 +288,8 @@ def test_faults_of_the_server_and_the_endpoint_change_no_tree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EXECUTOR", "threads")
+    for name in ("CONCURRENCY", "WORKERS"):  # a request that is tried again later keeps no other waiting
+        monkeypatch.setenv(name, "3")
     assert search("threads") == 0
     chat.behaviour = replace(chat.behaviour, fail="503", fail_every=10)
     monkeypatch.setenv("EXECUTOR", "ray")

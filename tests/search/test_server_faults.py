@@ -13,6 +13,8 @@ from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json
 from tests.helpers.faulty_proxy import KINDS, failing
 
+pytestmark = pytest.mark.slow
+
 IDS = load_world().split()["train"][:5]
 OF_A_RUN = ("stats", "created")  # these parts of a tree tell of the run, not of the search
 

@@ -137,7 +137,7 @@ def test_a_finished_tree_is_never_searched_again(run, tmp_path, chat):
     assert len(trees_of(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(run, tmp_path, chat, textcraft_url, sent):
     """The resumed trees equal those of a run that was never stopped, and no answer is asked for again."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -147,6 +147,7 @@ def ended(connection: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.slow
 def test_a_thousand_sessions_are_open_at_once() -> None:
     with running_textcraft() as url:
 

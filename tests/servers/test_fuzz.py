@@ -30,6 +30,8 @@ from mcts_utils.servers.webshop.app import running_server as running_webshop
 from mcts_utils.servers.yours.app import create_app
 from mcts_utils.servers.yours.world import World
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
 GOOD_CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 DEEP = 100_000
