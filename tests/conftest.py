@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from mcts_utils.envs import http
 from mcts_utils.envs.contamination import HeldOut
 from mcts_utils.envs.task_set import TaskSet
 from mcts_utils.servers.sciworld import jvm
@@ -77,6 +78,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Leave what is loaded by now out of later collections of garbage: a search through it takes half a second."""
     gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    """Forget which servers failed in earlier tests, as a process of its own would not know it."""
+    http._watches.clear()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -80,6 +80,7 @@ def check_calls(touched: dict[int, Counter[str]]) -> None:
     assert others.total() < 6 * TREES  # folders are made, if need be, and locks are looked at
 
 
+@pytest.mark.slow
 def test_every_tree_costs_as_much_as_the_first(touched, textcraft_url, tmp_path):
     held, folder = Held(), tmp_path / "trees"
     names = {"TASK": "textcraft", "MODEL_NAME": "scripted", "WORKERS": "1", "PROMPT": "brief"}

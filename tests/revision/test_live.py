@@ -218,6 +218,7 @@ class Drifting(tuple[Any, ...]):
         return replace(goal, limit=limit, clause=clause)
 
 
+@pytest.mark.slow
 def test_a_shop_that_draws_its_prices_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

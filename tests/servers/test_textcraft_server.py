@@ -385,6 +385,7 @@ def test_a_count_beyond_all_numbers_is_an_error_answer(textcraft_url: str) -> No
         assert list(answer.json()) == ["error"]
 
 
+@pytest.mark.slow
 def test_many_sessions_at_once_do_not_mix(textcraft_url: str) -> None:
     def work(number: int) -> tuple[int, str]:
         with HttpClient(textcraft_url) as client:

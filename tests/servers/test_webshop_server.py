@@ -314,6 +314,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_command_says_where_and_ends_clean(how):
     with subprocess.Popen(

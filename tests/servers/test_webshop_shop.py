@@ -72,6 +72,7 @@ def test_catalogue_is_as_large_as_promised():
     assert any(" to $" in p.price_tag for p in stock)
 
 
+@pytest.mark.slow
 def test_catalogue_is_the_same_in_every_process():
     command = [
         sys.executable,

@@ -33,6 +33,8 @@ from mcts_utils.storage.files import (
 )
 from mcts_utils.storage.manifest import read_manifest, write_manifest
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 TREES = "mcts_result/textcraft/textcraft-expert"
 CENTRIC, GOOD = "records/textcraft_centric", "records/textcraft_good"
