@@ -30,7 +30,7 @@ base=models/tiny_actor
 
 server=("$python" -m mcts_utils.servers.textcraft --port 0)
 read -r ENV_SERVER_BASE pid < <("$python" -m mcts_utils.pipeline.processes 60 "$run/server.log" "${server[@]}")
-trap 'kill "$pid" $(jobs -p) || true; wait' EXIT
+trap 'kill "$pid" $(jobs -p) 2>/dev/null || true; wait' EXIT
 export ENV_SERVER_BASE
 
 # Every second training goal, of all depths: as many as the time allows.

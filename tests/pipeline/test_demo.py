@@ -39,8 +39,8 @@ echo "ends $line" >>"$CALLS"
 """
 SEARCH, UNTRAINED, TRAINED, AGAIN = (
     "mcts_collection",
-    "steps.20.--output.*=before",
-    "steps.20.--out.*=after",
+    "py.--max_steps.*=before",
+    "py.--max_steps.*=after",
     "revise.*=after",
 )
 AT_ONCE = (
