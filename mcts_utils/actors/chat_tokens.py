@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from mcts_utils.actors.answers import REASONING
 from mcts_utils.reasoning import split_reasoning
 from mcts_utils.tool_calls import arguments_object, definitions
 from mcts_utils.types import InputError, Message, Role, ToolCall
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CACHED_TEXTS = 65536  # texts whose token ids are cached
 PROBES = ("a b", " a\n", "\nThought: x\nAction: get 2 oak log", "", "  ", "é 1,")
@@ -123,6 +124,8 @@ class ChatTokens:
 
     def ids(self, messages: Sequence[Message]) -> np.ndarray:
         """Return the token ids, [tokens], of the conversation with the generation prompt after it."""
+        import numpy as np  # here: programs that look at a model's folder alone need none
+
         return np.array(self.tokenize(self.render(messages)), np.int64)
 
     def tokenize(self, text: str) -> list[int]:

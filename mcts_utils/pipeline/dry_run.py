@@ -9,11 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mcts_utils.config import Settings, without_password
 from mcts_utils.config.faults import variable
-from mcts_utils.evaluation.stage import EvaluationStage
 from mcts_utils.executors.ledger import money, of_manifest
 from mcts_utils.executors.prices import Price, Prices
 from mcts_utils.executors.spending import paid_text
@@ -22,16 +21,19 @@ from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.report.cost.model import compact_number
 from mcts_utils.revision.judge import ASKS
 from mcts_utils.revision.pairs import candidate_pairs, paths
-from mcts_utils.revision.stage import RevisionStage
 from mcts_utils.revision.verdict_cache import question_sha256
 from mcts_utils.search.baselines import LIVE
-from mcts_utils.search.stage import SearchStage
 from mcts_utils.search.tree_io import BadTree, read_tree
 from mcts_utils.storage.files import read_as
 from mcts_utils.storage.formats.base import plain
 from mcts_utils.storage.formats.spent import Spent
 from mcts_utils.storage.layout import spent_path, verdicts_path
 from mcts_utils.storage.manifest import read_manifest
+
+if TYPE_CHECKING:  # a stage loads nothing of the other two
+    from mcts_utils.evaluation.stage import EvaluationStage
+    from mcts_utils.revision.stage import RevisionStage
+    from mcts_utils.search.stage import SearchStage
 
 HEAD = "dry run: no model is asked, nothing is executed or written"
 BYTES = 4  # of a prompt's token, about
@@ -56,13 +58,57 @@ class Asked(NamedTuple):
         return f"{self.calls:,.0f} requests, {''.join(tokens)}{dollars}"
 
 
+class Plan(NamedTuple):
+    """What a stage would do."""
+
+    stage: Stage
+    model: Settings | None  # who is asked
+    total: int  # jobs
+    done: int
+    unit: str  # their name, in the plural
+
+    def head(self, what: str, shown: Sequence[str]) -> list[str]:
+        """Return what is to be done, with whom, and the settings that matter."""
+        s, model, who = self.stage.settings, self.model, "no model"
+        if model:
+            url = without_password(model.openai_base_url) or "api.openai.com"
+            who = f"{model.model_name} ({model.model_dir if model.local else url})"
+        settings = " ".join(f"{variable(name)}={getattr(s, name)}" for name in (*shown, *HOW))
+        left = f"{self.done} done, {self.total - self.done} left"
+        work = f"{what} {s.task}: {self.total} {self.unit}, {left}"
+        return [HEAD, f"{work}; asked: {who}; folder: {self.stage.manifest.parent}", settings]
+
+    def cost(self, left: int, most: Asked, likely: Asked | None, why: str = "") -> Iterator[str]:
+        """Yield the most that it can cost, the likely cost and time, what was paid so far, and the limits.
+
+        Raises:
+            InputError: the prices, or the count of what was paid, cannot be used.
+        """
+        s, done, unit, prices = self.stage.settings, self.done, self.unit, Prices.of(self.stage.settings)
+        price = prices.price(self.model) if prices and self.model else None
+        spent = _spent(self.stage.manifest)
+        if left:
+            yield f"at most: {most.text(price)}" + ", and the prompts" * (not most.prompt)
+            why = why or f"as the {done} finished {unit} took"
+            if not likely and done and spent.models:
+                calls = [(m.calls, m.prompt_tokens, m.completion_tokens) for m in spent.models.values()]
+                likely = Asked(*(sum(part) * left / done for part in zip(*calls, strict=True)))
+            hours = f", {time_text(spent.seconds * left / done)}" if done and spent.seconds else ""
+            told = f"{likely.text(price)}{hours}, {why}" if likely else f"said once {unit} are finished here"
+            yield f"likely: {told}"
+        if spent.models:
+            yield f"paid so far: {paid_text({name: plain(paid) for name, paid in spent.models.items()})}"
+        limits = {variable(name): getattr(s, name) for name in ("max_tokens_total", "max_cost", "max_hours")}
+        if any(limits.values()):
+            named = ", ".join(f"{name}={value:g}" for name, value in limits.items() if value)
+            yield f"limits: {named}; the stage ends before it passes them, and a larger one goes on"
+
+
 def search_lines(stage: SearchStage) -> list[str]:
     """Return what a search would do."""
     s, todo, sums = stage.settings, stage.unfinished(), stage.finished
     finished = int(sums["trees"])
-    head = _head(
-        s, f"{stage.strategy.name} on", len(stage.indices), finished, "trees", stage.manifest, s, SEARCH
-    )
+    plan = Plan(stage, s, len(stage.indices), finished, "trees")
     if stage.strategy.baseline:
         most = sum(stage.strategy.baseline.budgets.get(index, 0) for index in todo)
         bound = Asked(most, 0, most * s.reply_tokens)
@@ -78,37 +124,33 @@ def search_lines(stage: SearchStage) -> list[str]:
     if finished:
         names = ("calls", "prompt_tokens", "completion_tokens")
         likely = Asked(*(sums[name] * len(todo) / finished for name in names))
-    return [*head, *_cost(stage, s, len(todo), finished, "trees", bound, likely)]
+    return [*plan.head(f"{stage.strategy.name} on", SEARCH), *plan.cost(len(todo), bound, likely)]
 
 
 def evaluation_lines(stage: EvaluationStage, overwrite: bool) -> list[str]:
     """Return what an evaluation would do."""
     s, todo = stage.settings, [start for start in stage.starts if not stage.finished(start, overwrite)]
     done, most = len(stage.starts) - len(todo), stage.protocol.max_steps
-    head = _head(
-        s, f"mode {stage.protocol.mode} on", len(stage.starts), done, "episodes", stage.manifest, s, PLAYED
-    )
+    plan = Plan(stage, s, len(stage.starts), done, "episodes")
+    head = plan.head(f"mode {stage.protocol.mode} on", PLAYED)
     head[-1] += f" max_steps={most} temperature={stage.protocol.temperature:g}"
     bound = Asked(len(todo) * most, 0, len(todo) * most * s.reply_tokens)
-    return [*head, *_cost(stage, s, len(todo), done, "episodes", bound, None)]
+    return [*head, *plan.cost(len(todo), bound, None)]
 
 
 def revision_lines(stage: RevisionStage) -> list[str]:
     """Return what the making of records would do."""
     earlier, s = stage.earlier_counts(), stage.settings
-    jobs, judge = len(stage.jobs), stage.judge.settings if stage.judge else s
-    done, shown = 0 if earlier is None else jobs, JUDGED if stage.judge else ("alpha", "beta")
-    what, unit = f"{stage.options.data_type} records of", f"{stage.unit}s"
-    head = _head(s, what, jobs, done, unit, stage.manifest, judge if stage.judge else None, shown)
+    jobs, judge = len(stage.jobs), stage.judge.settings if stage.judge else None
+    plan = Plan(stage, judge, jobs, 0 if earlier is None else jobs, f"{stage.unit}s")
+    head = plan.head(f"{stage.options.data_type} records of", JUDGED if judge else ("alpha", "beta"))
     repairs = ["--repair 1: the actor continues where a splice fails, at a cost that is not known before"]
     lines = [*head, *repairs * stage.options.repair]
     if earlier is not None:
         return lines
     if not stage.judge:
-        return [
-            *lines,
-            f"no model judges; at most {stage.options.max_replays:,} replays of each {stage.unit}",
-        ]
+        replays = f"at most {stage.options.max_replays:,} replays of each {stage.unit}"
+        return [*lines, f"no model judges; {replays}"]
     steps = size = 0
     for index, name in stage.jobs:
         try:
@@ -119,10 +161,9 @@ def revision_lines(stage: RevisionStage) -> list[str]:
     calls = steps * s.judge_votes
     likely = Asked(calls, size / BYTES * s.judge_votes, calls * s.reply_tokens / BYTES)
     most = Asked(calls * ASKS, size * ASKS * s.judge_votes, calls * ASKS * s.reply_tokens)
-    lines.append(
-        f"{steps:,} steps of bad paths have no verdict yet; those after a first bad one are not asked about"
-    )
-    return [*lines, *_cost(stage, judge, jobs, 0, unit, most, likely, "if each is asked about once")]
+    rest = "those after a first bad one are not asked about"
+    lines.append(f"{steps:,} steps of bad paths have no verdict yet; {rest}")
+    return [*lines, *plan.cost(jobs, most, likely, "if each is asked about once")]
 
 
 def _unjudged(stage: RevisionStage, index: int, path: Path) -> list[int]:
@@ -148,61 +189,6 @@ def _unjudged(stage: RevisionStage, index: int, path: Path) -> list[int]:
             known = cache.get(node, question_sha256(question), stage.settings.judge_votes)
             sizes[node] = 0 if known else sum(len(m.content.encode("utf-8", "replace")) for m in question)
     return list(filter(None, sizes.values()))
-
-
-def _head(
-    s: Settings,
-    what: str,
-    total: int,
-    done: int,
-    unit: str,
-    manifest: Path,
-    model: Settings | None,
-    shown: Sequence[str],
-) -> list[str]:
-    """Return what is to be done, with whom, and the settings that matter."""
-    who = "no model"
-    if model:
-        url = without_password(model.openai_base_url) or "api.openai.com"
-        who = f"{model.model_name} ({model.model_dir if model.local else url})"
-    settings = " ".join(f"{variable(name)}={getattr(s, name)}" for name in (*shown, *HOW))
-    work = f"{what} {s.task}: {total} {unit}, {done} done, {total - done} left"
-    return [HEAD, f"{work}; asked: {who}; folder: {manifest.parent}", settings]
-
-
-def _cost(
-    stage: Stage,
-    model: Settings,
-    left: int,
-    done: int,
-    unit: str,
-    most: Asked,
-    likely: Asked | None,
-    why: str = "",
-) -> Iterator[str]:
-    """Yield the most that it can cost, the likely cost and time, what was paid so far, and the limits.
-
-    Raises:
-        InputError: the prices, or the count of what was paid, cannot be used.
-    """
-    s, prices = stage.settings, Prices.of(stage.settings)
-    price = prices.price(model) if prices else None
-    spent = _spent(stage.manifest)
-    if left:
-        yield f"at most: {most.text(price)}" + ", and the prompts" * (not most.prompt)
-        why = why or f"as the {done} finished {unit} took"
-        if not likely and done and spent.models:
-            calls = [(m.calls, m.prompt_tokens, m.completion_tokens) for m in spent.models.values()]
-            likely = Asked(*(sum(part) * left / done for part in zip(*calls, strict=True)))
-        hours = f", {time_text(spent.seconds * left / done)}" if done and spent.seconds else ""
-        told = f"{likely.text(price)}{hours}, {why}" if likely else f"said once {unit} are finished here"
-        yield f"likely: {told}"
-    if spent.models:
-        yield f"paid so far: {paid_text({name: plain(paid) for name, paid in spent.models.items()})}"
-    limits = {variable(name): getattr(s, name) for name in ("max_tokens_total", "max_cost", "max_hours")}
-    if any(limits.values()):
-        named = ", ".join(f"{name}={value:g}" for name, value in limits.items() if value)
-        yield f"limits: {named}; the stage ends before it passes them, and a larger one goes on"
 
 
 def time_text(seconds: float) -> str:

@@ -132,19 +132,9 @@ def _rendezvous(layout: NodeLayout) -> list[str]:
     return ["--nnodes", str(layout.nodes), "--node_rank", str(layout.rank), *address]
 
 
-def convert_command(trainer: Trainer, checkpoint: str, target: str, lora: bool) -> list[str]:
+def convert_command(trainer: Trainer, checkpoint: str, target: str) -> list[str]:
     """Return the command that converts a checkpoint to a folder of safetensors: a model's weights, or an adapter."""
-    if not lora:
-        return [trainer.python, str(HERE / "trainer" / "convert.py"), checkpoint, target]
-    command = [
-        trainer.python,
-        "-m",
-        "xtuner.tools.model_converters.pth_to_hf",
-        "config.py",
-        checkpoint,
-        target,
-    ]
-    return [*command, "--fp32", "--safe-serialization"]  # without the two: float16 pickle files
+    return [trainer.python, str(HERE / "trainer" / "convert.py"), checkpoint, target]
 
 
 def trainer_environ(environ: Mapping[str, str], gpus: int, quantized: bool = False) -> dict[str, str]:

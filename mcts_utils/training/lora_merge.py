@@ -1,4 +1,4 @@
-"""Merge a low-rank adapter into the model's weights: W + alpha / r * B A, in float32, tensor by tensor.
+"""Settings of a low-rank adapter, and its merging into the model's weights: W + alpha / r * B A, in float32.
 
 The adapter of a 4-bit training is added to the original weights, not to their 4-bit form.
 """
@@ -14,9 +14,24 @@ from safetensors.torch import load_file
 from mcts_utils.storage import files
 from mcts_utils.training.checkpoint import save_tensors, weight_files
 from mcts_utils.training.launcher import TrainingFailed
+from mcts_utils.training.settings import Lora
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
+
+
+def write_settings(adapter: Path, lora: Lora, model: Path) -> None:
+    """Write the settings that PEFT and inference servers read beside an adapter's weights; the rest are defaults."""
+    with safe_open(adapter / WEIGHTS, "pt") as file:
+        modules = {name.rpartition(".lora_")[0].rpartition(".")[2] for name in file.keys()}
+    kind = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(model),
+        "bias": "none",
+    }
+    values = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "inference_mode": True}
+    files.write_json(adapter / SETTINGS, kind | values | {"target_modules": sorted(modules)})
 
 
 def merge(adapter: Path, model: Path, target: Path) -> None:

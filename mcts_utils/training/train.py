@@ -225,12 +225,12 @@ def train(
         shutil.rmtree(job.folder / name, ignore_errors=True)
     log = job.folder / "convert.log"
     log.unlink(missing_ok=True)
-    lora = job.settings.lora is not None
-    command = launcher.convert_command(trainer, f"run/{final}", "adapter" if lora else "converted", lora)
-    launcher.run(command, job.folder, environ, log)
-    if lora:
+    target = "adapter" if job.settings.lora else "converted"
+    launcher.run(launcher.convert_command(trainer, f"run/{final}", target), job.folder, environ, log)
+    if job.settings.lora:
         from mcts_utils.training import lora_merge  # loads torch
 
+        lora_merge.write_settings(job.folder / "adapter", job.settings.lora, job.model)
         lora_merge.merge(job.folder / "adapter", job.model, job.folder / "converted")
     return curve
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import re
@@ -10,14 +11,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from mcts_utils.pipeline import run_all as program
 from mcts_utils.report.runs.iteration import main as stages
 from mcts_utils.report.runs.iterations import main as iterations
 from mcts_utils.storage.files import read_json, read_jsonl
+from mcts_utils.types import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 SCIWORLD = shutil.which("java") is not None and importlib.util.find_spec("scienceworld") is not None
@@ -305,6 +308,17 @@ def test_the_demo_of_another_world_is_one_iteration_with_its_player_shown(tmp_pa
 # --- its ends
 
 
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables that the script hands to its program."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "python").write_text("#!/bin/sh\nenv -0\n", encoding="utf-8")
+    (folder / "python").chmod(0o755)
+    done = run_all(folder / "run", TASKS="textcraft", PYTHON=str(folder / "python"))
+    assert done.returncode == 0, done.stderr
+    return dict(entry.split("=", 1) for entry in done.stdout.rstrip("\0").split("\0"))
+
+
 @pytest.mark.parametrize(
     ("variables", "line"),
     [
@@ -331,10 +345,28 @@ def test_the_demo_of_another_world_is_one_iteration_with_its_player_shown(tmp_pa
         ({"DRY_RUN": "1", "GPUS": "0"}, "GPUS must be a number above 0: '0'"),
     ],
 )
-def test_wrong_variables_are_one_line(tmp_path: Path, variables: dict[str, str], line: str) -> None:
+def test_wrong_variables_are_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    variables: dict[str, str],
+    line: str,
+) -> None:
     run = tmp_path / "run"
-    done = run_all(run, **{"TASKS": "textcraft", **variables})
-    assert (done.returncode, done.stderr) == (2, f"run_all.sh: {line}\n")
+    found = {**given, "RUN_DIR": str(run), **variables}
+    monkeypatch.setattr(program, "variables", lambda: (found, found))
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError) as error:
+        asyncio.run(program.run(AsyncExitStack()))
+    assert str(error.value) == line
+    assert not run.exists()
+
+
+def test_a_wrong_variable_is_one_line(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = run_all(run, TASKS="textcraft", ITERATIONS="none")
+    assert done.returncode == 2
+    assert done.stderr == "run_all.sh: ITERATIONS must be a whole number: 'none'\n"
     assert not run.exists()
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from safetensors.torch import load_file
 
+from mcts_utils.storage import files
+from mcts_utils.training import lora_merge
+from mcts_utils.training.settings import Lora
 from mcts_utils.training.trainer import convert
 
 
@@ -27,6 +30,24 @@ def test_the_trained_models_tensors_are_written_in_float32(tmp_path):
 def test_an_untied_head_is_kept_even_if_it_is_equal(tmp_path):
     tensors = {"llm.model.embed_tokens.weight": torch.ones(2, 2), "llm.lm_head.weight": torch.ones(2, 2)}
     assert convert.trained(tensors).keys() == {"model.embed_tokens.weight", "lm_head.weight"}
+
+
+def test_of_an_adapters_training_the_adapter_is_written_as_peft_names_it(tmp_path):
+    layer = "base_model.model.model.layers.0.mlp.up_proj"
+    tensors = {
+        f"llm.{layer}.base_layer.weight": torch.ones(4, 4),  # in DeepSpeed's checkpoints
+        f"llm.{layer}.lora_A.default.weight": torch.full((2, 4), 2.0),
+        f"llm.{layer}.lora_B.default.weight": torch.full((4, 2), 3.0),
+    }
+    torch.save({"state_dict": tensors}, tmp_path / "iter_3.pth")
+    assert convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "adapter")]) == 0
+    found = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert found.keys() == {f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"}
+    assert found[f"{layer}.lora_B.weight"].equal(torch.full((4, 2), 3.0))
+    lora_merge.write_settings(tmp_path / "adapter", Lora(2, 16, 0.1), tmp_path)
+    settings = files.read_json(tmp_path / "adapter" / "adapter_config.json")
+    assert (settings["peft_type"], settings["r"], settings["lora_alpha"]) == ("LORA", 2, 16)
+    assert settings["target_modules"] == ["up_proj"]
 
 
 def test_a_large_model_is_several_files(tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
-"""Write the weights of XTuner's checkpoint as safetensors in float32, as `transformers` names and divides them.
+"""Write the weights of XTuner's checkpoint as safetensors in float32, as `transformers` does, or PEFT for an adapter.
 
     python convert.py CHECKPOINT FOLDER
 
-A checkpoint is a file, or DeepSpeed's folder. XTuner's own converter is used for adapters alone: it builds the model,
-for which all of XTuner is imported, and rounds DeepSpeed's float32 weights to float16.
+A checkpoint is a file, or DeepSpeed's folder. XTuner's own converter builds the model, for which all of XTuner is
+imported, and rounds DeepSpeed's float32 weights to float16.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 PREFIX = "llm."  # of the trained model's tensors; "ref_llm." is DPO's reference
-LARGEST = "2GB"  # a file
+LARGEST = "2GB"  # a file of a model
+ADAPTER = "adapter_model.safetensors"
 
 
 def load(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -32,24 +33,29 @@ def load(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 def trained(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the trained model's tensors in float32; of tensors that share their memory (a tied head), the first."""
+    """Return the trained model's tensors in float32, or those of its adapter where it has one.
+
+    Of tensors that share their memory (a tied head) the first is returned.
+    """
     found, seen = {}, set()
     for name, tensor in tensors.items():
         place = tensor.data_ptr(), tensor.shape
         if name.startswith(PREFIX) and place not in seen:
             seen.add(place)
-            found[name.removeprefix(PREFIX)] = tensor.float().contiguous()
-    return found
+            found[name.removeprefix(PREFIX)] = tensor
+    adapter = {name.replace(".default.", "."): found[name] for name in found if ".lora_" in name}
+    return {name: tensor.float().contiguous() for name, tensor in (adapter or found).items()}
 
 
 def main(argv: Sequence[str]) -> int:
     """Convert and return the exit code."""
     checkpoint, folder = map(Path, argv)
     tensors = trained(load(checkpoint))
+    files = split_torch_state_dict_into_shards(tensors, max_shard_size=LARGEST).filename_to_tensors
+    if any(".lora_" in name for name in tensors):
+        files = {ADAPTER: list(tensors)}
     folder.mkdir(parents=True, exist_ok=True)
-    for file, names in split_torch_state_dict_into_shards(
-        tensors, max_shard_size=LARGEST
-    ).filename_to_tensors.items():
+    for file, names in files.items():
         save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
     print(f"{len(tensors)} tensors of {checkpoint} are in {folder}")
     return 0
