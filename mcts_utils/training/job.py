@@ -18,7 +18,7 @@ from mcts_utils.storage import manifest as storage_manifest
 from mcts_utils.terminal import Parser, between
 from mcts_utils.training import checkpoint, preflight
 from mcts_utils.training.corpus import Corpus, DataMix
-from mcts_utils.training.render_config import TEMPLATE, render
+from mcts_utils.training.render_config import render
 from mcts_utils.training.row_filter import CUT, DROP, default_template
 from mcts_utils.training.settings import CONFIGS, TrainSettings
 from mcts_utils.types import InputError
@@ -32,8 +32,10 @@ OVERRIDES = {  # flag -> its numbers
     "max_length": between(1, 10**7),
     "seed": between(0, MAX_SEED),
 }
-# The identity of a run held these until rows were given to the trainer in tokens; both give the same trained tokens.
-EARLIER_TEMPLATE = "9b43e8bbcdfa11a0217011b04c588cc3657e80293dd6e5831b9308c875a1d954"
+# The identity of a run held the hash of base.py.in, which other configs change, and not the config: this one's ...
+EARLIER_TEMPLATE = "ea13a873200a1524a4605852be26543dc72bb0985ead49fec6fb7b152490dedf"
+# ... and, with these, the hash of the time before rows were given in tokens. All give the same trained tokens.
+FIRST_TEMPLATE = "9b43e8bbcdfa11a0217011b04c588cc3657e80293dd6e5831b9308c875a1d954"
 EARLIER_CHATS = {
     "tiny_actor": ("<|system|>{system}<|end|>", "<|user|>{input}<|end|><|assistant|>", "<|end|>", "", False),
     "llama3_8b_instruct": (
@@ -76,21 +78,26 @@ class TrainingJob:
         """
         return _sha256(self.facts())
 
-    def earlier_identity(self) -> str:
-        """Return the identity that an earlier version gave this run; empty if it could not have trained it."""
+    def earlier_identities(self) -> list[str]:
+        """Return the identities that earlier versions gave this run, as far as they could train it."""
+        if self.settings.autocast:
+            return []
+        facts = self.facts() | {"template": EARLIER_TEMPLATE, "settings": asdict(self.settings)}
+        del facts["config"], facts["settings"]["autocast"]
+        found = [_sha256(facts)]
         name = next((name for name in EARLIER_CHATS if self.settings.name.startswith(name)), None)
-        if name is None or self.chat_template:
-            return ""
-        facts = self.facts() | {"template": EARLIER_TEMPLATE}
-        parts = ("system", "instruction", "suffix", "preamble", "strip")
-        facts["settings"] |= {"chat": dict(zip(parts, EARLIER_CHATS[name], strict=True))}
-        return _sha256(facts)
+        if name is not None and not self.chat_template:
+            parts = ("system", "instruction", "suffix", "preamble", "strip")
+            facts["settings"]["chat"] = dict(zip(parts, EARLIER_CHATS[name], strict=True))
+            found.append(_sha256(facts | {"template": FIRST_TEMPLATE}))
+        return found
 
     def facts(self) -> dict[str, Any]:
         """Return what the identity is made of."""
         files = [*checkpoint.weight_files(self.model), *checkpoint.small_files(self.model)]
+        config = render(self.settings, "model", "train.jsonl").splitlines()
         facts = {
-            "settings": asdict(self.settings),
+            "settings": asdict(replace(self.settings, sources={})),
             "eta": self.mix.eta,
             "max_per_task": self.mix.max_per_task,
             "long": self.mix.long,
@@ -98,7 +105,7 @@ class TrainingJob:
             "data": [storage_files.sha256_file(path) for path in self.mix.data],
             "general": [storage_files.sha256_file(path) for path in self.mix.general],
             "model": {path.name: storage_files.sha256_file(path) for path in files},
-            "template": storage_files.sha256_file(TEMPLATE),
+            "config": [line.partition("  # ")[0] for line in config if not line.startswith("#")],
         }
         if self.chat_template:
             facts["chat_template"] = storage_files.sha256_file(self.chat_template)
@@ -194,7 +201,7 @@ def is_done(job: TrainingJob, identity: str) -> bool:
     manifest = job.output / "manifest.json"
     found = storage_files.read_json(manifest).get("settings", {}) if manifest.is_file() else {}
     trained = found.get("inputs_sha256")
-    if trained and (trained == identity or trained == job.earlier_identity()):
+    if trained and (trained == identity or trained in job.earlier_identities()):
         return True
     raise InputError(f"--output_dir {job.output} holds something else: remove it or name another folder")
 

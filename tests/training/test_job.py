@@ -11,7 +11,7 @@ import select
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -268,16 +268,30 @@ def test_what_a_template_cannot_serve_is_one_line(tmp_path, capsys):
     assert "vocab_size is 100" in refused and refused.count("\n") == 1
 
 
-@pytest.mark.parametrize("config", ["tiny_actor", LLAMA3_8B.name, "full"])
-def test_a_model_that_an_earlier_version_trained_is_recognised(tiny, records, tmp_path, capsys, config):
+@pytest.mark.parametrize("version", ["first", "tokens"])
+@pytest.mark.parametrize("config", ["tiny_actor", LLAMA3_8B.name, "full", "cpu"])
+def test_a_model_that_an_earlier_version_trained_is_recognised(tiny, records, tmp_path, config, version):
     output = tmp_path / "model"
     arguments = ["--data", records, "--model_dir", tiny, "--output_dir", output, "--config", config]
-    facts = job.parse("", [str(a) for a in arguments], {})[0].facts()
-    facts |= {"template": job.EARLIER_TEMPLATE}
-    facts["settings"]["chat"] = EARLIER_CHAT if config == "tiny_actor" else {"system": "another"}
+    run = job.parse("", [str(a) for a in arguments], {})[0]
+    facts = run.facts() | {"template": job.EARLIER_TEMPLATE, "settings": asdict(run.settings)}
+    del facts["config"], facts["settings"]["autocast"]
+    if version == "first":
+        facts["template"] = job.FIRST_TEMPLATE
+        facts["settings"]["chat"] = EARLIER_CHAT if config == "tiny_actor" else {"system": "another"}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     files.write_json(output / "manifest.json", {"settings": {"inputs_sha256": digest}})
-    assert stage3(*arguments, XTUNER_PYTHON="/bin/false") == (0 if config == "tiny_actor" else 2)
+    known = config == "tiny_actor" if version == "first" else config != "cpu"  # a config that came later
+    assert stage3(*arguments, XTUNER_PYTHON="/bin/false") == (0 if known else 2)
+
+
+def test_what_a_run_is_does_not_depend_on_comments(tiny, records, tmp_path):
+    arguments = ["--data", str(records), "--model_dir", str(tiny), "--output_dir", str(tmp_path / "model")]
+    made = job.parse("", arguments, {})[0]
+    assert made.settings.sources
+    other = replace(made, settings=replace(made.settings, sources={}))
+    assert other.identity() == made.identity()
+    assert replace(made, settings=replace(made.settings, autocast=True)).identity() != made.identity()
 
 
 @pytest.mark.parametrize(
