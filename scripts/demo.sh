@@ -6,7 +6,7 @@
 #
 # Installs the two virtual environments if they are missing, starts the server, evaluates the actor on held-out goals,
 # searches, builds verified revisions, trains with XTuner, evaluates again, prints one table and stops the server. Takes
-# about 9 minutes on 2 cores, without installation. The same command again resumes; remove runs/demo to start over.
+# about 6 minutes on 2 cores, without installation. The same command again resumes; remove runs/demo to start over.
 # SEED (0): seed of search, records and training. RUN_DIR (runs/demo): folder of all results. PYTHON: interpreter of the
 # project; then nothing is installed.
 set -euo pipefail
@@ -56,10 +56,6 @@ recover() { # the same failed prefixes for both models
     --output_dir "$run/test_result" --from "$run/test_result/textcraft/tiny_actor_before" --panel "$run/panel.json"
 }
 model() { if [ "$1" = before ]; then echo "$base"; else echo "$run/model"; fi; }
-untrained() {
-  evaluate before
-  recover before
-}
 search() {
   MODEL_DIR=$base child "$python" mcts_collection.py --task_ids "$run/tasks.txt" --output_dir "$run/mcts_result"
 }
@@ -72,21 +68,26 @@ execute() {
     child "$python" path_collection.py --verify "$run/records/textcraft_$kind.jsonl" > >(tee "$run/verified_$kind.txt")
   done
 }
+beside() {
+  execute
+  recover before
+}
 train() {
   # shellcheck disable=SC2086 # flags are words
   child "$python" xtuner_config/train.py --data "$run/records/textcraft_"{centric,good}.jsonl --config tiny_actor \
     --model_dir "$base" --output_dir "$run/model" --epochs 3 --seed "$SEED" ${TRAIN_FLAGS:-}
 }
+view() { child "$python" -m mcts_utils.report view "$run"; }
+verify() { child "$python" -m mcts_utils verify "$run"; }
 
 echo "== 1/5 the bundled actor on the held-out goals; beside it, search on training goals"
-together untrained search
+together 'evaluate before' search
 echo "== 2/5 revision records"
-together "revise centric" "revise good"
-echo "== 3/5 training with XTuner; beside it, every record is executed again"
-together train execute
+together 'revise centric' 'revise good'
+echo "== 3/5 training with XTuner; beside it, every record is executed again, and the bundled actor goes on from its failures"
+together train beside
 echo "== 4/5 the trained actor on the same goals"
-together "evaluate after" "recover after"
+together 'evaluate after' 'recover after'
 echo "== 5/5 the round"
 child "$python" -m mcts_utils.report.runs.round "$run"
-child "$python" -m mcts_utils.report view "$run"
-child "$python" -m mcts_utils verify "$run"
+together view verify

@@ -48,6 +48,7 @@ AT_ONCE = (
     "data_type.(centric|good)",
     "train.py|verify.*centric",
     f"{TRAINED}|{AGAIN}",
+    "report.view|mcts_utils.verify",
 )
 
 
@@ -105,14 +106,15 @@ def test_independent_parts_run_at_once_and_after_what_they_read(
     verify = [rf"path_collection.py --verify {run}/records/textcraft_{kind}.jsonl" for kind in kinds]
     train = r"xtuner_config/train.py --data \S+_centric.jsonl \S+_good.jsonl .* --epochs 3 --seed 7 --lr 0.1 "
     last = [rf"-m mcts_utils{name} {run}" for name in (".report.runs.round", ".report view", " verify")]
-    needs = [(before[0], before[1]), (before[1], records[0]), (train, after[0]), (train, after[1])]
+    needs = [(before[0], records[0]), (before[0], before[1]), (train, after[0]), (train, after[1])]
+    needs += [(before[1], each) for each in after]  # the panel
     needs += [
         pair
         for kind in records
         for pair in ((search, kind), (kind, train), (kind, verify[0]), (kind, verify[1]))
     ]
     needs += [(kind, later) for kind in records for later in (train, *verify)]
-    needs += [(each, last[0]) for each in (*after, *verify)] + [(last[0], last[1]), (last[1], last[2])]
+    needs += [(each, last[0]) for each in (*after, *verify)] + [(last[0], last[1]), (last[0], last[2])]
     for earlier, later in needs:
         assert place("ends", earlier) < place("begins", later)
     assert (run / "tasks.txt").read_text() == "1,3\n"
