@@ -3,11 +3,12 @@
 #   bash scripts/check.sh [--fast] [pytest arguments]
 # --fast leaves out the documentation and the tests that are slow, run a whole pipeline, or need the trainer, Java or Ray;
 # mypy runs beside the tests.
-# pytest runs in two processes; -n 0 among its arguments: in one. PYTHON: interpreter; default .venv/bin/python.
+# pytest runs in three processes, for two cores: tests wait for servers, too. -n 0 among its arguments: in one.
+# PYTHON: interpreter; default .venv/bin/python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
-fast=0 arguments=(-n 2 --dist loadgroup --no-loadscope-reorder)
+fast=0 arguments=(-n 3 --dist loadgroup --no-loadscope-reorder)
 for argument in "$@"; do
   case $argument in
     --fast) fast=1 && arguments+=(-m "not (slow or pipeline or trainer or java or ray)") ;;
@@ -30,7 +31,7 @@ else # side by side: each takes one core
 fi
 # Hundreds of processes read the same modules: they are compiled once.
 unset PYTHONDONTWRITEBYTECODE
-# Two test processes share the cores: one thread for each model that they or their children compute with.
+# Test processes share the cores: one thread for each model that they or their children compute with.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 code=0 && "$python" -m pytest "${arguments[@]}" || code=$?
 if [ "$fast" = 1 ]; then wait $! || { echo "check.sh: mypy has found errors, see above" >&2 && exit 1; }; fi
