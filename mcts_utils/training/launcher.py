@@ -41,8 +41,9 @@ if not versions["torch"].endswith("+cpu"):
 source = known["transformers"].locate_file("transformers/models/auto/configuration_auto.py").read_text("utf-8")
 for node in ast.parse(source).body:
     name = getattr(node.targets[0], "id", "") if isinstance(node, ast.Assign) else ""
-    if name == "CONFIG_MAPPING_NAMES" and node.value.args:  # OrderedDict([(model_type, class), ...])
-        models = [pair[0] for pair in ast.literal_eval(node.value.args[0])]
+    if name == "CONFIG_MAPPING_NAMES":  # OrderedDict([(model_type, class), ...]); in another form: none is known
+        pairs = getattr(node.value, "args", [])[:1]
+        models = [model for argument in pairs for model, _ in ast.literal_eval(argument)]
 print(json.dumps({"gpus": len(memory), "memory": memory, "models": models, "versions": versions}))
 """
 ITERATION = re.compile(r"Iter\(train\)\s*\[\s*(\d+)/\d+\].*?\blr: (\S+).*?\bloss: (\S+)")
