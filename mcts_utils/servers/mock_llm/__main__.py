@@ -58,9 +58,9 @@ def run(options: dict[str, Any]) -> None:
         raise InputError(f"--env {error}") from error
     except OSError as error:
         raise InputError(f"--port {port}: {error}") from error
-    print(f"{model_name(server.behaviour.env)} at {server.base_url}", file=sys.stderr, flush=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
+    print(f"{model_name(server.behaviour.env)} at {server.base_url}", file=sys.stderr, flush=True)
     parent.end_with(end_with)
     server.serve()
     print(json.dumps(server.stats()), file=sys.stderr)
