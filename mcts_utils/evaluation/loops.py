@@ -21,6 +21,7 @@ from mcts_utils.config import Settings, judge_settings, settings_from_env
 from mcts_utils.evaluation.metrics import behaviour, scores
 from mcts_utils.evaluation.results import by_task, episodes_of, summary_of
 from mcts_utils.evaluation.summary import estimate_text
+from mcts_utils.executors.spending import limited
 from mcts_utils.executors.threads import run_tasks
 from mcts_utils.prompts import is_signal_step
 from mcts_utils.revision.judge import Judge
@@ -105,31 +106,31 @@ class EpisodeJudge:
     """The first error of an episode by the actor's verdicts, as in the paper. Verdicts on disk are used again."""
 
     def __init__(self, settings: Settings, actor: Actor) -> None:
-        self.settings = settings
+        self.settings, self.actor = settings, actor
         weights = fingerprint(settings.model_dir if settings.local else "", settings.chat_template)
         self.model = settings.model_name + (f"@{weights[:12]}" if weights else "")
-        self.judge = Judge(
-            actor, settings.prompt, seed=settings.seed, wave=settings.judge_wave, slots=settings.in_flight,
-            votes=settings.judge_votes,
-        )  # fmt: skip
 
-    def first_error(self, run: Path, episode: EpisodeFile) -> int | None:
+    def first_error(self, judge: Judge, run: Path, episode: EpisodeFile) -> int | None:
         """Return the number (from 1) of the agent's own step that is first called bad, or None."""
         path = verdicts_path(run, episode.task.index, episode.sample or 0, self.model)
         cache = VerdictCache(path, self.model, self.settings.prompt, self.settings.max_token_length)
         steps, cut = episode.all_steps, episode.prefix_steps
         keys = range(1, len(steps) + 1)
-        bad = self.judge.first_bad(episode.task.task(), steps, keys, cut, cache).step
+        bad = judge.first_bad(episode.task.task(), steps, keys, cut, cache).step
         return None if bad is None else bad + 1 - cut
 
     def first_errors(self, run: Path, episodes: Sequence[EpisodeFile]) -> list[int | None]:
-        """Return the first error of each episode; many are judged at once."""
-        every, workers = range(len(episodes)), self.settings.workers
+        """Return the first error of each episode; many are judged at once, within the limits for the run's folder."""
+        s, every = self.settings, range(len(episodes))
+        how = {"seed": s.seed, "wave": s.judge_wave, "slots": s.in_flight, "votes": s.judge_votes}
         results: dict[int, int | None] = {}
-        first = lambda i: self.first_error(run, episodes[i])  # noqa: E731
         with (
+            limited(s, run / "loops.manifest.json", self.actor, "judge") as actor,
+            closing(Judge(actor, s.prompt, **how)) as judge,
             Progress(total=len(episodes), desc=f"judge {run.name}", unit="episode") as bar,
-            closing(run_tasks(first, workers, Event(), every, bar)) as ended,
+            closing(
+                run_tasks(lambda i: self.first_error(judge, run, episodes[i]), s.workers, Event(), every, bar)
+            ) as ended,
         ):
             for i, result in ended:
                 if isinstance(result, Exception):
@@ -143,12 +144,8 @@ def model_first_errors(settings: Settings) -> Iterator[tuple[FirstErrors, LoopJu
     """Open the judge, the actor or another model; yield its `first_errors` and its description."""
     settings = judge_settings(settings)
     with closing(make_actor(settings)) as actor:
-        episode_judge = EpisodeJudge(settings, actor)
-        try:
-            by = LoopJudge(by="model", model=episode_judge.model, prompt=settings.prompt)
-            yield episode_judge.first_errors, by
-        finally:
-            episode_judge.judge.close()
+        judge = EpisodeJudge(settings, actor)
+        yield judge.first_errors, LoopJudge(by="model", model=judge.model, prompt=settings.prompt)
 
 
 def describe(found: Mapping[str, LoopReport]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
@@ -12,7 +14,8 @@ from msgspec.structs import replace
 
 from mcts_utils import patience
 from mcts_utils.actors.wrapped import WrappedActor
-from mcts_utils.executors.ledger import WAIT, money
+from mcts_utils.config import Settings
+from mcts_utils.executors.ledger import WAIT, Ledger, LedgerPlan, money
 from mcts_utils.storage.formats.spent import Paid
 from mcts_utils.terminal import Progress
 from mcts_utils.types import Actor, BudgetReached, MakeActor, Message, Sample
@@ -152,6 +155,30 @@ class MeteredActor(WrappedActor):
         finally:
             self._spending.end(self._model, most, messages, samples, time.monotonic() - began)
         return samples
+
+
+@contextmanager
+def limited(settings: Settings, manifest: Path, actor: Actor, model: str = "actor") -> Iterator[Actor]:
+    """Yield the actor for a command that is no stage: the limits hold for the folder of the manifest, which counts it.
+
+    Args:
+        model: `actor` or `judge`, under which it is counted.
+
+    Raises:
+        InputError: the model has no price.
+        BudgetReached: a limit is reached.
+    """
+    plan = LedgerPlan.of(settings, manifest, {model: settings})
+    ledger = Ledger(plan) if plan else None
+    try:
+        yield MeteredActor(actor, Spending(settings.reply_tokens, ledger), model)
+    except BudgetReached as error:
+        line = "what it was answered is kept; the same command with a larger one goes on"
+        raise BudgetReached(f"{error}: {line}") from error
+    finally:
+        if ledger:
+            ledger.close()
+            print(f"paid so far: {paid_text(ledger.paid())}", file=sys.stderr)
 
 
 def paid_text(paid: dict[str, Any]) -> str:

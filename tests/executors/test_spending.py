@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,6 +21,7 @@ from mcts_utils.config import settings_from_env
 from mcts_utils.executors.ledger import WAIT, Ledger, LedgerPlan, Limits
 from mcts_utils.executors.prices import Price, Prices, read_prices
 from mcts_utils.executors.spending import MeteredActor, Spending
+from mcts_utils.report.judge.__main__ import main as judge_report
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, ChatServer, running_chat
 from mcts_utils.storage.files import read_json
 from mcts_utils.storage.formats.spent import Paid
@@ -145,6 +148,32 @@ def test_an_evaluation_ends_before_a_limit_and_goes_on(bill, monkeypatch, capsys
     assert read_json(folder / "summary.json")["tokens"]["paid"]["actor"]["dollars"] == pytest.approx(
         bill.tokens / 1e5
     )
+
+
+def test_commands_that_ask_a_judge_end_before_a_limit_too_and_pay_for_no_verdict_twice(
+    bill, monkeypatch, capsys
+):
+    assert evaluation.main(["--task_ids", IDS, "--max_steps", "8", "--output_dir", "test"]) == search() == 0
+    (run,), (folder,) = Path("test").glob("*/*"), Path("mcts_result").glob("*/*")
+    loops = partial(evaluation.main, ["loops", "--judge", "model", str(run)])
+    sample = partial(judge_report, ["--trees", str(folder), "--judge", "8", "--asked", "asked"])
+    for command, spent in ((loops, run / "loops.spent.json"), (sample, Path("asked/spent.json"))):
+        bill.tokens = 0
+        capsys.readouterr()
+        for limit, code in ((1500, 3), (1_000_000, 0)):
+            monkeypatch.setenv("MAX_TOKENS_TOTAL", str(limit))
+            assert command() == code
+            paid, said = read_json(spent)["models"]["judge"], capsys.readouterr().err
+            assert 0 < paid["prompt_tokens"] + paid["completion_tokens"] == bill.tokens <= limit
+            line = "reached at [0-9]+: what it was answered is kept; the same command with a larger one"
+            assert bool(re.search(f"MAX_TOKENS_TOTAL=1500 {line}", said)) == bool(code)
+            assert "paid so far: judge: " in said
+        whole = bill.tokens
+        spent.unlink()
+        assert command() == 0 and bill.tokens == whole
+        monkeypatch.setenv("MAX_COST", "1")  # no price
+        assert command() == 2
+        monkeypatch.delenv("MAX_COST")
 
 
 def ledger(folder: Path, **limits: Any) -> Ledger:

@@ -15,6 +15,7 @@ from threading import Event
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings
+from mcts_utils.executors.spending import limited
 from mcts_utils.executors.threads import run_tasks
 from mcts_utils.prompts import is_signal_step, judge_messages
 from mcts_utils.report.judge.evidence import on_good_paths
@@ -94,7 +95,11 @@ class VerdictSampler:
 
     def _ask(self, questions: Sequence[Question]) -> None:
         """Ask all questions and save each verdict as it arrives; after an error nothing more is asked."""
-        with closing(self._make_actor(self.settings)) as actor:
+        manifest = self.folder / "manifest.json"
+        with (
+            closing(self._make_actor(self.settings)) as made,
+            limited(self.settings, manifest, made, "judge") as actor,
+        ):
             judge = Judge(actor, self.settings.prompt, seed=self.settings.seed, slots=1)
             asked = run_tasks(
                 lambda question: judge.ask(question[2]), self.settings.in_flight, Event(), questions
