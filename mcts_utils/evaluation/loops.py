@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from mcts_utils.actors.factory import make_actor, require_actor
 from mcts_utils.config import Settings, judge_settings, settings_from_env
@@ -122,7 +123,12 @@ class EpisodeJudge:
     def first_errors(self, run: Path, episodes: Sequence[EpisodeFile]) -> list[int | None]:
         """Return the first error of each episode; many are judged at once, within the limits for the run's folder."""
         s, every = self.settings, range(len(episodes))
-        how = {"seed": s.seed, "wave": s.judge_wave, "slots": s.in_flight, "votes": s.judge_votes}
+        how: dict[str, Any] = {
+            "seed": s.seed,
+            "wave": s.judge_wave,
+            "slots": s.in_flight,
+            "votes": s.judge_votes,
+        }
         results: dict[int, int | None] = {}
         with (
             limited(s, run / "loops.manifest.json", self.actor, "judge") as actor,
