@@ -197,7 +197,7 @@ started = [t.name for t in threading.enumerate() if t is not threading.main_thre
 assert not started, started
 """
     done = subprocess.run(
-        [sys.executable, "-B", "-c", code],
+        [sys.executable, "-c", code],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_every_stage_runs_with_it(smollm2, textcraft_url, tmp_path, monkeypatch,
     done = subprocess.run([*command, "--output_dir", "test"], capture_output=True, text=True)
     check(done.returncode, done.stderr)
     assert "n 2, failed 0" in done.stdout
+    monkeypatch.setenv("NUMBER_FORMAT", re.search(r"local model: (\w+)", done.stderr)[1])  # measured once
     code = mcts_collection.main(["--task_ids", "1,2", "--output_dir", "trees"])
     check(code, capsys.readouterr().err)
     folder = tree_folder(tmp_path / "trees", "textcraft", "smollm2")
@@ -71,7 +73,7 @@ def test_every_stage_runs_with_it(smollm2, textcraft_url, tmp_path, monkeypatch,
     rows = tmp_path / "rows.jsonl"  # the untrained model finds no pair
     files.write_jsonl(rows, [record(n, ("good", "revision")[n % 2]) for n in range(8)])
     flags = ["--data", str(rows), "--model_dir", str(smollm2), "--output_dir", str(tmp_path / "model")]
-    code = train.main([*flags, "--config", "cpu", "--epochs", "1", "--accumulation", "1"])
+    code = train.main([*flags, "--config", "cpu", "--epochs", "1", "--accumulation", "4"])
     assert code == 0, capsys.readouterr().err
     before, after = (load_file(folder / "model.safetensors") for folder in (smollm2, tmp_path / "model"))
     moved = [name for name, tensor in after.items() if not tensor.equal(before[name])]
