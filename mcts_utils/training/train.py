@@ -40,6 +40,7 @@ from mcts_utils.training.launcher import Trainer, TrainingFailed
 from mcts_utils.training.lr_schedule import Schedule, plan_schedule
 from mcts_utils.training.node_layout import NodeLayout
 from mcts_utils.training.row_filter import row_filter_of
+from mcts_utils.training.settings import FULL
 
 DEFAULT_DEEPSPEED = "deepspeed_zero2"  # for several processes, which fail without one
 NODE_0_SECONDS = 3600  # the other nodes wait at most so long for node 0 to write the rows
@@ -73,6 +74,8 @@ def run_job(job: TrainingJob, only: str, environ: Mapping[str, str]) -> str:
     schedule = prepare_inputs(job, data, identity, size, layout.devices)
     command = remaining_command(job, trainer, layout, final_checkpoint(schedule))
     notes = [*data.notes, *schedule.notes()]
+    if job.settings.name == FULL.name and not trainer.gpus and only != "prepare":
+        notes.append("there is no GPU here: --config cpu takes less time and memory than full")
     for note in notes:
         print(f"train.py: note: {note}", file=sys.stderr)
     if only == "prepare":

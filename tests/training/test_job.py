@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -302,6 +303,20 @@ def test_the_default_config_is_chosen_by_size(tiny, tmp_path, monkeypatch, limit
     monkeypatch.setattr(preflight, "SMALL_MODEL", limit)
     where = ["--data", "x", "--model_dir", str(tiny), "--output_dir", str(tmp_path / "new")]
     assert job.parse("", [*where, *flags], {})[0].settings.name == name
+
+
+def test_where_there_is_no_gpu_the_config_for_a_cpu_is_named(tiny, records, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(preflight, "SMALL_MODEL", 1)
+    monkeypatch.setattr(preflight, "check_devices", lambda *_: None)
+    where = ["--data", records, "--model_dir", tiny, "--output_dir", tmp_path / "model"]
+    python, note = (
+        fake_trainer(tmp_path, "exit 9"),
+        "note: there is no GPU here: --config cpu takes less time",
+    )
+    for flags, code, noted in (([], 1, True), (["--config", "cpu"], 1, False), (["--prepare"], 0, False)):
+        assert stage3(*where, "--epochs", 30, *flags, XTUNER_PYTHON=python) == code
+        assert (note in capsys.readouterr().err) == noted
+        shutil.rmtree(tmp_path / "model.partial")
 
 
 def test_rows_that_cannot_be_trained_are_counted(tiny, records, tmp_path, capsys):

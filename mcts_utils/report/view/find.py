@@ -50,6 +50,7 @@ def find_any(root: Path) -> Found:
     for name, folders, files in os.walk(root):
         folder = Path(name)
         skipped = {"verdicts", *(MODELS if "config.json" in files else ())}
+        skipped |= {folder for folder in folders if folder.startswith(".")}  # journals of a run in progress
         folders[:] = sorted(set(folders) - skipped, key=natural)
         found.manifests += [folder / file for file in files if file.endswith("manifest.json")]
         if "summary.json" in files and any(map(EPISODE_FILE.fullmatch, files)):

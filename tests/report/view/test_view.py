@@ -94,6 +94,16 @@ def test_an_unreadable_file_is_named_and_the_rest_is_shown(run_dir, tmp_path, ca
     assert main(["view", str(run)]) == 2
 
 
+def test_the_journals_of_a_run_in_progress_are_not_taken_for_rows(run_dir, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(run_dir / "mcts_result", run / "mcts_result")
+    journal = run / "mcts_result/textcraft/tiny_actor/.journal/1.jsonl"
+    journal.parent.mkdir()
+    journal.write_text('6f3a {"key": "actor"}\n')
+    assert main(["view", str(run)]) == 0
+    assert "0 rows, 0 evaluations" in (said := capsys.readouterr().out) and "could not be read" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
