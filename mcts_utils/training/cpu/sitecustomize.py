@@ -43,6 +43,17 @@ if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     elif "xtuner.tools.train" in sys.orig_argv and "--deepspeed" not in sys.orig_argv:
         sys.modules["deepspeed"] = None
+        # For weights that are divided among GPUs; they would import SymPy.
+        for name in ("fsdp", "fsdp.api", "fsdp.fully_sharded_data_parallel", "tensor", "tensor.parallel"):
+            module = stub(f"torch.distributed.{name}")
+            module.__file__, module.__getattr__ = __file__, lambda name: type(name, (), {})
+            above, _, last = module.__name__.rpartition(".")
+            setattr(sys.modules[above], last, module)
+        sys.modules["torch.distributed.optim"] = None
+        if "AGENT_R_QUANTIZED" not in os.environ:
+            # torch would import its compiler, with SymPy too, to keep it off the optimizer and off checkpoints.
+            torch._dynamo = compiler = stub("torch._dynamo")
+            compiler.graph_break, compiler.disable = lambda *_: None, lambda function, *_, **__: function
     # transformers 4.48 requires a GPU or Intel's extension for bitsandbytes, which since 0.47 needs neither.
     if "AGENT_R_QUANTIZED" in os.environ and "xtuner.tools" in " ".join(sys.orig_argv):
         import transformers.integrations.bitsandbytes
