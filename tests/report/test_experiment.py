@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -377,6 +378,16 @@ def test_two_code_revisions_are_both_named(run: Path) -> None:
     summary = summarise(run)
     assert summary["code"] == "abc1234, fff0000"
     assert "not one revision" in document(summary, [])
+
+
+@pytest.mark.slow
+def test_without_failed_prefixes_of_the_untrained_model_nobody_asks_for_recovery(run: Path) -> None:
+    assert "## Recovered failed prefixes" in document(summarise(run), [])
+    for folder in (run / "test_result/textcraft").glob("*_revise"):
+        shutil.rmtree(folder)
+    summary = summarise(run)
+    assert not [name for name in summary["missing"] if name.endswith("_revise")]
+    assert "ecovered" not in document(summary, [])
 
 
 def test_the_pages_show_what_the_command_wrote() -> None:

@@ -124,7 +124,8 @@ class Cells:
         if summary is None:
             return None
         found, summaries = measures(self._run(name), summary), [summary]
-        if revise := self._finished(f"{name}_revise"):
+        # All continue the untrained model's failed prefixes; an experiment without them asks for none of these.
+        if self._run(f"{BASE}_revise").is_dir() and (revise := self._finished(f"{name}_revise")):
             summaries.append(revise)
             found[RECOVERY] = measures(self._run(f"{name}_revise"), revise)[SUCCESS]
         seconds, tokens = sum(one.seconds for one in summaries), sum_tokens([one.tokens for one in summaries])

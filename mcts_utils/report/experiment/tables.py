@@ -29,6 +29,12 @@ def document(summary: Summary, figures: Sequence[str]) -> str:
     pictures = {name.removesuffix(".png"): f"\n![{name}]({name})\n" for name in figures}
     main, revise = source_note(summary, "main"), source_note(summary, "revise")
     source = f"`{summary['command']}`, {seeds_text(summary['seeds'])}"
+    prefixes = markdown_section(
+        "Recovered failed prefixes by iteration (Table 3)",
+        by_iteration(summary, "recovery_rate", "recovery_ci95"),
+        f"{revise} The prefixes are the untrained model's failures, cut at a random step.",
+        pictures.get("table_3"),
+    )
     sections = [
         heading(summary),
         markdown_section(
@@ -37,12 +43,7 @@ def document(summary: Summary, figures: Sequence[str]) -> str:
             f"{main} Percent, 95 % interval over goals.",
             pictures.get("figure_3"),
         ),
-        markdown_section(
-            "Recovered failed prefixes by iteration (Table 3)",
-            by_iteration(summary, "recovery_rate", "recovery_ci95"),
-            f"{revise} The prefixes are the untrained model's failures, cut at a random step.",
-            pictures.get("table_3"),
-        ),
+        prefixes if "revise" in summary["protocols"] else "",
         markdown_section("Solved goals by kind of goal", kinds(summary), main),
         *comparisons(summary, ARMS, "Agent-R against the other arms"),
         *comparisons(summary, ABLATIONS, "Agent-R with one thing changed", pictures.get("ablation")),
@@ -195,14 +196,15 @@ COSTS: Columns = {
     "train tokens": lambda row: number(row["made"]["tokens_per_epoch"].get("input"), spec=",.0f"),
 }
 REVISION_NOTE = (
-    " *judged*: actions up to the first step of a bad path that was called bad, over the revision records of the"
-    " iteration; the model before it searched, and the untrained model judged where the arm does not say otherwise."
+    " *judged*: actions up to the first step of a bad path that was called bad (without a judge: refused), over the"
+    " revision records of the iteration; the model before it searched, and the untrained model judged where the arm"
+    " does not say otherwise."
     " The paper's measure is nearest to this one. *refused*: actions up to the first refused one, over failed test"
     " episodes that have one."
 )
 DATA_NOTE = (
-    "; means over the seeds. The search of iteration 1 is the untrained model's and shared by all arms"
-    " of a seed."
+    "; means over the seeds. The search of iteration 1 is that of the model which all arms of a seed"
+    " start from, and shared by them."
 )
 COSTS_NOTE = (
     ". Seconds and search tokens are sums over seeds; the search of iteration 1 is listed with each arm that uses it,"
