@@ -316,6 +316,26 @@ def test_arms_that_run_all_iterations_are_drawn_as_far_as_they_are_there(run: Pa
 
 
 @pytest.mark.slow
+def test_after_a_warm_start_all_arms_start_from_it(run: Path) -> None:
+    plan = read_json(run / "arms.json")
+    plan["arms"]["warm_start"] = {**plan["arms"]["agent_r"], "iterations": 1}
+    write_json(run / "arms.json", plan)
+    for seed in (0, 1):
+        evaluated(run, f"warm_start_s{seed}_i1", [GOOD, GOOD, LOOP, LOOP])
+    summary = summarise(run)
+    figure = solved(summary)
+    assert figure is not None
+    axes: Any = figure.axes[0]
+    assert axes.get_xticklabels()[0].get_text() == "warm start"
+    (mark,) = [bars for bars in axes.containers if bars.get_label() == "warm start"]
+    assert mark.lines[0].get_xydata().tolist() == [[0.0, 50.0]]
+    table = document(summary, []).split("## ")[1]
+    assert "| arm | start | iteration 1 |" in table
+    assert re.search(r"\| warm start \| 25.0 % \([^|]+\| 50.0 % ", table)
+    assert re.search(r"\| Agent-R \| 50.0 % \([^|]+\| 62.5 % ", table)
+
+
+@pytest.mark.slow
 def test_the_rehearsed_arm_is_held_against_the_others_as_well(run: Path) -> None:
     plan = read_json(run / "arms.json")
     plan["arms"]["agent_r_rehearsal"] = {**plan["arms"]["agent_r"], "iterations": 1}

@@ -8,6 +8,7 @@ from typing import Any
 from mcts_utils.report.experiment.contrasts import is_ablation
 
 Summary = Mapping[str, Any]
+WARM = "warm_start"
 LABELS = {
     "optimal": "Optimal",
     "optimal_good": "Optimal + Good",
@@ -34,6 +35,12 @@ def label(arm: str) -> str:
     return LABELS.get(arm, arm.replace("_", " "))
 
 
+def start_of(summary: Summary) -> tuple[str, Mapping[str, Any] | None]:
+    """Return the name and the row of the model that all arms start from: the warm start, else the untrained one."""
+    warm = summary["arms"].get(WARM, {}).get("iterations") if summary["base"] else None
+    return (WARM, warm[0]) if warm and warm[0]["seeds"] else ("base", summary["base"])
+
+
 def last_iteration(summary: Summary) -> int:
     """Return the number of iterations of the longest arm."""
     return max((len(arm["iterations"]) for arm in summary["arms"].values()), default=0)
@@ -45,7 +52,7 @@ def drawn_arms(summary: Summary) -> list[str]:
     If there is only one iteration, the ablations are left out.
     """
     last = last_iteration(summary)
-    arms = [arm for arm, found in summary["arms"].items() if len(found["iterations"]) == last]
+    arms = [arm for arm, found in summary["arms"].items() if len(found["iterations"]) == last and arm != WARM]
     return arms if last > 1 else [arm for arm in arms if not is_ablation(arm)]
 
 

@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcts_utils.report.experiment.labels import Summary, drawn_arms, label, last_iteration
+from mcts_utils.report.experiment.labels import Summary, drawn_arms, label, last_iteration, start_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DPI = 100
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-GREY = "#7F7F7F"  # the untrained model
+GREY = "#7F7F7F"  # the model that all arms start from
 ShownValue = tuple[float, Sequence[float] | None]  # a value and its interval
 ValueReader = Callable[[Mapping[str, Any]], ShownValue | None]
 
@@ -49,12 +49,13 @@ def new_figure(
 
 
 def draw_lines(ax: Axes, summary: Summary, read: ValueReader) -> bool:
-    """Draw a value by iteration with one line per arm, the untrained model at 0; return True if anything was drawn.
+    """Draw a value by iteration with one line per arm, the model that all start from at 0; return True if one is drawn.
 
     An arm has the same colour and marker in every figure.
     """
     arms = drawn_arms(summary)
-    base = read(summary["base"]) if summary["base"] else None
+    first, row = start_of(summary)
+    base = read(row) if row else None
     drawn = False
     for i, arm in enumerate(arms):
         shift = 0.06 * (i - (len(arms) - 1) / 2)  # so that intervals do not overlap
@@ -68,7 +69,7 @@ def draw_lines(ax: Axes, summary: Summary, read: ValueReader) -> bool:
         errorbars(ax, kept, color=colour, marker=MARKERS[i % len(MARKERS)], markersize=6, label=label(arm))
         drawn = True
     if drawn and base:
-        errorbars(ax, [(0.0, base)], color=GREY, marker="o", label=label("base"))
+        errorbars(ax, [(0.0, base)], color=GREY, marker="o", label=label(first))
     return drawn
 
 
@@ -106,7 +107,7 @@ def value_reader(value: str, interval: str, scale: float = 1, length: int | None
 def by_iteration(ax: Axes, summary: Summary) -> None:
     """Set the horizontal axis to the iterations; the vertical one begins at 0 and ends above the highest mark."""
     last = last_iteration(summary)
-    ax.set_xticks(range(last + 1), ["untrained", *map(str, range(1, last + 1))])
+    ax.set_xticks(range(last + 1), [label(start_of(summary)[0]), *map(str, range(1, last + 1))])
     ax.set_xlabel("iteration")
     ax.set_xlim(-0.4, last + 0.4)
     ax.set_ylim(0, 1.05 * ax.get_ylim()[1])

@@ -9,6 +9,7 @@ from mcts_utils.evaluation.metrics.behaviour import LOOP_LENGTHS
 from mcts_utils.report.experiment.comparison_tables import comparisons, gains
 from mcts_utils.report.experiment.contrasts import ABLATIONS, ARMS, REHEARSED
 from mcts_utils.report.experiment.labels import (
+    WARM,
     Summary,
     drawn_arms,
     label,
@@ -16,6 +17,7 @@ from mcts_utils.report.experiment.labels import (
     listed_arms,
     seeds_text,
     source_note,
+    start_of,
 )
 from mcts_utils.tables import NONE, counts_text, markdown_section, markdown_table, number, percent
 
@@ -92,7 +94,7 @@ def heading(summary: Summary) -> str:
 
 
 def by_iteration(summary: Summary, value: str, interval: str) -> str:
-    """Return a table of a rate: one line per arm, one column per iteration, the untrained model first.
+    """Return a table of a rate: one line per arm, one column per iteration, the model that it starts from first.
 
     A cell names its seeds if some of the planned ones are missing.
     """
@@ -103,12 +105,14 @@ def by_iteration(summary: Summary, value: str, interval: str) -> str:
         fewer = "" if row is summary["base"] or list(seeds) == list(planned) else f", {seeds_text(seeds)}"
         return NONE if row[value] is None else percent(row[value], row[interval]) + fewer
 
-    base = cell(summary["base"]) if summary["base"] else NONE
+    base, (name, row) = summary["base"], start_of(summary)
     rows = []
     for arm in listed_arms(summary):
+        start = base if arm == WARM else row
         found = [cell(row) for row in summary["arms"][arm]["iterations"]]
-        rows.append([label(arm), base, *found, *[NONE] * (last - len(found))])
-    return markdown_table(["arm", "untrained", *(f"iteration {i}" for i in range(1, last + 1))], rows)
+        rows.append([label(arm), cell(start) if start else NONE, *found, *[NONE] * (last - len(found))])
+    first = label(name) if name == "base" else "start"
+    return markdown_table(["arm", first, *(f"iteration {i}" for i in range(1, last + 1))], rows)
 
 
 def arm_rows(summary: Summary, base: bool = True) -> list[tuple[str, str, Row]]:
