@@ -54,7 +54,8 @@ def loop_report(run: Path, first_errors: FirstErrors, judged_by: LoopJudge) -> L
         the first error, over failed episodes that have one; error_found: the share of those; first_refused: the same
         as revision_length with the first refused action as the error; first_signal: the number of actions up to and
         including the agent's first revision signal; signals: the share of episodes with one. Each has mean, n (tasks)
-        and ci95. Steps of a replayed prefix are not counted.
+        and ci95. errors_repeated, errors_signalled, signals_same and signals_accepted: shares, see
+        behaviour.after_errors. Steps of a replayed prefix are not counted.
 
     Raises:
         InputError: the run has no finished episode.
@@ -69,6 +70,14 @@ def loop_report(run: Path, first_errors: FirstErrors, judged_by: LoopJudge) -> L
         for positions in (first_errors, first_refused)
     )
     signals = dict(enumerate(behaviour.actions_until(taken, is_signal_step) for taken in steps))
+    after = [
+        behaviour.after_errors(taken, partial(is_refused, episode.task.env), is_signal_step)
+        for episode, taken in zip(episodes, steps, strict=True)
+    ]
+    shares: dict[str, Any] = {}
+    for name in after[0]:
+        parts, wholes = zip(*(counts[name] for counts in after), strict=True)
+        shares[name] = behaviour.per_task(parts, wholes, tasks)
     repeats = behaviour.repeats_by_length([[step.action for step in taken] for taken in steps], tasks)
     return LoopReport(
         panel=summary_of(run).protocol.panel or "",
@@ -81,6 +90,7 @@ def loop_report(run: Path, first_errors: FirstErrors, judged_by: LoopJudge) -> L
         first_refused=_mean_position(refused, tasks),
         first_signal=_mean_position(signals, tasks),
         signals=_share(signals, tasks),
+        **shares,
     )
 
 
@@ -162,6 +172,10 @@ def describe(found: Mapping[str, LoopReport]) -> str:
         "first_refused": "failed, first refused",
         "first_signal": "first signal, actions",
         "signals": "episodes with a signal",
+        "errors_repeated": "refused, taken again",
+        "errors_signalled": "refused, then a signal",
+        "signals_same": "signal, then the same",
+        "signals_accepted": "signal, then accepted",
     }
     row, runs = text_row(24, max(24, *(len(name) + 2 for name in found))), list(found.values())
     lines = [row("", found), row("episodes (failed)", [f"{run.episodes} ({run.failed})" for run in runs])]

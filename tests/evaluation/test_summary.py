@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from msgspec import UNSET
 from msgspec.structs import replace
 
 import eval as stage
@@ -16,10 +17,10 @@ from mcts_utils.evaluation import loops, results
 from mcts_utils.evaluation import summary as evaluation_summary
 from mcts_utils.evaluation.protocol import differences
 from mcts_utils.servers.textcraft.world import load_world
-from mcts_utils.storage.files import write_json
+from mcts_utils.storage.files import read_as, write_json
 from mcts_utils.storage.formats.base import parsed, plain
 from mcts_utils.storage.formats.episode import EvalProtocol, parse_episode
-from mcts_utils.storage.formats.summary import Summary
+from mcts_utils.storage.formats.summary import LoopReport, Summary
 from mcts_utils.storage.layout import episode_path
 from mcts_utils.storage.schema import schema
 from mcts_utils.types import Actor, Message, Sample
@@ -267,6 +268,25 @@ def test_loops_and_revision_length_come_from_the_files_alone(tmp_path, capsys):
     assert "revision length" in said
     assert "4 (3)" in said
     assert stage.main(["loops", str(tmp_path / "nowhere")]) == 2
+
+
+def test_loops_say_what_follows_a_refused_action(tmp_path, capsys):
+    a, no, other = step("a"), step("x", True), step("y", True)
+    played = [no, WAIT, no, WAIT, a, no, no], [other, WAIT, no, a, WAIT, no], [a, a, no]
+    run = write_run(tmp_path / "run", [episode(i, 0.0, list(steps)) for i, steps in enumerate(played)])
+    assert stage.main(["loops", str(run)]) == 0
+    found, said = load(run / "loops.json"), capsys.readouterr().out
+    # Of 5 refused actions with a next step 1 is taken again, 3 bring a signal; of these 1 the same, 1 an accepted one.
+    for name, share in (("errors_repeated", 1 / 5), ("errors_signalled", 3 / 5)):
+        assert (found[name]["mean"], found[name]["n"]) == (pytest.approx(share), 2)
+    for name in ("signals_same", "signals_accepted"):
+        assert (found[name]["mean"], found[name]["n"]) == (pytest.approx(1 / 3), 2)
+    assert "signal, then accepted" in said
+    shown = load(run / "loops.json")
+    for name in ("errors_repeated", "errors_signalled", "signals_same", "signals_accepted"):
+        del shown[name]  # as earlier versions wrote it
+    (run / "loops.json").write_text(json.dumps(shown), encoding="utf-8")
+    assert read_as(run / "loops.json", LoopReport).signals_same is UNSET
 
 
 class Judging(Actor):

@@ -50,6 +50,28 @@ def actions_until(steps: Sequence[Step], predicate: Callable[[Step], bool]) -> i
     return next((number for number, step in enumerate(steps, start=1) if predicate(step)), None)
 
 
+def after_errors(
+    steps: Sequence[Step], refused: Callable[[Step], bool], signal: Callable[[Step], bool]
+) -> dict[str, tuple[int, int]]:
+    """Count what an agent does right after a refused action, and right after a revision signal that answers one.
+
+    Returns:
+        errors_repeated and errors_signalled: (refused actions that are taken again, or followed by a signal; all that
+        any step follows). signals_same and signals_accepted: (such signals that the refused action follows, or an
+        action that is not refused; all that any step follows).
+    """
+    pairs = [(a, b) for a, b in zip(steps, steps[1:], strict=False) if refused(a)]
+    triples = [
+        (a, c) for a, b, c in zip(steps, steps[1:], steps[2:], strict=False) if refused(a) and signal(b)
+    ]
+    return {
+        "errors_repeated": (sum(a.action == b.action for a, b in pairs), len(pairs)),
+        "errors_signalled": (sum(signal(b) for _, b in pairs), len(pairs)),
+        "signals_same": (sum(a.action == c.action for a, c in triples), len(triples)),
+        "signals_accepted": (sum(not refused(c) for _, c in triples), len(triples)),
+    }
+
+
 def per_task(
     parts: Sequence[float], wholes: Sequence[float] | None = None, tasks: Sequence[Hashable] | None = None
 ) -> Estimate:

@@ -151,6 +151,19 @@ class LoopReport(Fields, frozen=True, kw_only=True):
     ]
     first_signal: Annotated[Estimate, about("actions up to and including the agent's first revision signal")]
     signals: Annotated[Estimate, about("share of episodes with a signal")]
+    errors_repeated: Annotated[
+        Estimate | UnsetType, about("share of the refused actions that are taken again at once")
+    ] = UNSET
+    errors_signalled: Annotated[
+        Estimate | UnsetType, about("share of the refused actions that a signal follows at once")
+    ] = UNSET
+    signals_same: Annotated[
+        Estimate | UnsetType, about("share of these signals that the refused action follows again")
+    ] = UNSET
+    signals_accepted: Annotated[
+        Estimate | UnsetType,
+        about("share of these signals that an action follows which is not refused; not of earlier versions"),
+    ] = UNSET
 
 
 class PairedRuns(Fields, frozen=True, kw_only=True):
