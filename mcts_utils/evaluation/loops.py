@@ -141,7 +141,7 @@ class EpisodeJudge:
         }
         results: dict[int, int | None] = {}
         with (
-            limited(s, run / "loops.manifest.json", self.actor, "judge") as actor,
+            limited(s, run / "loops.manifest.json", self.actor) as actor,
             closing(Judge(actor, s.prompt, **how)) as judge,
             Progress(total=len(episodes), desc=f"judge {run.name}", unit="episode") as bar,
             closing(

@@ -158,27 +158,25 @@ class MeteredActor(WrappedActor):
 
 
 @contextmanager
-def limited(settings: Settings, manifest: Path, actor: Actor, model: str = "actor") -> Iterator[Actor]:
-    """Yield the actor for a command that is no stage: the limits hold for the folder of the manifest, which counts it.
-
-    Args:
-        model: `actor` or `judge`, under which it is counted.
+def limited(settings: Settings, manifest: Path, judge: Actor) -> Iterator[Actor]:
+    """Yield the judge of a command that is no stage: the limits hold for what it asks, counted beside the manifest.
 
     Raises:
         InputError: the model has no price.
         BudgetReached: a limit is reached.
     """
-    plan = LedgerPlan.of(settings, manifest, {model: settings})
+    plan = LedgerPlan.of(settings, manifest, {"judge": settings})
     ledger = Ledger(plan) if plan else None
     try:
-        yield MeteredActor(actor, Spending(settings.reply_tokens, ledger), model)
+        yield MeteredActor(judge, Spending(settings.reply_tokens, ledger), "judge")
     except BudgetReached as error:
         line = "what it was answered is kept; the same command with a larger one goes on"
         raise BudgetReached(f"{error}: {line}") from error
     finally:
         if ledger:
             ledger.close()
-            print(f"paid so far: {paid_text(ledger.paid())}", file=sys.stderr)
+            if paid := ledger.paid():
+                print(f"paid so far: {paid_text(paid)}", file=sys.stderr)
 
 
 def paid_text(paid: dict[str, Any]) -> str:

@@ -91,15 +91,20 @@ def measured(env: Variables) -> tuple[float, float, float]:
         {**env, "OPENAI_BASE_URL": "", "MODEL_DIR": env["BASE_MODEL"], "MAX_TOKEN_LENGTH": str(NEW)}
     )
     with closing(make_actor(settings)) as actor:
-        seconds = []
-        for text in ("craft 1 stick using 2 bamboo\n" * 40, "get 2 oak log\n" * 40):  # the first one warms up
+        seconds, stats = [], [actor.stats()]
+        for text in (
+            "craft 1 stick using 2 bamboo\n" * 40,
+            "get 2 oak log\n" * 200,
+        ):  # the first one warms up
             for seed in (0, 1):  # the second time the prompt has been read
                 began = time.monotonic()
                 actor.sample([Message("user", text)], CONVERSATIONS, 1.0, seed)
                 seconds.append(time.monotonic() - began)
-        prompt = actor.stats()["prompt_tokens"] / 4 / CONVERSATIONS
+                stats.append(actor.stats())
+    prompt = (stats[4]["prompt_tokens"] - stats[3]["prompt_tokens"]) / CONVERSATIONS
+    replied = stats[4]["completion_tokens"] - stats[3]["completion_tokens"]
     read = prompt / max(0.05, seconds[2] - seconds[3])
-    return CONVERSATIONS * NEW / seconds[3], read, TRAINED * read
+    return replied / seconds[3], read, TRAINED * read
 
 
 def hours(work: Work, rates: tuple[float, float, float]) -> float:
@@ -121,7 +126,7 @@ async def report(_: object) -> int:
     columns = [("here", measured(env))] if here else []
     columns.append(("one GPU", GPU))
     for name, (replied, read, trained) in columns:
-        how = "assumed" if name == "one GPU" else "measured with short requests; training as a share"
+        how = "assumed" if name == "one GPU" else "measured; training as a share of the prompts"
         print(
             f"# {name}: {replied:.0f} reply, {read:.0f} prompt, {trained:.0f} trained tokens a second ({how})"
         )

@@ -98,7 +98,7 @@ class VerdictSampler:
         manifest = self.folder / "manifest.json"
         with (
             closing(self._make_actor(self.settings)) as made,
-            limited(self.settings, manifest, made, "judge") as actor,
+            limited(self.settings, manifest, made) as actor,
         ):
             judge = Judge(actor, self.settings.prompt, seed=self.settings.seed, slots=1)
             asked = run_tasks(

@@ -152,7 +152,10 @@ class LoopReport(Fields, frozen=True, kw_only=True):
     first_signal: Annotated[Estimate, about("actions up to and including the agent's first revision signal")]
     signals: Annotated[Estimate, about("share of episodes with a signal")]
     errors_repeated: Annotated[
-        Estimate | UnsetType, about("share of the refused actions that are taken again at once")
+        Estimate | UnsetType,
+        about(
+            "share of the refused actions that are taken again at once; earlier versions have none of the four"
+        ),
     ] = UNSET
     errors_signalled: Annotated[
         Estimate | UnsetType, about("share of the refused actions that a signal follows at once")
@@ -162,7 +165,7 @@ class LoopReport(Fields, frozen=True, kw_only=True):
     ] = UNSET
     signals_accepted: Annotated[
         Estimate | UnsetType,
-        about("share of these signals that an action follows which is not refused; not of earlier versions"),
+        about("share of these signals that an action follows which is not refused"),
     ] = UNSET
 
 
