@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mcts_utils.training.settings import WARMUP_RATIO, TrainSettings
 from mcts_utils.types import InputError
 
-MIN_ITERATIONS = 8  # a warm-up and a decay need at least so many
+MIN_ITERATIONS = 4  # two of warm-up, two of decay
 # With fewer, XTuner's warm-up either raises or leaves the rate at 1e-5 of its peak for the whole run.
 MIN_WARMUP = 2
 

@@ -71,7 +71,7 @@ def test_every_stage_runs_with_it(smollm2, textcraft_url, tmp_path, monkeypatch,
     check(code, capsys.readouterr().err)
     assert (tmp_path / "records" / "textcraft_centric.manifest.json").is_file()
     rows = tmp_path / "rows.jsonl"  # the untrained model finds no pair
-    files.write_jsonl(rows, [record(n, ("good", "revision")[n % 2]) for n in range(8)])
+    files.write_jsonl(rows, [record(n, ("good", "revision")[n % 2]) for n in range(4)])
     flags = ["--data", str(rows), "--model_dir", str(smollm2), "--output_dir", str(tmp_path / "model")]
     code = train.main([*flags, "--config", "cpu", "--epochs", "1", "--accumulation", "4"])
     assert code == 0, capsys.readouterr().err

@@ -372,7 +372,7 @@ def check_manifest(output: Path) -> None:
 def test_two_nodes_train_the_gpu_config_and_node_0_converts(llama, tmp_path, capsys):
     """Two "nodes" are two process groups of this machine; DeepSpeed ZeRO-2 divides its state among them."""
     data, output = tmp_path / "data.jsonl", tmp_path / "model"
-    files.write_jsonl(data, [record(n) for n in range(16)])
+    files.write_jsonl(data, [record(n) for n in range(8)])
     arguments = ["--data", data, "--model_dir", llama, "--output_dir", output, "--config", LLAMA3_8B.name]
     arguments += ["--epochs", 1, "--accumulation", 2, "--dtype", "bfloat16"]
     several = {"NPROC_PER_NODE": "1", "NNODES": "2", "ADDR": "127.0.0.1", "PYTHON": sys.executable}
@@ -394,7 +394,7 @@ def test_two_nodes_train_the_gpu_config_and_node_0_converts(llama, tmp_path, cap
             other.terminate()
     assert other.returncode == 0, printed
     assert "node 1 has trained" in printed
-    assert "16 rows (16 good), 8 iterations" in said.out and "8 iterations are few" in said.err
+    assert "8 rows (8 good), 4 iterations" in said.out and "4 iterations are few" in said.err
     manifest = files.read_json(output / "manifest.json")
     assert manifest["settings"]["devices"] == 2 and manifest["settings"]["deepspeed"] == "deepspeed_zero2"
     weights = load_file(output / "model.safetensors")
