@@ -13,8 +13,9 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "docs/index"
 PAGES = """
-quickstart search revision training evaluation report results /results/experiment /results/PLAN pipeline cluster
-environments your-environment fork-protocol servers
+quickstart search revision training evaluation report
+results /results/experiment /results/PLAN /results/smollm2/experiment
+pipeline cluster environments your-environment fork-protocol servers
 actors performance costs reliability security configuration file-formats development
 """.split()
 REPOSITORY = {  # title: page. After them, those that exist
@@ -26,7 +27,7 @@ REPOSITORY = {  # title: page. After them, those that exist
 
 project = html_title = "Agent-R"
 extensions = ["myst_parser"]
-include_patterns = ["docs/*.md", "*.md", "models/*/README.md", "results/*.md"]
+include_patterns = ["docs/*.md", "*.md", "models/*/README.md", "results/*.md", "results/*/*.md"]
 exclude_patterns = [".*", "runs", "mcts_result", "mcts_training_data", "test_result", "work_dirs"]
 root_doc = HOME
 myst_heading_anchors = 4  # the same anchors as in the repository's own view of a page
