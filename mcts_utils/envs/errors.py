@@ -6,7 +6,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from mcts_utils.types import EnvError, ServiceGone
 
-# HTTP statuses of a server that is busy, restarting or behind a proxy; a public proxy answers 520 to 524.
+# HTTP statuses of a server that is busy, restarting or behind a proxy; 520 to 524 come from public proxies.
 TRANSIENT = (408, 425, 429, 502, 503, 504, *range(520, 525))
 TEXT_SHOWN = 300  # characters of an answer quoted in an error
 UNSENT = (NewConnectionError, ConnectTimeoutError)  # the request cannot have reached the server

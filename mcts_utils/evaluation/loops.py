@@ -70,14 +70,6 @@ def loop_report(run: Path, first_errors: FirstErrors, judged_by: LoopJudge) -> L
         for positions in (first_errors, first_refused)
     )
     signals = dict(enumerate(behaviour.actions_until(taken, is_signal_step) for taken in steps))
-    after = [
-        behaviour.after_errors(taken, partial(is_refused, episode.task.env), is_signal_step)
-        for episode, taken in zip(episodes, steps, strict=True)
-    ]
-    shares: dict[str, Any] = {}
-    for name in after[0]:
-        parts, wholes = zip(*(counts[name] for counts in after), strict=True)
-        shares[name] = behaviour.per_task(parts, wholes, tasks)
     repeats = behaviour.repeats_by_length([[step.action for step in taken] for taken in steps], tasks)
     return LoopReport(
         panel=summary_of(run).protocol.panel or "",
@@ -90,8 +82,21 @@ def loop_report(run: Path, first_errors: FirstErrors, judged_by: LoopJudge) -> L
         first_refused=_mean_position(refused, tasks),
         first_signal=_mean_position(signals, tasks),
         signals=_share(signals, tasks),
-        **shares,
+        **_after_errors(episodes, tasks),
     )
+
+
+def _after_errors(episodes: Sequence[EpisodeFile], tasks: Sequence[int]) -> dict[str, Any]:
+    """Return the shares of behaviour.after_errors over all episodes, with intervals over tasks."""
+    counts = [
+        behaviour.after_errors(episode.own_steps, partial(is_refused, episode.task.env), is_signal_step)
+        for episode in episodes
+    ]
+    shares = {}
+    for name in counts[0]:
+        parts, wholes = zip(*(count[name] for count in counts), strict=True)
+        shares[name] = behaviour.per_task(parts, wholes, tasks)
+    return shares
 
 
 def _mean_position(positions: Mapping[int, int | None], tasks: Sequence[int]) -> Estimate:

@@ -92,16 +92,14 @@ def measured(env: Variables) -> tuple[float, float, float]:
     )
     with closing(make_actor(settings)) as actor:
         seconds, stats = [], [actor.stats()]
-        for text in (
-            "craft 1 stick using 2 bamboo\n" * 40,
-            "get 2 oak log\n" * 200,
-        ):  # the first one warms up
+        warm_up, counted = "craft 1 stick using 2 bamboo\n" * 40, "get 2 oak log\n" * 200
+        for text in (warm_up, counted):
             for seed in (0, 1):  # the second time the prompt has been read
                 began = time.monotonic()
                 actor.sample([Message("user", text)], CONVERSATIONS, 1.0, seed)
                 seconds.append(time.monotonic() - began)
                 stats.append(actor.stats())
-    prompt = (stats[4]["prompt_tokens"] - stats[3]["prompt_tokens"]) / CONVERSATIONS
+    prompt = stats[4]["prompt_tokens"] - stats[3]["prompt_tokens"]  # one request: its prompt counts once
     replied = stats[4]["completion_tokens"] - stats[3]["completion_tokens"]
     read = prompt / max(0.05, seconds[2] - seconds[3])
     return replied / seconds[3], read, TRAINED * read
