@@ -76,6 +76,9 @@ def run_job(job: TrainingJob, only: str, environ: Mapping[str, str]) -> str:
     notes = [*data.notes, *schedule.notes()]
     if job.settings.name == FULL.name and not trainer.gpus and only != "prepare":
         notes.append("there is no GPU here: --config cpu takes less time and memory than full")
+    products = inner_environ["NUMBER_FORMAT"] if job.settings.autocast and not trainer.gpus else ""
+    if products == "float32":
+        notes.append("products are taken in float32: this CPU has none in bfloat16, or NUMBER_FORMAT says so")
     for note in notes:
         print(f"train.py: note: {note}", file=sys.stderr)
     if only == "prepare":
@@ -83,6 +86,7 @@ def run_job(job: TrainingJob, only: str, environ: Mapping[str, str]) -> str:
     curve = train(job, trainer, command, schedule, inner_environ)
     seconds = time.monotonic() - started
     facts = {"model": str(job.model), "eta": job.mix.eta, "dtype": job.dtype, "inputs_sha256": identity}
+    facts |= {"products": products} if products else {}
     facts |= {"trainer": trainer.versions, "gpus": trainer.gpus, "devices": layout.devices, "notes": notes}
     finish(job, data, curve, asdict(job.settings) | asdict(schedule) | facts, seconds)
     return summary(job, data, schedule, curve, seconds)

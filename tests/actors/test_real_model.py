@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import mcts_collection
 import path_collection
 from mcts_utils.actors.get_model import KNOWN, greedy_tokens
-from mcts_utils.storage import files
+from mcts_utils.storage import files, manifest
 from mcts_utils.storage.layout import tree_files, tree_folder
 from mcts_utils.training import train
 from tests.helpers.training_models import ROOT, record
@@ -75,6 +75,8 @@ def test_every_stage_runs_with_it(smollm2, textcraft_url, tmp_path, monkeypatch,
     flags = ["--data", str(rows), "--model_dir", str(smollm2), "--output_dir", str(tmp_path / "model")]
     code = train.main([*flags, "--config", "cpu", "--epochs", "1", "--accumulation", "4"])
     assert code == 0, capsys.readouterr().err
+    products = manifest.read_manifest(tmp_path / "model" / "manifest.json").settings["products"]
+    assert products == os.environ["NUMBER_FORMAT"]
     before, after = (load_file(folder / "model.safetensors") for folder in (smollm2, tmp_path / "model"))
     moved = [name for name, tensor in after.items() if not tensor.equal(before[name])]
     assert after.keys() == before.keys() and len(moved) > len(after) / 2

@@ -150,6 +150,24 @@ def test_only_a_host_without_a_gpu_is_patched():
     assert "PYTHONPATH" not in launcher.trainer_environ({}, gpus=8)
 
 
+@pytest.mark.parametrize(
+    ("given", "flags", "taken"),
+    [
+        (None, "fpu avx512f avx512_bf16", "bfloat16"),
+        ("auto", "fpu avx512f amx_bf16", "bfloat16"),
+        (None, "fpu avx512f avx512bw", "float32"),
+        ("bfloat16", "fpu avx2", "bfloat16"),
+        ("float32", "fpu amx_bf16", "float32"),
+        (None, None, "bfloat16"),  # no such file: another system
+    ],
+)
+def test_products_are_taken_in_bfloat16_where_the_cpu_has_it(tmp_path, given, flags, taken):
+    if flags:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    environ = {"NUMBER_FORMAT": given} if given else {}
+    assert launcher.product_format(environ, str(tmp_path / "cpuinfo")) == taken
+
+
 # --- bad input
 
 

@@ -7,6 +7,7 @@ torch. Packages that only take time to import are left out too: a small model is
 
 import os
 import sys
+from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -68,8 +69,11 @@ if not torch.cuda.is_available():
     configs = (Path(name) for name in sys.orig_argv[1:] if name.endswith(".py"))
     if any("AmpOptimWrapper" in config.read_text(encoding="utf-8") for config in configs):
         import mmengine.optim.optimizer.amp_optimizer_wrapper as amp
+        import mmengine.runner.amp
         from trained_loss import trained_loss
         from xtuner.model import SupervisedFinetune
 
         amp.is_cuda_available = lambda: True  # for its assertion alone
+        if os.environ.get("NUMBER_FORMAT") == "float32":
+            mmengine.runner.amp.autocast = lambda **_: nullcontext()
         SupervisedFinetune.compute_loss = trained_loss
