@@ -60,6 +60,8 @@ def peer(*answers: bytes, tls: ssl.SSLContext | None = None) -> Iterator[tuple[s
     thread.start()
     with listener:
         yield f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}", heard
+        left.clear()  # the thread ends
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def session(url: str) -> HttpSession:
