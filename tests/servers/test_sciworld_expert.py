@@ -27,6 +27,13 @@ def sessions() -> Iterator[Sessions]:
     pool.close()
 
 
+@pytest.fixture(scope="module")
+def solved(sessions: Sessions) -> dict[int, tuple[float, list[Turn], str]]:
+    """Games of both splits, played without noise."""
+    chosen = [*demo_ids("train")[::9], *demo_ids("test")[::9]]
+    return {index: play(sessions, index, 0, 0.0) for index in chosen}
+
+
 def turn(role: str, content: str) -> dict:
     return {"role": role, "content": content}
 
@@ -73,10 +80,9 @@ def test_the_demo_games_keep_to_the_split() -> None:
 
 
 @pytest.mark.java
-def test_without_noise_it_earns_1(sessions: Sessions) -> None:
-    chosen = [*demo_ids("train")[::9], *demo_ids("test")[::9]]
-    rewards = {index: play(sessions, index, 0, 0.0)[0] for index in chosen}
-    assert rewards == dict.fromkeys(chosen, 1.0)
+def test_without_noise_it_earns_1(solved: dict[int, tuple[float, list[Turn], str]]) -> None:
+    rewards = {index: reward for index, (reward, _, _) in solved.items()}
+    assert rewards == dict.fromkeys(solved, 1.0)
 
 
 @pytest.mark.java
@@ -103,9 +109,9 @@ def test_a_wrong_focus_is_among_the_slips_and_fatal(sessions: Sessions) -> None:
 
 
 @pytest.mark.java
-def test_verdicts_follow_the_path(sessions: Sessions) -> None:
+def test_verdicts_follow_the_path(solved: dict[int, tuple[float, list[Turn], str]]) -> None:
     for index in demo_ids("train")[::9]:
-        _, turns, opening = play(sessions, index, 0, 0.0)
+        _, turns, opening = solved[index]
         verdicts = [ask(opening, turns[:i], turns[i]) for i in range(len(turns))]
         assert verdicts == ["Good"] * len(turns)
         refused = ("dance", "No known action matches that input.")
