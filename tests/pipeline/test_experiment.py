@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mcts_utils.pipeline import forecast
+
 ROOT = Path(__file__).resolve().parents[2]
 # Writes down its call. The server names an address and stays; FAIL is a pattern of a call that fails, HANG of one that
 # does not end. It is bash, so that it needs no start-up time.
@@ -237,6 +239,13 @@ def test_a_real_model_begins_with_a_warm_start_and_its_arms_have_equal_rows(
     assert [line for line in made if "mcts_utils.report.experiment" in line]
     assert experiment(environ, "real_model").returncode == 0
     assert not any("train.py" in line for line in calls(tmp_path))
+
+
+def test_the_forecast_measures_the_model_here() -> None:
+    replied, read, trained = forecast.measured({"BASE_MODEL": REAL["BASE_MODEL"], "TASK": "textcraft"})
+    # Prompt tokens are computed many at once, replies one after the other.
+    assert 0 < 2 * replied < read
+    assert trained == forecast.TRAINED * read
 
 
 def test_a_stopped_run_leaves_no_process_behind(

@@ -82,7 +82,7 @@ if not torch.cuda.is_available():
         sys.modules["bitsandbytes"] = None
         sys.modules["scipy"] = None  # transformers would import it, for the losses of object detection
     configs = [Path(name).read_text(encoding="utf-8") for name in sys.orig_argv[1:] if name.endswith(".py")]
-    if (alone or worker) and any("AmpOptimWrapper" in config for config in configs):
+    if (alone or worker) and any("AmpOptimWrapper" in config for config in configs):  # a config of base.py.in
         # What XTuner has for images, and what `datasets` has for the network.
         leave_out("xtuner.dataset.refcoco_json", "aiohttp", "aiohttp.client_exceptions")
         if not any("peft" in config for config in configs):
