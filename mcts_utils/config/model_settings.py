@@ -47,7 +47,8 @@ class ModelSettings:
         "auto",
         ANSWERS,
         "Numbers that a local model on a CPU computes with. auto: bfloat16 where it is much faster and the model has "
-        "20 million weights or more, else float32.",
+        "20 million weights or more, else float32. `train.py --config cpu` takes products in it; auto: bfloat16 unless "
+        "the CPU has no instructions for it.",
     )
     cache_gb: float = var(
         0.0,
