@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -59,9 +59,12 @@ def peer(*answers: bytes, tls: ssl.SSLContext | None = None) -> Iterator[tuple[s
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()
     with listener:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}", heard
-        left.clear()  # the thread ends
-        listener.shutdown(socket.SHUT_RDWR)
+        try:
+            yield f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}", heard
+        finally:
+            left.clear()  # the thread ends
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
 
 
 def session(url: str) -> HttpSession:

@@ -68,8 +68,8 @@ if not torch.cuda.is_available():
             # torch would import its compiler, with SymPy too, to keep it off the optimizer and off checkpoints.
             torch._dynamo = compiler = stub("torch._dynamo")
             compiler.graph_break, compiler.disable = lambda *_: None, lambda function, *_, **__: function
-    elif script[:1] and script[0].endswith("convert.py") and Path(script[1]).is_file():
-        light_torch()
+    elif script[:1] and script[0].endswith("trainer/convert.py") and Path(script[-1]).is_file():
+        light_torch()  # a folder is DeepSpeed's, which uses them
     # transformers 4.48 requires a GPU or Intel's extension for bitsandbytes, which since 0.47 needs neither.
     if quantized and "xtuner.tools" in " ".join(sys.orig_argv):
         import transformers.integrations.bitsandbytes
@@ -81,8 +81,9 @@ if not torch.cuda.is_available():
     if not quantized:
         sys.modules["bitsandbytes"] = None
         sys.modules["scipy"] = None  # transformers would import it, for the losses of object detection
-    configs = [Path(name).read_text(encoding="utf-8") for name in sys.orig_argv[1:] if name.endswith(".py")]
-    if (alone or worker) and any("AmpOptimWrapper" in config for config in configs):  # a config of base.py.in
+    names = [name for name in sys.orig_argv[1:] if name.endswith(".py")] if alone or worker else []
+    configs = [Path(name).read_text(encoding="utf-8") for name in names]
+    if any("AmpOptimWrapper" in config for config in configs):  # a config of base.py.in
         # What XTuner has for images, and what `datasets` has for the network.
         leave_out("xtuner.dataset.refcoco_json", "aiohttp", "aiohttp.client_exceptions")
         if not any("peft" in config for config in configs):
