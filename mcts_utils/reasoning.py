@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from mcts_utils.types import Message
 
@@ -59,8 +60,9 @@ def shown_history(messages: Sequence[Message], shown: str) -> list[Message]:
     return found
 
 
+@lru_cache(maxsize=1024)  # each turn of a conversation is asked about again in every later turn
 def _spans(text: str) -> list[tuple[int, int]]:
-    """Return where the reasoning in a text begins and ends, its marks included."""
+    """Return where the reasoning in a text begins and ends, its marks included; nobody changes the list."""
     spans: list[tuple[int, int]] = []
     begin, last = None, len(text.rstrip())
     for mark in REASONING.finditer(text):
