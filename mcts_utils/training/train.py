@@ -73,10 +73,10 @@ def run_job(job: TrainingJob, only: str, environ: Mapping[str, str]) -> str:
         return plan_text(job, data, plan_inputs(job, data, size, layout.devices), layout.devices)
     schedule = prepare_inputs(job, data, identity, size, layout.devices)
     command = remaining_command(job, trainer, layout, final_checkpoint(schedule))
+    products = inner_environ["NUMBER_FORMAT"] if job.settings.autocast and not trainer.gpus else ""
     notes = [*data.notes, *schedule.notes()]
     if job.settings.name == FULL.name and not trainer.gpus and only != "prepare":
         notes.append("there is no GPU here: --config cpu takes less time and memory than full")
-    products = inner_environ["NUMBER_FORMAT"] if job.settings.autocast and not trainer.gpus else ""
     if products == "float32":
         notes.append("products are taken in float32: this CPU has none in bfloat16, or NUMBER_FORMAT says so")
     for note in notes:

@@ -482,3 +482,21 @@ def test_the_committed_config_trains_by_xtuners_own_command(llama, tmp_path, cap
     run = tmp_path / "work_dirs" / "config"
     assert launcher.last_checkpoint(run) == "iter_12.pth", done.stderr[-2000:]
     check_rates([row["lr"] for row in launcher.read_losses(run)])
+
+
+@pytest.mark.trainer
+@pytest.mark.parametrize("number_format", ["float32", "bfloat16"])
+def test_config_cpu_multiplies_in_the_number_format(tmp_path, number_format):
+    """In a process that trains: its start is patched by the config that it is given."""
+    (tmp_path / "config.py").write_text(render(CONFIGS["cpu"], "model", "train.jsonl"), encoding="utf-8")
+    program = (
+        "import torch, mmengine.runner.amp as amp\n"
+        "with amp.autocast(dtype=torch.bfloat16):\n    print((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)\n"
+    )
+    (tmp_path / "multiply.py").write_text(program, encoding="utf-8")
+    environ = launcher.trainer_environ({**os.environ, "NUMBER_FORMAT": number_format}, gpus=0)
+    command = [str(TRAINER), "multiply.py", "config.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environ | {"LOCAL_RANK": "0"}, capture_output=True, text=True
+    )
+    assert done.stdout.split()[-1:] == [f"torch.{number_format}"], done.stderr
