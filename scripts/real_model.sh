@@ -14,6 +14,7 @@
 # BASE_MODEL    models/smollm2 (or MODEL_DIR)    RUN_DIR runs/real_model    RESULTS results/NAME
 # SIZE          small: 25 training goals an iteration, 100 held-out goals; full: 88 and 198, a deeper search
 # SEEDS "0 1", ITERATIONS 3, ROWS (48; 192), WARM_N (200; 350), WARM_NOISE 0.2, WARM_EPOCHS 1, PROMPT full
+# ARMS          "agent_r direct optimal_good"; empty: no TextCraft, the second part alone
 # REVISE        0: revisions are cut at the first refused step; 1: BASE_MODEL judges. SmolLM2-135M gives no verdict that parses
 # TRAIN_CONFIG, TRAIN_FLAGS: of xtuner_config/train.py (cpu; full with DEVICE=cuda)
 # WORLDS        environments of the second part, runs divided by ";". N_TRAIN, N_TEST: tasks of each; WORLD_WARM: expert episodes
@@ -36,7 +37,7 @@ if [ "${DEVICE:-}" = cuda ] || nvidia-smi >/dev/null 2>&1; then config=full; fi
 name=$(basename "$BASE_MODEL")
 run=${RUN_DIR:-runs/real_model}
 export RESULTS=${RESULTS:-results/$name} SEEDS=${SEEDS:-0 1} ITERATIONS=${ITERATIONS:-3} LANES=${LANES:-1} SHARE=${SHARE:-$share}
-export ARMS=${ARMS:-agent_r direct optimal_good} CONTROLS= ABLATIONS= RECOVERY=0 REVISE=${REVISE:-0} REVISE_STEPS=10 ROWS=${ROWS:-$rows}
+export ARMS=${ARMS-agent_r direct optimal_good} CONTROLS= ABLATIONS= RECOVERY=0 REVISE=${REVISE:-0} REVISE_STEPS=10 ROWS=${ROWS:-$rows}
 export WARM_N=${WARM_N:-$warm} WARM_NOISE=${WARM_NOISE:-0.2} WARM_EPOCHS=${WARM_EPOCHS:-1} WARM_DATA= WARM_IDS=train
 export TRAIN_CONFIG=${TRAIN_CONFIG:-$config} TRAIN_FLAGS=${TRAIN_FLAGS:---lr 3e-4 --accumulation 4 --max_length 4096}
 export EVAL_STEPS=${EVAL_STEPS:-12} MAX_DEPTH=${MAX_DEPTH:-$depth} ITERA=${ITERA:-$itera} N_GEN=${N_GEN:-2} N_ROLLOUT=${N_ROLLOUT:-$rollout}
@@ -51,8 +52,10 @@ export EVAL_IDS
 
 echo "# How long it will take ($SIZE; $BASE_MODEL), part by part:"
 child "$PYTHON" -m mcts_utils.pipeline.forecast
-echo "# TextCraft: $ARMS"
-RUN_DIR=$run/arms child "$PYTHON" -m mcts_utils.pipeline.experiment
+if [ -n "$ARMS" ]; then
+  echo "# TextCraft: $ARMS"
+  RUN_DIR=$run/arms child "$PYTHON" -m mcts_utils.pipeline.experiment
+fi
 failed=()
 IFS=';' read -ra worlds <<<"$WORLDS"
 for tasks in "${worlds[@]}"; do
@@ -68,6 +71,6 @@ for tasks in "${worlds[@]}"; do
     failed+=("$folder") # such as a model that found no good path to train on; the others go on
     continue
   }
-  [ "$DRY_RUN" = 1 ] || cp "$run/$folder/summary.json" "$RESULTS/$folder.json"
+  [ "$DRY_RUN" = 1 ] || { mkdir -p "$RESULTS" && cp "$run/$folder/summary.json" "$RESULTS/$folder.json"; }
 done
 [ ${#failed[@]} = 0 ] || { echo "real_model.sh: not finished: ${failed[*]} (each says why above)" >&2; exit 1; }

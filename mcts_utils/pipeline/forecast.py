@@ -59,23 +59,28 @@ def search(env: Variables, task: str, tasks: int) -> Work:
 
 def parts(env: Variables) -> dict[str, Work]:
     """Return part of the run -> its work."""
+    found = of_arms(env) if env["ARMS"] else {}
+    for tasks in filter(None, env["WORLDS"].split(";")):
+        trained = int(env["WORLD_WARM"]) * int(env["WARM_EPOCHS"]) + 3 * ROWS_OF_A_TASK * int(env["N_TRAIN"])
+        found[tasks] = total(*(one_iteration(env, task, trained) for task in tasks.split()))
+    return found
+
+
+def of_arms(env: Variables) -> dict[str, Work]:
+    """Return part of the experiment on TextCraft -> its work."""
     experiment = Experiment({"RUN_DIR": "", **env})
     seeds, arms, last = len(experiment.seeds), len(experiment.arms), experiment.iterations
     goals, warm, rows = len(parse_ids(env["EVAL_IDS"])), int(env["WARM_N"]), int(env["ROWS"])
     evaluation = turns(TEXTCRAFT, goals * int(env["EVAL_STEPS"]), goals)
     warm_rows = warm * int(env["WARM_EPOCHS"])
     searches = seeds * (1 + arms * (last - 1))  # the arms of a seed share the first
-    found = {
+    return {
         "untrained": evaluation,
         "warm start": total(*[evaluation, training(warm_rows, TEXTCRAFT, 1)] * seeds),
         "search": total(*[search(env, TEXTCRAFT, 350 // int(env["SHARE"]))] * searches),
         "training": training(seeds * arms * (3 + last - 1) * rows, TEXTCRAFT, seeds * arms * last),
         "evaluation": total(*[evaluation] * (seeds * arms * last)),
     }
-    for tasks in filter(None, env["WORLDS"].split(";")):
-        trained = int(env["WORLD_WARM"]) * int(env["WARM_EPOCHS"]) + 3 * ROWS_OF_A_TASK * int(env["N_TRAIN"])
-        found[tasks] = total(*(one_iteration(env, task, trained) for task in tasks.split()))
-    return found
 
 
 def one_iteration(env: Variables, task: str, rows: int) -> Work:

@@ -241,6 +241,16 @@ def test_a_real_model_begins_with_a_warm_start_and_its_arms_have_equal_rows(
     assert not any("train.py" in line for line in calls(tmp_path))
 
 
+def test_without_arms_only_the_second_part_is_planned(setting: Callable[..., dict[str, str]]) -> None:
+    environ = setting(**REAL) | {"ARMS": "", "WORLDS": "webshop", "DRY_RUN": "1"}
+    plan = experiment(environ, "real_model")
+    assert plan.returncode == 0, plan.stderr
+    (webshop,) = re.findall(r"^# webshop +(\S.*)$", plan.stdout, re.MULTILINE)
+    assert re.findall(r"^# all +(\S.*)$", plan.stdout, re.MULTILINE) == [webshop]
+    assert "TASK=webshop" in plan.stdout
+    assert "TASK=textcraft" not in plan.stdout
+
+
 def test_the_forecast_measures_the_model_here() -> None:
     replied, read, trained = forecast.measured({"BASE_MODEL": REAL["BASE_MODEL"], "TASK": "textcraft"})
     # Prompt tokens are computed many at once, replies one after the other.
