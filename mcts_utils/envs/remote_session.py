@@ -166,9 +166,11 @@ class RemoteSession:
         self._id, self._reconnect = None, False
 
     def _is_ours(self) -> bool:
-        """Return True if the session of our id still shows our last observation."""
+        """Return True if our id cannot be another client's by now: a random one, or one that shows our last text."""
         if self._last_shown is None:
             return True  # just created, so nothing can be lost yet
+        if self._id is not None and self._id >= NUMBERED:
+            return True  # a random id is nobody else's: a server that lost the session says so
         try:
             answer = self.http.get("/observation", {self.spec.id_field: self._id})
         except EnvAnswer as error:

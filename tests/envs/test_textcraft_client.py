@@ -214,6 +214,20 @@ def test_a_slow_actor_goes_on_in_its_session_over_a_new_connection(
     assert server.requests[-1] == ("/close", {"id": 0})
 
 
+def test_a_session_with_a_random_id_is_not_asked_for_its_last_observation(
+    server: FaultyServer, env: AgentGym, later: Callable[[], None]
+) -> None:
+    assert isinstance(server.world, Bundled)
+    server.world.sessions.store.new_id = count(2**52).__next__
+    env.reset(STICK)
+    later()
+    assert env.step("get 1 bamboo").observation == "Got 1 bamboo"
+    later()
+    server.restart()
+    assert env.step("inventory").observation == "Inventory: [bamboo] (1) ", "replayed in a new session"
+    assert "/observation" not in server.paths()
+
+
 def test_a_server_that_keeps_no_connections_can_be_used(server: FaultyServer, env: AgentGym) -> None:
     server.keep_alive = False
     env.reset(STICK)
