@@ -143,6 +143,13 @@ def test_rows_of_a_task_are_capped_by_kind(files, encoder):
     assert corpus.build(DataMix(files, [], 1.0, seed=0, max_per_task=2), row_filter(encoder)).notes == []
 
 
+def test_rows_of_few_tasks_are_told(files, encoder):
+    notes = corpus.build(DataMix(files[:1], [], 1.0, seed=0), row_filter(encoder)).notes
+    assert notes == [
+        "little to learn from: 16 rows of 4 tasks; a model trained on so few may play worse than before"
+    ]
+
+
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 4), st.integers(0, 3))
 def test_a_cap_keeps_as_many_as_it_may_in_their_order(tasks, most, seed):
     rows = [Conversation("good", str(n), (), task=task) for n, task in enumerate(tasks)]
