@@ -21,13 +21,17 @@ from mcts_utils.parent import end_with_script
 from mcts_utils.types import ActorError, BudgetReached, EnvError, InputError
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
+SECONDS = 1.0  # between two looks of a person at a terminal
 LINE_SECONDS = 10.0
 SHOWN = 60  # characters of a wrong value
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
 
 
 class Progress(tqdm):
-    """A tqdm bar that prints whole lines where standard error is no terminal."""
+    """A tqdm bar that prints whole lines where standard error is no terminal.
+
+    A thread of its own shows the time and the live figures even while nothing advances.
+    """
 
     disable: bool
 
@@ -42,6 +46,9 @@ class Progress(tqdm):
         self.log: Callable[[int, dict[str, float]], object] = lambda n, numbers: None
         self._shown: dict[str, Any] = {}
         super().__init__(*args, **options)
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._ticker.start()
 
     def set_postfix(self, ordered_dict: Any = None, refresh: bool | None = True, **figures: Any) -> None:
         """Show figures, with the live ones after them, and log those that are numbers."""
@@ -51,9 +58,12 @@ class Progress(tqdm):
         texts = {name: str(value).removesuffix("%") for name, value in shown.items()}
         self.log(self.n, {name: float(text) for name, text in texts.items() if NUMBER.fullmatch(text)})
 
-    def show_live(self) -> None:
-        """Show the live figures as they are now."""
-        super().set_postfix({**self._shown, **self.live()})
+    def _tick(self) -> None:
+        while not self._ended.wait(LINE_SECONDS if self.lines else SECONDS):
+            if figures := {**self._shown, **self.live()}:
+                super().set_postfix(figures)
+            else:
+                self.refresh()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar, or print its line."""
@@ -73,6 +83,8 @@ class Progress(tqdm):
 
     def close(self) -> None:
         """Show the end."""
+        self._ended.set()
+        self._ticker.join()
         if self.lines and not self.disable:
             self._printed = -LINE_SECONDS
             self.display()

@@ -10,10 +10,13 @@ import struct
 import subprocess
 import sys
 import termios
+import time
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from mcts_utils import terminal
 from mcts_utils.terminal import Parser, deferred_interrupts, run_command
 from mcts_utils.types import InputError
 
@@ -38,6 +41,18 @@ def test_a_log_gets_whole_lines_and_few_of_them():
     assert lines[-1].startswith("search: 2000/2000 tree")
     assert lines[-1].endswith("failed=3")
     assert len(lines) < 6
+
+
+def test_a_log_shows_the_time_and_the_live_figures_while_nothing_advances(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "LINE_SECONDS", 0.02)
+    looks, said, give_up = count(), "", time.monotonic() + 60
+    with terminal.Progress(total=2, desc="search", unit="tree") as bar:
+        bar.set_postfix(failed=0, refresh=False)
+        bar.live = lambda: {"in flight": str(next(looks))}
+        while "failed=0, in flight=3" not in said and time.monotonic() < give_up:
+            time.sleep(0.01)
+            said += capsys.readouterr().err
+    assert "search: 0/2 tree, 00:00 elapsed, ? left, failed=0, in flight=3\n" in said
 
 
 def test_a_terminal_gets_a_bar():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,29 +10,14 @@ from mcts_utils.config import Settings
 from mcts_utils.types import InputError
 
 Log = Callable[[int, Mapping[str, float]], object]  # (jobs done, numbers)
-SECONDS = 1.0  # between two looks of a person at a terminal
 
 
 @contextmanager
 def live_bar(make_bar: Callable[[], Any], figures: Callable[[], dict[str, str]], log: Log) -> Iterator[Any]:
-    """Open a progress bar that shows the figures beside the stage's own, each second on a terminal, and logs both."""
-    ended = threading.Event()
+    """Open a progress bar that shows the figures beside the stage's own, and logs both."""
     with make_bar() as bar:
         bar.live, bar.log = figures, log
-        ticker = threading.Thread(target=_tick, args=(bar, ended), daemon=True)
-        if not bar.lines:
-            ticker.start()
-        try:
-            yield bar
-        finally:
-            ended.set()
-            if not bar.lines:
-                ticker.join()
-
-
-def _tick(bar: Any, ended: threading.Event) -> None:
-    while not ended.wait(SECONDS):
-        bar.show_live()
+        yield bar
 
 
 @contextmanager
