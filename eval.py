@@ -104,7 +104,8 @@ def play(args: argparse.Namespace, settings: Settings) -> int:
     examples = load_examples(args.examples, settings.task, args.shots, settings.seed) if args.shots else None
     digest = examples.digest() if examples else ""
     protocol = protocol_of(settings, args.mode, args.temperature, max_steps, server_kind, args.shots, digest)
-    starts = choose_starts(settings, args.mode, server_kind, args.task_ids, args.source, args.panel)
+    asked = args.task_ids, args.source, args.panel
+    starts = choose_starts(settings, args.mode, server_kind, *asked, write=not args.dry_run)
     starts = repeat_starts(starts, args.samples)
     inputs = [path for path in (args.panel, args.examples) if path and Path(path).is_file()]
     evaluation = EvaluationStage(settings, protocol, starts, args.output_dir, None, examples, inputs)

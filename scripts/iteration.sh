@@ -70,6 +70,8 @@ case " $steps " in
   *" warm_start "*) [ -z "$endpoint" ] || die "OPENAI_BASE_URL serves no warm-started model: run STEPS=warm_start alone, then serve it" ;;
 esac
 [ -n "$name" ] || die "set MODEL_DIR, or OPENAI_BASE_URL and MODEL_NAME"
+trees=$("$python" -c 'import sys; from mcts_utils.storage.layout import tree_folder
+print(tree_folder(*sys.argv[1:]))' "$run/mcts_result" "$task" "$name" 2>/dev/null) || die "MODEL_NAME cannot name a folder: '$name'"
 mkdir -p "$run"
 
 train() { # output folder, epochs, data...
@@ -99,7 +101,7 @@ for step in $steps; do
       ;;
     revise)
       for kind in "${kinds[@]}"; do
-        child "$python" path_collection.py --input_dir "$run/mcts_result/$task/$name" --output_dir "$run/records" \
+        child "$python" path_collection.py --input_dir "$trees" --output_dir "$run/records" \
           --data_type "$kind" --revise 1 --model_name "$name"
       done
       ;;

@@ -34,7 +34,7 @@ case $SIZE in
 esac
 config=cpu
 if [ "${DEVICE:-}" = cuda ] || nvidia-smi >/dev/null 2>&1; then config=full; fi
-name=$(basename "$BASE_MODEL")
+name=$(basename "$BASE_MODEL") && name=${name//[^A-Za-z0-9._=+@-]/_} # as folders of this model are named
 run=${RUN_DIR:-runs/real_model}
 export RESULTS=${RESULTS:-results/$name} SEEDS=${SEEDS:-0 1} ITERATIONS=${ITERATIONS:-3} LANES=${LANES:-1} SHARE=${SHARE:-$share}
 export ARMS=${ARMS-agent_r direct optimal_good} CONTROLS= ABLATIONS= RECOVERY=0 REVISE=${REVISE:-0} REVISE_STEPS=10 ROWS=${ROWS:-$rows}

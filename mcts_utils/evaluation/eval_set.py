@@ -161,6 +161,7 @@ def choose_starts(
     task_ids: str | None = None,
     source: str | None = None,
     panel: str | None = None,
+    write: bool = True,
 ) -> list[EpisodeStart]:
     """Return the starts of a run on a server of the kind `server_kind`.
 
@@ -169,6 +170,7 @@ def choose_starts(
         task_ids: split, list or file of indices; the test split if left out. Only in mode "main".
         source: folder of the run whose failures are cut, in mode "revise".
         panel: file of an eval set; if it exists, its starts are used.
+        write: write the cut starts to `panel` if it does not exist.
 
     Raises:
         InputError: the flags do not go together, or select no task.
@@ -186,7 +188,7 @@ def choose_starts(
     if not source:
         raise InputError("--mode revise needs --from RUN_DIR, or --panel with a file that exists")
     starts = _cut_run(settings, server_kind, source)
-    if panel:
+    if panel and write:
         save_eval_set(
             panel, settings.task, mode, server_kind, starts, {"run": Path(source).name, "seed": settings.seed}
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,11 @@ def files() -> set[Path]:
     return set(Path().rglob("*"))
 
 
-def said(code: int, capsys: pytest.CaptureFixture[str], bill: Bill, before: tuple[int, set[Path]]) -> str:  # noqa: F811
+def said(run: Callable[[], int], capsys: pytest.CaptureFixture[str], bill: Bill) -> str:  # noqa: F811
     """What a dry run printed; it has cost nothing and written nothing."""
-    assert code == 0 and (bill.tokens, files()) == before
+    before = bill.tokens, files()
+    assert run() == 0
+    assert (bill.tokens, files()) == before
     return capsys.readouterr().out
 
 
@@ -37,7 +40,7 @@ def test_stages_say_what_they_would_do_and_cost(
 ) -> None:
     monkeypatch.setenv("TOKEN_PRICE", "1 10")
     monkeypatch.setenv("MAX_COST", "50")
-    text = said(search("--dry-run"), capsys, bill, (0, files()))
+    text = said(lambda: search("--dry-run"), capsys, bill)
     assert "mcts on textcraft: 3 trees, 0 done, 3 left; asked: textcraft-expert (http://127.0.0.1:" in text
     # an iteration: one request for 4 candidates, two rollouts of ten steps
     assert "at most: 126 requests, 36.9k completion tokens, $0.369, and the prompts" in text
@@ -48,12 +51,12 @@ def test_stages_say_what_they_would_do_and_cost(
     spent = read_json(FOLDER / "spent.json")["models"]["actor"]
     assert spent["calls"] <= 126 and spent["completion_tokens"] <= 36_900
     capsys.readouterr()
-    more = mcts_collection.main(["--task_ids", "183,187,190,194,195,196", "--dry-run"])
-    text = said(more, capsys, bill, (bill.tokens, files()))
+    more = ["--task_ids", "183,187,190,194,195,196", "--dry-run"]
+    text = said(lambda: mcts_collection.main(more), capsys, bill)
     assert "6 trees, 3 done, 3 left" in text and f"likely: {spent['calls']:,} requests" in text
     assert ", as the 3 finished trees took" in text and f"paid so far: actor: {spent['calls']} calls" in text
 
-    text = said(path_collection.main([*REVISE, "--dry-run"]), capsys, bill, (bill.tokens, files()))
+    text = said(lambda: path_collection.main([*REVISE, "--dry-run"]), capsys, bill)
     bound = int(text.partition(" steps of bad paths have no verdict yet")[0].rpartition("\n")[2])
     assert (
         "centric records of textcraft: 3 trees, 0 done, 3 left" in text
@@ -64,18 +67,25 @@ def test_stages_say_what_they_would_do_and_cost(
     assert counts["requests"] <= 4 * bound and counts["good"] + counts["bad"] + counts["uncertain"] <= bound
     capsys.readouterr()
     if counts["unparsed"] == 0:
-        text = said(path_collection.main([*REVISE, "--dry-run"]), capsys, bill, (bill.tokens, files()))
+        text = said(lambda: path_collection.main([*REVISE, "--dry-run"]), capsys, bill)
         assert "3 trees, 3 done, 0 left" in text
-    good = path_collection.main([*REVISE, "--data_type", "good", "--dry-run"])
-    text = said(good, capsys, bill, (bill.tokens, files()))
+    good = [*REVISE, "--data_type", "good", "--dry-run"]
+    text = said(lambda: path_collection.main(good), capsys, bill)
     assert "asked: no model" in text and "no model judges; at most 2,000 replays of each tree" in text
 
-    text = said(evaluation.main([*PLAY, "0-3", "--dry-run"]), capsys, bill, (bill.tokens, files()))
+    text = said(lambda: evaluation.main([*PLAY, "0-3", "--dry-run"]), capsys, bill)
     assert "mode main on textcraft: 4 episodes, 0 done, 4 left" in text and "at most: 40 requests" in text
     assert evaluation.main([*PLAY, "0-3"]) == 0
     capsys.readouterr()
-    text = said(evaluation.main([*PLAY, "0-7", "--dry-run"]), capsys, bill, (bill.tokens, files()))
+    text = said(lambda: evaluation.main([*PLAY, "0-7", "--dry-run"]), capsys, bill)
     assert "8 episodes, 4 done, 4 left" in text and ", as the 4 finished episodes took" in text
+
+    assert evaluation.main(["--max_steps", "3", "--task_ids", "0-3", "--output_dir", "short"]) == 0
+    (run,) = Path("short/textcraft").iterdir()
+    capsys.readouterr()
+    cut = ["--mode", "revise", "--from", str(run), "--panel", "panel.json", "--dry-run"]
+    text = said(lambda: evaluation.main(cut), capsys, bill)
+    assert "mode revise on textcraft: " in text
 
 
 def test_what_a_dry_run_cannot_say_is_one_line(bill: Bill, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811

@@ -17,6 +17,7 @@ from mcts_utils.report.runs.round import main as report
 from mcts_utils.report.verify.__main__ import main as verify
 from mcts_utils.search.tree import leaves
 from mcts_utils.search.tree_io import tree_from_dict
+from mcts_utils.servers.mock_llm.endpoint import Behaviour, running_chat
 from mcts_utils.servers.textcraft.world import load_world
 from mcts_utils.storage.files import read_json, read_jsonl
 
@@ -146,6 +147,16 @@ def test_the_trained_model_is_evaluated_on_goals_it_was_not_trained_on(
     assert str(run / "model/manifest.json") in capsys.readouterr().err
 
 
+def test_a_models_name_may_be_that_of_a_hub(tmp_path: Path, textcraft_url: str) -> None:
+    goals = ",".join(map(str, load_world().split()["train"][8:10]))
+    with running_chat(Behaviour(noise=0.4)) as chat:
+        served = {"OPENAI_BASE_URL": chat.base_url, "MODEL_NAME": "org/Model:7b", "MODEL_DIR": ""}
+        done = iteration(tmp_path, textcraft_url, **served, STEPS="collect revise", TASK_IDS=goals)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((tmp_path / "mcts_result/textcraft/org_Model_7b").glob("search_results_*.json"))) == 2
+    assert read_jsonl(tmp_path / "records/textcraft_good.jsonl")
+
+
 @pytest.mark.parametrize(
     ("variables", "line"),
     [
@@ -156,6 +167,7 @@ def test_the_trained_model_is_evaluated_on_goals_it_was_not_trained_on(
         ),
         ({"MODEL_DIR": ""}, "iteration.sh: set MODEL_DIR, or OPENAI_BASE_URL and MODEL_NAME"),
         ({"PYTHON": "nowhere"}, "iteration.sh: nowhere is missing: run bash scripts/setup.sh"),
+        ({"MODEL_NAME": "/"}, "iteration.sh: MODEL_NAME cannot name a folder: '/'"),
         ({"STEPS": "collect", "ITERA": "many"}, "mcts_collection.py: ITERA must be a whole number: 'many'"),
     ],
 )
