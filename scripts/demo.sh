@@ -21,9 +21,8 @@ esac
 python=${PYTHON:-.venv/bin/python}
 run=${RUN_DIR:-runs/demo}
 mkdir -p "$run"
-# The demo is one fixed experiment, which neither .env nor the shell may change. An empty value means the default and
-# overrides .env.
-export OPENAI_BASE_URL= OPENAI_API_KEY= PROMPT= TEMP= UCT_C= CONCURRENCY= WORKERS= BETA=
+. scripts/fixed.sh
+fixed SEED MAX_DEPTH ITERA N_ROLLOUT
 export TASK=textcraft MODEL_NAME=tiny_actor SEED=${SEED:-0} ALPHA=0.5
 export MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=4 N_ROLLOUT=${N_ROLLOUT:-2} MAX_TOKEN_LENGTH=64
 base=models/tiny_actor

@@ -18,9 +18,9 @@ case $world in
   textcraft | sciworld | webshop) TASKS=$world ;;
   *) echo "demo_scripted.sh: TASK must be textcraft, sciworld, webshop or multi: '$world'" >&2; exit 2 ;;
 esac
-# One fixed experiment, which neither .env nor the shell may change. An empty value means the default and overrides .env.
-export OPENAI_API_KEY= OPENAI_BASE_URL= MODEL_NAME= PROMPT= TEMP= UCT_C= CONCURRENCY= WORKERS= BETA= MAX_DEPTH= ETA= GENERAL_DATA=
-export ENV_SERVER_BASE_TEXTCRAFT= ENV_SERVER_BASE_SCIWORLD= ENV_SERVER_BASE_WEBSHOP= EXECUTOR= TRAIN_FLAGS=
+. scripts/fixed.sh
+fixed SEED ITERA N_ROLLOUT
+export ENV_SERVER_BASE_TEXTCRAFT= ENV_SERVER_BASE_SCIWORLD= ENV_SERVER_BASE_WEBSHOP= ETA= GENERAL_DATA= TRAIN_FLAGS=
 # One iteration of run_all.sh; the player is evaluated too, and every record is executed again.
 export TASKS PLAYER=scripted ITERATIONS=1 ALPHAS=0.5 EPOCHS=${TRAIN_EPOCHS:-1} EVAL_BASE=0 EVAL_PLAYER=1 VERIFY=1 DRY_RUN=${DRY_RUN:-0}
 case $TASKS in *sciworld*) export N_TRAIN=${N_TRAIN:-8} ;; esac # pruning replays 40 steps many times, which is slow

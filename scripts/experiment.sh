@@ -35,8 +35,8 @@ export RUN_DIR=${RUN_DIR:-runs/experiment} RESULTS=${RESULTS:-results} SEEDS=${S
 export ARMS=${ARMS-agent_r direct optimal_good optimal dpo} CONTROLS=${CONTROLS-optimal_good_long best_of_n direct_search}
 export ABLATIONS=${ABLATIONS-unverified uncleaned duplicates raw self rehearsal optimal}
 export LANES=${LANES:-$(nproc)} SHARE=${SHARE:-4}
-# One fixed experiment, which neither .env nor the shell may change. An empty value means the default and overrides .env.
-export OPENAI_BASE_URL= OPENAI_API_KEY= PROMPT= TEMP= UCT_C= CONCURRENCY= WORKERS= BETA= JUDGE_WAVE= EXECUTOR=
+. scripts/fixed.sh
+fixed MAX_DEPTH ITERA N_GEN N_ROLLOUT
 export WARM_N=0 WARM_NOISE=0 WARM_EPOCHS=3 ROWS=0 REVISE=1 RECOVERY=1 DRY_RUN=${DRY_RUN:-0} COMMAND="bash scripts/experiment.sh"
 export TASK=textcraft BASE_MODEL=models/tiny_actor MODEL_NAME=tiny_actor TRAIN_CONFIG=tiny_actor MAX_DEPTH=${MAX_DEPTH:-14} ITERA=${ITERA:-3} N_GEN=${N_GEN:-4} N_ROLLOUT=${N_ROLLOUT:-2}
 export EVAL_STEPS=${EVAL_STEPS:-20} REVISE_STEPS=${REVISE_STEPS:-10} EVAL_IDS=${EVAL_IDS:-test} TRAIN_FLAGS=${TRAIN_FLAGS:---accumulation 4}

@@ -27,6 +27,8 @@ die() { echo "real_model.sh: $1" >&2; exit 2; }
 [ -x "$(command -v "$PYTHON")" ] || die "$PYTHON is missing: run bash scripts/setup.sh"
 export BASE_MODEL=${BASE_MODEL:-${MODEL_DIR:-models/smollm2}} DRY_RUN=${DRY_RUN:-0} SIZE=${SIZE:-small}
 [ -f "$BASE_MODEL/config.json" ] || [ "$DRY_RUN" = 1 ] || die "BASE_MODEL is no model folder: '$BASE_MODEL' (bash scripts/get_model.sh smollm2)"
+. scripts/fixed.sh
+fixed MAX_DEPTH ITERA N_GEN N_ROLLOUT PROMPT MAX_TOKEN_LENGTH CONCURRENCY CHAT_TEMPLATE NUMBER_FORMAT CACHE_GB
 case $SIZE in
   small) share=14 goals=100 rows=48 warm=200 itera=2 rollout=3 depth=12 train=12 test=30 world=60 ;;
   full) share=4 goals=198 rows=192 warm=350 itera=4 rollout=4 depth=14 train=48 test=100 world=240 ;;
@@ -43,8 +45,7 @@ export TRAIN_CONFIG=${TRAIN_CONFIG:-$config} TRAIN_FLAGS=${TRAIN_FLAGS:---lr 3e-
 export EVAL_STEPS=${EVAL_STEPS:-12} MAX_DEPTH=${MAX_DEPTH:-$depth} ITERA=${ITERA:-$itera} N_GEN=${N_GEN:-2} N_ROLLOUT=${N_ROLLOUT:-$rollout}
 export WORLD_STEPS=${WORLD_STEPS:-30} WORLD_WARM=${WORLD_WARM:-$world}
 export N_TRAIN=${N_TRAIN:-$train} N_TEST=${N_TEST:-$test} WORLDS=${WORLDS-webshop;sciworld;textcraft sciworld webshop}
-# One fixed experiment, which neither .env nor the shell may change. An empty value means the default and overrides .env.
-export OPENAI_BASE_URL= OPENAI_API_KEY= MODEL_DIR= TEMP= UCT_C= CONCURRENCY=${CONCURRENCY:-32} WORKERS= BETA= JUDGE_WAVE= EXECUTOR=
+export CONCURRENCY=${CONCURRENCY:-32}
 export TASK=textcraft MODEL_NAME=$name PROMPT=${PROMPT:-full} MAX_TOKEN_LENGTH=${MAX_TOKEN_LENGTH:-48} COMMAND="bash scripts/real_model.sh"
 ids() { "$PYTHON" -m mcts_utils.servers.demo_tasks "$1" --train "$N_TRAIN" --test "$2" | sed -n "$3p"; } # TASK TESTS LINE
 EVAL_IDS=${EVAL_IDS:-$(ids textcraft "$goals" 2)}

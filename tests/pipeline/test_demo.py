@@ -29,6 +29,7 @@ end() { echo "ends $line" >>"$CALLS"; echo "stopped $1" >&2; exit 130; }
 trap 'end "$1"' TERM
 echo $$ >>"$CALLS.pids"
 echo "begins $line" >>"$CALLS"
+echo "${JUDGE_VOTES-unset}|${ACTIONS-unset}|${UCT_C-unset}|$ITERA" >>"$CALLS.settings"
 for pair in ${MEET:-}; do
   if [[ $line =~ $pair ]]; then until [ "$(grep -cE "^begins .*($pair)" "$CALLS")" -ge 2 ]; do sleep 0.05; done; fi
 done
@@ -83,10 +84,12 @@ def test_independent_parts_run_at_once_and_after_what_they_read(
     tmp_path: Path, setting: Callable[..., dict[str, str]]
 ) -> None:
     done = demo(
-        setting(MEET=" ".join(AT_ONCE), TRAIN_FLAGS="--lr 0.1")
+        setting(MEET=" ".join(AT_ONCE), TRAIN_FLAGS="--lr 0.1", JUDGE_VOTES="3", ACTIONS="tools", ITERA="2")
     )  # in turn, the first would wait for the second
     assert done.returncode == 0, done.stderr
     check_ended(tmp_path)
+    # Empty: the default, whatever the shell or .env says. ITERA may be set.
+    assert set((tmp_path / "calls.settings").read_text(encoding="utf-8").splitlines()) == {"|||2"}
     made = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
     run, base, kinds = tmp_path / "run", "models/tiny_actor", ("centric", "good")
 

@@ -24,7 +24,7 @@ case ${2:-} in mcts_utils.pipeline.* | *.demo_tasks) exec "$REAL_PYTHON" "$@" ;;
 line="$* model=$MODEL_DIR type=${MODEL_TYPE:-} seed=${SEED:-} alpha=${ALPHA:-}"
 case $line in
   *servers.textcraft*) echo $$ >"$CALLS.server"; echo "TextCraft server on http://127.0.0.1:9"; exec sleep 600 ;;
-  *) echo "$line" >>"$CALLS" ;;
+  *) echo "$line" >>"$CALLS"; echo "${JUDGE_VOTES-unset}|${ACTIONS-unset}|$N_GEN" >>"$CALLS.settings" ;;
 esac
 folder=$(sed -nE 's/.*--output_dir ([^ ]+).*/\1/p' <<<"$line")
 case $line in
@@ -101,8 +101,10 @@ def calls(folder: Path) -> list[str]:
 def test_every_cell_runs_once_after_what_it_needs(
     tmp_path: Path, setting: Callable[..., dict[str, str]]
 ) -> None:
-    done = experiment(setting())
+    environ = setting(JUDGE_VOTES="3", N_GEN="5")
+    done = experiment(environ)
     assert done.returncode == 0, done.stderr
+    assert set((tmp_path / "calls.settings").read_text(encoding="utf-8").splitlines()) == {"||5"}
     ended = re.findall(r"done +(\S+)", done.stdout)
     wanted = {f"{arm}.{seed}.{i}" for arm in ("agent_r", "direct") for seed in (0, 1) for i in (1, 2)}
     wanted |= {f"{arm}.{seed}.1" for arm in ("agent_r_unverified", "best_of_n") for seed in (0, 1)}
@@ -175,7 +177,7 @@ def test_every_cell_runs_once_after_what_it_needs(
     assert plan["arms"]["agent_r_self"]["from"] == "agent_r"
     assert plan["arms"]["agent_r_optimal"]["data"] == [["centric", ""], ["optimal", "--max_per_task 1"]]
 
-    experiment(setting())
+    experiment(environ)
     assert calls(tmp_path) == reports  # and nothing else
     experiment(setting(EVAL_STEPS="9"))  # other settings: the stages are asked again what they keep
     assert any("--max_steps 9" in line for line in calls(tmp_path))
@@ -208,7 +210,7 @@ REAL = {
 def test_a_real_model_begins_with_a_warm_start_and_its_arms_have_equal_rows(
     tmp_path: Path, setting: Callable[..., dict[str, str]]
 ) -> None:
-    environ = setting(**REAL, ARMS="agent_r optimal_good", ROWS="20", WARM_N="7")
+    environ = setting(**REAL, ARMS="agent_r optimal_good", ROWS="20", WARM_N="7", ACTIONS="tools", N_GEN="5")
     plan = experiment(environ | {"DRY_RUN": "1"}, "real_model")
     assert plan.returncode == 0, plan.stderr
     assert re.search(r"^# all +\d+:\d\d$", plan.stdout, re.MULTILINE)
@@ -217,6 +219,7 @@ def test_a_real_model_begins_with_a_warm_start_and_its_arms_have_equal_rows(
 
     done = experiment(environ, "real_model")
     assert done.returncode == 0, done.stderr
+    assert set((tmp_path / "calls.settings").read_text(encoding="utf-8").splitlines()) == {"||5"}
     order = re.findall(r"begins (\S+)", done.stdout)
     assert sorted(order) == sorted(planned)
     assert order[:3] == ["base", "warm_start.0.1", "shared.0"]
