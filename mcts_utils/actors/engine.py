@@ -28,6 +28,7 @@ class DecodeJob:
     limit: int  # new tokens, at most
     temperature: float
     uniforms: np.ndarray  # [limit], in [0, 1): one for each new token
+    since: float = field(default_factory=time.monotonic)  # seconds: when it was asked for
     future: Future[list[int]] = field(default_factory=Future)  # new token ids, with the stop token
 
 

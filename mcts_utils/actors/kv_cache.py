@@ -20,6 +20,8 @@ from transformers.masking_utils import sdpa_mask
 LENGTH_BUCKET = 256  # tokens; capacities are multiples of it, so that they rarely grow
 STALE_AFTER = 16  # decode steps; a slot idle for longer is reused before a new one is opened
 SPARE_TAIL = 64  # tokens; a slot that loses no more than these last ones is continued in place
+KEPT_MOST = 5.0  # seconds that a slot is kept for the next turn of its conversation, where slots are few
+LONGEST_WAIT = 60.0  # seconds; a job that waits longer takes a kept slot
 SHARED_GAIN = 16  # tokens that waiting for a prefix which another conversation computes must save
 
 
@@ -202,6 +204,8 @@ class SlotStore:
         self.length = np.zeros(slots, np.int64)
         self.known = np.zeros(slots, np.int64)
         self.stamp = np.zeros(slots, np.int64)  # clock at the slot's release
+        self.kept_until = np.zeros(slots)  # seconds
+        self.seconds_per_token = 0.0  # of computing a prompt
         self.busy = np.zeros(slots, bool)
         self.owners: list[Any] = [None] * slots
 
@@ -230,25 +234,32 @@ class SlotStore:
         window, old = self.cache.window, self.capacity
         window.slots, window.capacity, self.capacity, self.used = slots, capacity, capacity, len(order)
         self.ids = np.pad(self.ids[kept], ((0, room), (0, capacity - old)))
-        for name in ("length", "known", "stamp", "busy"):
+        for name in ("length", "known", "stamp", "kept_until", "busy"):
             setattr(self, name, np.pad(getattr(self, name)[kept], (0, room)))
         self.owners = [self.owners[s] for s in order] + [None] * room
         for layer in self.cache.layers:
             assert isinstance(layer, SlotLayer)
             layer.resize(torch.from_numpy(kept).to(layer.device), old)
 
-    def place(self, prompt: np.ndarray, owner: Any) -> int | None:
+    def place(self, prompt: np.ndarray, owner: Any, now: float = 0.0, waited: float = 0.0) -> int | None:
         """Give `prompt` a slot that holds the longest known prefix of it; return the slot, or None if it must wait.
 
-        It must wait if every slot is busy, or if another conversation is about to compute a prefix of it that is worth
-        copying. The last token of the prompt is always left to compute.
+        It must wait if every slot is busy, if another conversation is about to compute a prefix of it that is worth
+        copying, or if memory allows few slots and the idle ones are kept for the next turns of their conversations:
+        each for as long as it would take to compute it again. The last token of the prompt is always left to compute.
+
+        Args:
+            now: seconds, by the clock of `release`.
+            waited: seconds that the prompt has waited.
         """
         if self.used == self.slots and self.busy.all():
             return None
         source, common, coming = self._match(prompt)
         if coming >= common + SHARED_GAIN:
             return None
-        slot = self._choose(source, common)
+        slot = self._choose(source if common else -1, common, now if waited < LONGEST_WAIT else np.inf)
+        if slot is None:
+            return None
         if slot != source and common:
             for layer in self.cache.layers:
                 assert isinstance(layer, SlotLayer)
@@ -275,19 +286,26 @@ class SlotStore:
         source = int(free[tail[free].argmin()]) if len(free) else int(ready.argmax())
         return source, int(ready[source]), int(coming.max())
 
-    def _choose(self, source: int, common: int) -> int:
-        """Return the slot to write: the source if it loses few tokens, else a stale, a new, or the oldest idle one."""
+    def _choose(self, source: int, common: int, now: float) -> int | None:
+        """Return the slot to write: the source if it loses few tokens, else a stale, a new, or the oldest idle one.
+
+        None: all idle slots are kept, and memory allows no more.
+        """
         if common and not self.busy[source] and self.length[source] - common <= min(SPARE_TAIL, common):
             return source
-        idle = [int(s) for s in np.flatnonzero(~self.busy[: self.used]) if s != source]
-        stale = [s for s in idle if self.clock - self.stamp[s] > STALE_AFTER]
+        every = [int(s) for s in np.flatnonzero(~self.busy[: self.used])]
+        idle = [s for s in every if self.kept_until[s] <= now]
+        stale = [s for s in idle if s != source and self.clock - self.stamp[s] > STALE_AFTER]
         if stale:
             return stale[0]  # the lowest, so that slots in use stay close together and a view covers them
         if self.used < self.slots:
             self.used += 1
             return self.used - 1
-        return min(idle, key=lambda s: self.stamp[s], default=source)
+        if self.slots == self.max_slots:
+            idle = every
+        return min(idle, key=lambda s: (s == source, self.stamp[s]), default=None)
 
-    def release(self, slot: int) -> None:
+    def release(self, slot: int, now: float = 0.0) -> None:
         """Make a slot idle after its reply; its tokens stay for the conversation's next turn."""
         self.busy[slot], self.owners[slot], self.stamp[slot] = False, None, self.clock
+        self.kept_until[slot] = now + min(KEPT_MOST, self.length[slot] * self.seconds_per_token)

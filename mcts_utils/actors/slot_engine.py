@@ -6,6 +6,7 @@ The memory of keys and values is in kv_cache.py, the thread and the sampling in 
 from __future__ import annotations
 
 import inspect
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,8 @@ LENGTH_ROUND = 32  # attention reads lengths rounded up to a multiple of it
 BATCH_ROUND = 8  # rows of a decode pass are a multiple of it
 MAX_WAIT = 4  # decode steps that a job may wait for others to share its prefill
 RUNNING_PER_WAITING = 16  # one waiting job for so many running ones is enough for a prefill
+PAUSE = 0.02  # seconds between two looks for a free slot while nothing runs
+TIMED = 64  # tokens of a pass that says what computing a prompt takes, at least
 PROBE_TOKENS = 24  # beyond a sliding window
 PROBE_MOST = 600
 
@@ -120,6 +123,9 @@ class SlotEngine(Engine):
                 self._admit()
         if self._running:
             self._decode()
+        elif self.waiting:  # the idle slots are kept for conversations whose next turn may come at any moment
+            with self._wake:
+                self._wake.wait(PAUSE)
 
     def _admit(self) -> None:
         """Give waiting jobs slots, in order, and compute their prompts up to the last token."""
@@ -130,11 +136,11 @@ class SlotEngine(Engine):
             needs = [len(job.ids) + job.limit for job in jobs]
             if not store.ensure(max(needs)) and not store.ensure(needs[0]):
                 return  # the first job needs longer slots: wait until fewer are busy
-            placed, taken = [], set()
+            placed, taken, now = [], set(), time.monotonic()
             for job, need in zip(jobs, needs, strict=True):
                 if need > store.capacity or (store.used == store.slots and store.busy.all()):
                     break
-                slot = store.place(job.ids, job)
+                slot = store.place(job.ids, job, now, now - job.since)
                 if slot is not None:
                     placed.append(slot)
                     taken.add(id(job))
@@ -167,7 +173,10 @@ class SlotEngine(Engine):
             positions = store.length[rows][:, None] + np.arange(longest)
             ids = store.ids[rows[:, None], np.minimum(positions, store.capacity - 1)]
             counts = np.array([left[s] for s in group])
+            began = time.monotonic()
             self._forward(self.model.base_model, rows, ids, positions, counts)
+            if counts.sum() >= TIMED:
+                store.seconds_per_token = (time.monotonic() - began) / float(counts.sum())
             store.length[rows] += counts
 
     def _decode(self) -> None:
@@ -189,7 +198,7 @@ class SlotEngine(Engine):
             self._gain.add(float(counts.mean()))
         limits = np.array([job.limit for job in jobs])
         ended = np.isin(chosen[np.arange(len(jobs)), counts - 1], self.stop_ids) | (before + counts >= limits)
-        store.clock += 1
+        store.clock, now = store.clock + 1, time.monotonic()
         for i, slot in enumerate(running.tolist()):
             store.ids[slot, known[i] : known[i] + counts[i]] = chosen[i, : counts[i]]
         store.length[running] += counts
@@ -198,7 +207,7 @@ class SlotEngine(Engine):
             slot, job = int(running[i]), jobs[i]
             reply = store.ids[slot, len(job.ids) : store.known[slot]].tolist()
             self._lookup.learn(store.ids[slot, : store.known[slot]], len(job.ids))
-            store.release(slot)
+            store.release(slot, now)
             job.future.set_result(reply)
         if ended.any():
             with self._wake:

@@ -24,6 +24,7 @@ from mcts_utils.actors import kv_cache, slot_engine
 from mcts_utils.actors.chat_tokens import ChatTokens
 from mcts_utils.actors.engine import choose_tokens, draw_uniforms
 from mcts_utils.actors.factory import make_actor
+from mcts_utils.actors.kv_cache import SlotCache, SlotStore
 from mcts_utils.actors.local import LocalActor, load_model
 from mcts_utils.actors.plain_engine import PlainEngine
 from mcts_utils.actors.slot_engine import SlotEngine
@@ -202,6 +203,32 @@ def test_few_slots_and_little_memory_change_nothing(model, tokenizer, monkeypatc
     assert [s[0].text for s in many(actor, conversations, temperature=0)] == wanted
     assert actor.engine.store.slots * actor.engine.store.capacity <= 300
     actor.close()
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_where_slots_are_few_a_conversation_keeps_its_own_for_as_long_as_computing_it_takes(few):
+    store = SlotStore(SlotCache(2, 64), 4 if few else 2, 0, 63)
+    store.seconds_per_token = 0.1
+    one, other, third = (np.full(40, token) for token in (1, 2, 3))
+
+    def end(slot: int, now: float) -> None:
+        store.length[slot] = store.known[slot]
+        store.release(slot, now)
+
+    slot = store.place(one[:20], "one", 0.0)
+    assert store.place(other[:20], "other", 0.0) != slot
+    assert store.place(third[:20], "third", 0.0) is None, "both are busy"
+    end(slot, 1.0)  # 20 tokens, 2 seconds
+    if not few:  # there are two for each request: the longest idle one is free
+        assert store.place(third[:20], "third", 1.1) == slot
+        return
+    assert store.place(third[:20], "third", 2.9) is None
+    assert store.place(one[:30], "one", 2.9) == slot and store.length[slot] == 20
+    end(slot, 4.0)  # 30 tokens, 3 seconds
+    assert store.place(third[:20], "third", 6.9, waited=59.0) is None
+    assert store.place(third[:20], "third", 6.9, waited=60.0) == slot and store.length[slot] == 0
+    end(slot, 8.0)
+    assert store.place(one[:30], "one", 10.1) == slot, "nobody came"
 
 
 def test_overlong_conversation_fails_alone(actor, model, tokenizer):
