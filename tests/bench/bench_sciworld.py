@@ -1,6 +1,6 @@
 """Measure two ScienceWorld servers' steps per second side by side. Not a test; nothing is asserted.
 
-    python tests/bench/bench_sciworld.py http://127.0.0.1:26002 http://127.0.0.1:8000
+    python -m tests.bench.bench_sciworld http://127.0.0.1:26002 http://127.0.0.1:8000
 
 The first is the bundled server (it also gives the gold paths), the second a public AgentGym server or another bundled
 one. The same gold paths are played on both in turn, so that what else the machine does falls on both alike. The first
