@@ -2,8 +2,8 @@
 # Builds the documentation into runs/docs: open runs/docs/index.html. Pages and search work from disk, without a server or
 # a network.
 #   bash scripts/docs.sh
-# Exit code 1: a page, heading, file or image that one of its pages links to is not there; page and link are named. External addresses are not checked. The builder (requirements-docs.txt) is put into .venv the
-# first time.
+# Exit code 1: a page, heading, file or image that one of its pages links to is not there; page and link are named. External
+# addresses are not checked. The builder (requirements-docs.txt) is put into .venv the first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh --no-train --docs

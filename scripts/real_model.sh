@@ -17,7 +17,8 @@
 # ARMS          "agent_r direct optimal_good"; empty: no TextCraft, the second part alone
 # REVISE        0: revisions are cut at the first refused step; 1: BASE_MODEL judges. SmolLM2-135M gives no verdict that parses
 # TRAIN_CONFIG, TRAIN_FLAGS: of xtuner_config/train.py (cpu; full with DEVICE=cuda)
-# WORLDS        environments of the second part, runs divided by ";". N_TRAIN, N_TEST: tasks of each; WORLD_WARM: expert episodes
+# WORLDS        environments of the second part, runs divided by ";". N_TRAIN, N_TEST: tasks of each; WORLD_WARM: expert episodes;
+#               WORLD_STEPS 30: steps of an evaluation; WORLD_DEPTH: MAX_DEPTH of a search there (empty: its default)
 # LANES         cells at once: 1, since the model uses all cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -66,7 +67,7 @@ for tasks in "${worlds[@]}"; do
     export "TASK_IDS_${task^^}=$(ids "$task" "$N_TEST" 1)" "TEST_IDS_${task^^}=$(ids "$task" "$N_TEST" 2)"
   done
   TASKS=$tasks ITERATIONS=1 STEPS=warm_start SAMPLE=0 MODEL_DIR=$BASE_MODEL MODEL_NAME= SERVE=${SERVE:-local} SERVE_PORT=${SERVE_PORT:-0} EPOCHS=3 \
-    RUN_DIR=$run/$folder MAX_DEPTH= EVAL_STEPS=$WORLD_STEPS WARM_N=$WORLD_WARM child bash scripts/run_all.sh || {
+    RUN_DIR=$run/$folder MAX_DEPTH=${WORLD_DEPTH:-} EVAL_STEPS=$WORLD_STEPS WARM_N=$WORLD_WARM child bash scripts/run_all.sh || {
     code=$?
     [ "$code" -lt 128 ] || exit "$code" # a signal
     failed+=("$folder") # such as a model that found no good path to train on; the others go on
