@@ -6,10 +6,12 @@ Progress is a bar on a terminal, elsewhere (a log) one line every ten seconds.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,6 +25,8 @@ from mcts_utils.types import ActorError, BudgetReached, EnvError, InputError
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 SECONDS = 1.0  # between two looks of a person at a terminal
 LINE_SECONDS = 10.0
+WAIT_SECONDS = 2.0  # after an interrupt, until the wait for what is in flight is told
+AGAIN_SECONDS = 0.3  # between two presses of Ctrl-C, at least: one may arrive twice
 SHOWN = 60  # characters of a wrong value
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
 
@@ -130,7 +134,8 @@ def between(least: float, most: float, kind: type[int] | type[float] = int) -> C
 def run_command(name: str, work: Callable[[], int | None], if_interrupted: str = "interrupted") -> int:
     """Do the work of a command, in the main thread, and return its exit code. SIGTERM ends it as Ctrl-C does.
 
-    So does the end of the script that started it (parent.py).
+    So does the end of the script that started it (parent.py). It then waits for what is in flight, and says so if that
+    takes seconds; a second Ctrl-C ends the process at once.
 
     Args:
         name: begins the line of an error; may be empty.
@@ -140,7 +145,8 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
         if MAX_COST, MAX_TOKENS_TOTAL or MAX_HOURS is reached, with one line on standard error; 130 after Ctrl-C, with
         the line `if_interrupted`.
     """
-    earlier = signal.signal(signal.SIGTERM, _interrupt)
+    ends = _Ends(name)
+    earlier = [(number, signal.signal(number, ends)) for number in _interrupts()]
     end_with_script()
     try:
         code = work() or 0
@@ -156,7 +162,9 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
     except KeyboardInterrupt:
         code, line = 130, if_interrupted
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        ends.soon.cancel()
+        for number, handler in earlier:
+            signal.signal(number, handler)
     print(f"{name}: {line}" if name else line, file=sys.stderr)
     return code
 
@@ -191,5 +199,31 @@ def deferred_interrupts() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+class _Ends:
+    """The handler of SIGINT and SIGTERM while a command runs: the first raises KeyboardInterrupt."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.soon = threading.Timer(WAIT_SECONDS, self._tell)
+        self.soon.daemon = True
+        self._since: float | None = None  # the first SIGINT
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if signum == signal.SIGINT and self._since is not None and now - self._since > AGAIN_SECONDS:
+            os._exit(130)
+        if signum == signal.SIGINT:
+            self._since = now if self._since is None else self._since
+        if not self.soon.is_alive() and not self.soon.finished.is_set():
+            self.soon.start()
+        raise KeyboardInterrupt
+
+    def _tell(self) -> None:
+        line = "stopping: waits for the answers in flight; Ctrl-C again ends at once"
+        print(f"{self.name}: {line}" if self.name else line, file=sys.stderr, flush=True)
+
+
+def _interrupts() -> list[int]:
+    """Return the signals that end a command; a shell has its background jobs ignore SIGINT."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]

@@ -112,6 +112,37 @@ def test_an_interrupt_waits_for_the_end_of_what_must_be_whole(number):
     assert done == ["whole"]
 
 
+STUCK = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from mcts_utils import terminal
+terminal.WAIT_SECONDS = 0.1
+def work():
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(time.sleep, 600)  # a model's slow answer
+        print("asks", flush=True)
+        asked.result()
+terminal.run_command("eval.py", work)
+"""
+
+
+def test_a_wait_after_an_interrupt_is_told_and_a_second_one_ends_it():
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout and process.stderr
+    assert process.stdout.readline() == "asks\n"
+    process.send_signal(signal.SIGINT)
+    assert (
+        process.stderr.readline()
+        == "eval.py: stopping: waits for the answers in flight; Ctrl-C again ends at once\n"
+    )
+    time.sleep(terminal.AGAIN_SECONDS)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.stderr.read() == ""
+
+
 def test_an_error_of_the_file_system_is_one_line_that_names_the_file(capsys):
     def work() -> None:
         raise OSError(28, "No space left on device", "out/summary.json")
