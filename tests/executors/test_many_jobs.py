@@ -102,7 +102,7 @@ def test_every_tree_costs_as_much_as_the_first(touched, textcraft_url, tmp_path)
     search = SearchStage(settings, range(TREES), folder, weights="")
     search._show = held.note  # is called when a tree was written
     assert search.run(lambda: player, environments)["trees"] == TREES
-    held.check(5)
+    held.check(10)  # of these 4 or 5 are this test's own counts; a kept tree would be 50 more
     check_calls(touched)
 
     touched.clear()
