@@ -42,7 +42,10 @@ class Progress(tqdm):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Take what tqdm takes; without a terminal its intervals and its format are ours."""
         self.lines = not sys.stderr.isatty()
-        self._printed = -LINE_SECONDS  # when the last line was, by the clock of `elapsed`
+        self._printed, self._line = (
+            -LINE_SECONDS,
+            "",
+        )  # the last line: when, by the clock of `elapsed`, and what
         if self.lines:
             options |= {"mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS, "bar_format": LINE}
         # What run_jobs adds: figures of the actor, and a log of all numbers.
@@ -77,8 +80,10 @@ class Progress(tqdm):
         elapsed = self.format_dict["elapsed"]
         # Its monitor thread may come, too.
         if self.n == self.total or elapsed - self._printed >= LINE_SECONDS / 2:
-            self._printed = elapsed
-            print(str(self) if msg is None else msg, file=sys.stderr, flush=True)
+            line = str(self) if msg is None else msg
+            if line != self._line:
+                print(line, file=sys.stderr, flush=True)
+            self._printed, self._line = elapsed, line
 
     def clear(self, nolock: bool = False) -> None:
         """Make room for a message; lines need none."""

@@ -43,6 +43,15 @@ def test_a_log_gets_whole_lines_and_few_of_them():
     assert len(lines) < 6
 
 
+def test_a_log_shows_the_end_once(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "LINE_SECONDS", 0.01)
+    with terminal.Progress(total=1, desc="train", unit="it") as bar:
+        time.sleep(0.02)  # so that a line is due
+        bar.update(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("train: 1/1 it")] == lines[-1:]
+
+
 def test_a_log_shows_the_time_and_the_live_figures_while_nothing_advances(monkeypatch, capsys):
     monkeypatch.setattr(terminal, "LINE_SECONDS", 0.02)
     looks, said, give_up = count(), "", time.monotonic() + 60
