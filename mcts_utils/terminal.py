@@ -150,8 +150,9 @@ def run_command(name: str, work: Callable[[], int | None], if_interrupted: str =
         if MAX_COST, MAX_TOKENS_TOTAL or MAX_HOURS is reached, with one line on standard error; 130 after Ctrl-C, with
         the line `if_interrupted`.
     """
-    ends = _Ends(name)
-    earlier = [(number, signal.signal(number, ends)) for number in _interrupts()]
+    signals = _interrupts()
+    ends = _Ends(name, signal.SIGINT in signals)
+    earlier = [(number, signal.signal(number, ends)) for number in signals]
     end_with_script()
     try:
         code = work() or 0
@@ -207,8 +208,9 @@ def deferred_interrupts() -> Iterator[None]:
 class _Ends:
     """The handler of SIGINT and SIGTERM while a command runs: the first raises KeyboardInterrupt."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, again: bool) -> None:
+        """`again`: whether a second Ctrl-C arrives."""
+        self.name, self.again = name, again
         self.soon = threading.Timer(WAIT_SECONDS, self._tell)
         self.soon.daemon = True
         self._since: float | None = None  # the first SIGINT
@@ -224,7 +226,7 @@ class _Ends:
         raise KeyboardInterrupt
 
     def _tell(self) -> None:
-        line = "stopping: waits for the answers in flight; Ctrl-C again ends at once"
+        line = "stopping: waits for the answers in flight" + "; Ctrl-C again ends at once" * self.again
         print(f"{self.name}: {line}" if self.name else line, file=sys.stderr, flush=True)
 
 

@@ -18,7 +18,7 @@ from mcts_utils.training.dataset import GENERAL, Conversation
 from mcts_utils.training.row_filter import CUT, EncodedRow, RowFilter
 from mcts_utils.types import InputError
 
-FEW_TASKS = 10  # with rows of fewer a note is given: 4 rows of one task cost SmolLM2-135M half of its reward
+FEW_TASKS = 10  # with rows of fewer a note is given: 4 rows of one task cost SmolLM2-135M most of its reward
 
 
 @dataclass(frozen=True, slots=True)
