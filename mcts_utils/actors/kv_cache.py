@@ -6,6 +6,8 @@ which tokens, finds the longest known prefix of a new conversation, and grows th
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,22 +29,20 @@ SHARED_GAIN = 16  # tokens that waiting for a prefix which another conversation 
 
 @dataclass
 class Span:
-    """What one call of the attention kernel reads in place: neighbouring slots, for rows of a batch."""
+    """What one call of the attention kernel reads in place: neighbouring slots, for equally many new tokens of each."""
 
-    rows: slice  # of the batch
-    tokens: slice  # of its T new tokens
-    slot: int
+    tokens: slice  # of the pass: those of the first slot, then those of the next
+    slots: slice
     length: int  # positions read per slot
-    positions: torch.Tensor  # [rows, tokens] of the new tokens in their slots
+    positions: torch.Tensor  # [slots, tokens of each], in their slots
     _masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
     def mask(self, window: int | None, queries: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return the mask to add to the scores, [rows, 1, queries, length], computed once for all layers.
+        """Return the mask to add to the scores, [slots, 1, queries, length], computed once for all layers.
 
         Args:
             window: earlier positions that a token sees, itself included; None: all.
-            queries: of each key and value head, the tokens of one query head after those of the other; any number of
-                queries of a single token.
+            queries: of each key and value head: the tokens of one query head, then those of the next.
         """
         if window not in self._masks:
             at = self.positions[:, None, :, None]
@@ -51,11 +51,7 @@ class Span:
             mask = torch.zeros(hidden.shape, dtype=dtype, device=at.device).masked_fill_(
                 hidden, float("-inf")
             )
-            tokens = at.shape[2]
-            many = (
-                mask.expand(-1, -1, queries, -1) if tokens == 1 else mask.repeat(1, 1, queries // tokens, 1)
-            )
-            self._masks[window] = many
+            self._masks[window] = mask.repeat(1, 1, queries // mask.shape[2], 1)
         return self._masks[window]
 
 
@@ -65,9 +61,9 @@ class Window:
 
     slots: int  # rows allocated
     capacity: int  # positions allocated per row
-    rows: torch.Tensor | None = None  # [B, 1] slot of each batch row
-    positions: torch.Tensor | None = None  # [B, T] position of each token in its slot
-    spans: Sequence[Span] = ()  # what the rows read
+    rows: torch.Tensor | None = None  # [tokens], the slot of each
+    positions: torch.Tensor | None = None  # [tokens], in their slots
+    spans: Sequence[Span] = ()  # what they read
 
 
 def slot_attention(
@@ -88,7 +84,7 @@ def slot_attention(
     repeated.
 
     Args:
-        query: [B, heads, T, dim]; rows of B after the window's (padding) are left zero.
+        query: [1, heads, tokens, dim]; tokens after the window's (padding) are left zero.
         key, value: the layer's whole store, [slots, kv heads, capacity, dim].
         slot_window: what is read; None: the call has no slots, and is the library's own.
     """
@@ -97,24 +93,32 @@ def slot_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **given, **unused)
     if any(unused.get(name) is not None for name in ("s_aux", "softcap")) or unused.get("is_causal") is False:
         raise NotImplementedError("attention sinks, soft caps and two-way attention")
-    batch, heads, count, dim = query.shape
-    groups = heads // key.shape[1]
-    asked = query.view(batch, key.shape[1], groups, count, dim)
-    out = torch.zeros_like(asked)
+    _, heads, count, dim = query.shape
+    kinds = key.shape[1]
+    asked = query[0].transpose(0, 1)  # [tokens, heads, dim]
+    out = query.new_zeros(count, heads, dim)
     for span in slot_window.spans:
-        slots = slice(span.slot, span.slot + span.rows.stop - span.rows.start)
-        part = asked[span.rows, :, :, span.tokens]
-        if part.shape[3] == 1:  # a second query, in vain: few are summed in another order than several
-            part = part.expand(-1, -1, -1, 2, -1)
-        out[span.rows, :, :, span.tokens] = torch.nn.functional.scaled_dot_product_attention(
-            part.flatten(2, 3), key[slots, :, : span.length], value[slots, :, : span.length],
+        slots, each = span.positions.shape
+        part = asked[span.tokens].view(slots, each, kinds, heads // kinds, dim).permute(0, 2, 3, 1, 4)
+        found = torch.nn.functional.scaled_dot_product_attention(
+            part.flatten(2, 3), key[span.slots, :, : span.length], value[span.slots, :, : span.length],
             attn_mask=span.mask(sliding_window, part.shape[2] * part.shape[3], query.dtype), scale=scaling,
-        ).view(part.shape)[:, :, :, : span.tokens.stop - span.tokens.start]  # fmt: skip
-    return out.view(batch, heads, count, dim).transpose(1, 2), None
+        ).view(part.shape)[:, :, :, :each]  # fmt: skip
+        out[span.tokens].view(slots, each, kinds, heads // kinds, dim).copy_(found.permute(0, 3, 1, 2, 4))
+    return out[None], None
 
 
 AttentionInterface.register("slots", slot_attention)
 AttentionMaskInterface.register("slots", sdpa_mask)
+
+
+def zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    """Return zeros of the kind of `like`. On a CPU they take memory only when they are written."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    size = math.prod(shape) * like.element_size()
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=like.dtype).view(shape)
 
 
 class SlotLayer(CacheLayerMixin):
@@ -131,7 +135,7 @@ class SlotLayer(CacheLayerMixin):
         w = self.window
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys, self.values = (
-            states.new_zeros(w.slots, states.shape[1], w.capacity, states.shape[3])
+            zeros(states, w.slots, states.shape[1], w.capacity, states.shape[3])
             for states in (key_states, value_states)
         )
         self.is_initialized = True
@@ -139,14 +143,14 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write [B, heads, T, dim] to the window's positions; return the whole store, as slot_attention reads it."""
+        """Write [1, heads, tokens, dim] to the window's positions; return the whole store, for slot_attention."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         w = self.window
         assert self.keys is not None and self.values is not None
         assert w.rows is not None
         for store, states in ((self.keys, key_states), (self.values, value_states)):
-            store[w.rows, :, w.positions] = states[: len(w.rows)].transpose(1, 2)
+            store[w.rows, :, w.positions] = states[0, :, : len(w.rows)].transpose(0, 1)
         return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -168,7 +172,7 @@ class SlotLayer(CacheLayerMixin):
         """Reallocate to the window's size with the slots `kept` first, `length` positions each."""
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old.new_zeros(self.window.slots, old.shape[1], self.window.capacity, old.shape[3])
+            new = zeros(old, self.window.slots, old.shape[1], self.window.capacity, old.shape[3])
             new[: len(kept), :, :length] = old[:, :, :length].index_select(0, kept)
             setattr(self, name, new)
 
@@ -185,6 +189,10 @@ class SlotCache(Cache):
         layers: list[Any] = self.layers
         stores = [store for layer in layers for store in (layer.keys, layer.values)]
         return sum(s.element_size() * s.shape[1] * s.shape[3] for s in stores)
+
+    def lazy(self) -> bool:
+        """Return True if positions take memory only when they are written."""
+        return any(layer.device.type == "cpu" for layer in self.layers if isinstance(layer, SlotLayer))
 
 
 class SlotStore:
@@ -219,6 +227,8 @@ class SlotStore:
         if self.sized and tokens <= self.capacity:
             return True
         bucket = -(-(tokens + 1) // LENGTH_BUCKET) * LENGTH_BUCKET
+        if self.cache.lazy():  # as long as all slots may be, since what nobody writes costs nothing
+            bucket = max(bucket, self.budget // (self.cache.bytes_per_token() * self.max_slots))
         capacity = max(self.capacity, min(bucket, self.max_tokens + 1))
         slots = max(1, min(self.max_slots, self.budget // (self.cache.bytes_per_token() * capacity)))
         if int(self.busy.sum()) > slots:

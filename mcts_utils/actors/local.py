@@ -163,7 +163,7 @@ class LocalActor:
         """Return `n` completions as types.Actor says; only the first one carries `prompt_tokens`.
 
         Args:
-            seed: gives the same samples in any batch.
+            seed: gives the same samples in any batch, in float32.
             max_new: new tokens per reply of this request; None: the actor's.
 
         Raises:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-GUESSES = 7  # tokens guessed at once: with the token before them a pass has 8 rows a conversation
+GUESSES = 15  # tokens guessed at once, at most
 CONTEXTS = (16, 8, 4, 2, 1)  # tokens before a guess; the longest that occurred before counts
 MOST = 100_000  # contexts remembered before the older ones are forgotten; at most twice as many, some 60 MB
-LEAST_GAIN = 1.5  # tokens per conversation and pass; a pass with guesses costs about so many without
-PAUSE = 32  # passes without guesses after too little gain
-MEMORY = 0.9  # weight of the past in the mean of the gain
-RETRY = 1.2  # of LEAST_GAIN: where the mean stands after a pause, so that a few passes decide
+MORE = 1.6  # times as many tokens are guessed as were right before: a wrong one costs less than a pass for a right one
+LEAST = 0.2  # right guesses below which nothing is guessed
+PAUSE = 32  # passes until guesses are tried again
+MEMORY = 0.9  # weight of the past in the mean of right guesses
 
 
 class Lookup:
@@ -36,39 +36,44 @@ class Lookup:
         if len(self._recent) > MOST:
             self._recent, self._older = {}, self._recent
 
-    def guess(self, ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Return [B, GUESSES] token ids: what followed the longest context that is known; 0 where nothing is.
+    def guess(self, ids: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what followed the longest context that is known: [B, GUESSES] token ids, 0 where nothing did.
+
+        And the contexts, [B]: indices of CONTEXTS, len(CONTEXTS) for none.
 
         Args:
             ids: [B, L], token ids, of which the first `known` count.
             known: [B], at least 1.
         """
         guesses = np.zeros((len(ids), GUESSES), np.int64)
+        contexts = np.full(len(ids), len(CONTEXTS))
         for row, end in enumerate(known.tolist()):
             last = ids[row, max(0, end - CONTEXTS[0]) : end].astype(np.int32)
-            for length in CONTEXTS:
-                context = last[-length:].tobytes()
-                after = self._recent.get(context, self._older.get(context))
+            for context, length in enumerate(CONTEXTS):
+                key = last[-length:].tobytes()
+                after = self._recent.get(key, self._older.get(key))
                 if after is not None:
-                    guesses[row, : len(after)] = after
+                    guesses[row, : len(after)], contexts[row] = after, context
                     break
-        return guesses
+        return guesses, contexts
 
 
 class Gain:
-    """Decides whether guesses are worth their passes, from how many tokens they have won."""
+    """Decides how many tokens to guess after each context, from how many were right before."""
 
     def __init__(self) -> None:
-        self.mean = float(GUESSES)
-        self.pause = 0
+        self.right = np.array([float(GUESSES)] * len(CONTEXTS) + [0.0])  # after no context: nothing
 
-    def worth(self) -> bool:
-        """Return True if the next pass should check guesses."""
-        self.pause = max(0, self.pause - 1)
-        return self.pause == 0
+    def counts(self, contexts: np.ndarray) -> np.ndarray:
+        """Return how many tokens to guess, [B], after `contexts`, [B], as Lookup.guess returns them."""
+        wanted = np.ceil(MORE * self.right).clip(max=GUESSES).astype(np.int64)
+        wanted[self.right < LEAST] = 0
+        self.right[:-1][self.right[:-1] < LEAST] += LEAST / PAUSE
+        return wanted[contexts]
 
-    def add(self, tokens: float) -> None:
-        """Count the mean number of tokens per conversation that a pass with guesses has made."""
-        self.mean = MEMORY * self.mean + (1 - MEMORY) * tokens
-        if self.mean < LEAST_GAIN:
-            self.mean, self.pause = RETRY * LEAST_GAIN, PAUSE
+    def add(self, contexts: np.ndarray, asked: np.ndarray, right: np.ndarray) -> None:
+        """Count a pass: of `asked` guesses, [B], after `contexts`, [B], the first `right`, [B], were right."""
+        for context in np.unique(contexts[asked > 0]):
+            rows = (contexts == context) & (asked > 0)
+            mean = MEMORY * self.right[context] + (1 - MEMORY) * right[rows].mean()
+            self.right[context] = mean if mean >= LEAST else 0.0

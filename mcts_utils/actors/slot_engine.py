@@ -1,6 +1,7 @@
-"""Batch continuously over cached keys and values: jobs join and leave the running batch between decode steps.
+"""Batch continuously over cached keys and values: jobs join and leave the running batch between two passes.
 
-The memory of keys and values is in kv_cache.py, the thread and the sampling in engine.py.
+A pass computes tokens of many conversations in one row: parts of new prompts, and of every running reply its last token
+and guesses of the next ones. Keys and values are kept in kv_cache.py; the thread and the sampling are in engine.py.
 """
 
 from __future__ import annotations
@@ -18,22 +19,18 @@ from mcts_utils.actors.engine import DecodeJob, Engine, choose_tokens
 from mcts_utils.actors.kv_cache import SlotCache, SlotStore, Span
 from mcts_utils.actors.lookup import GUESSES, Gain, Lookup
 
-PREFILL_CHUNK = 1024  # tokens of one job per forward pass
-PREFILL_TOKENS = 4096  # tokens per forward pass, with padding
-PADDING_SHARE = 0.3  # of a prefill pass's tokens, at most
-MERGE_WASTE = 128  # padded positions that are cheaper to read than another call of the attention kernel
+PROMPT_CHUNK = 1024  # prompt tokens of one job per pass
+PROMPT_TOKENS = 4096  # prompt tokens per pass
+MERGE_WASTE = 128  # positions that are cheaper to read in vain than another call of the attention kernel
 LENGTH_ROUND = 32  # attention reads lengths rounded up to a multiple of it
-BATCH_ROUND = 8  # rows of a decode pass are a multiple of it
-MAX_WAIT = 4  # decode steps that a job may wait for others to share its prefill
-RUNNING_PER_WAITING = 16  # one waiting job for so many running ones is enough for a prefill
 PAUSE = 0.02  # seconds between two looks for a free slot while nothing runs
-TIMED = 64  # tokens of a pass that says what computing a prompt takes, at least
+TIMED = 64  # prompt tokens of a pass that says what computing a prompt takes, at least
 PROBE_TOKENS = 24  # beyond a sliding window
 PROBE_MOST = 600
 
 
 class SlotEngine(Engine):
-    """Continuous batching over a SlotStore: jobs join and leave the batch between two decode steps."""
+    """Continuous batching over a SlotStore: jobs join and leave the batch between two passes."""
 
     def __init__(
         self, model: Any, stop_ids: Sequence[int], max_slots: int, budget: int, max_tokens: int
@@ -46,12 +43,11 @@ class SlotEngine(Engine):
         sliding = getattr(model.config.get_text_config(), "sliding_window", None) or 0
         self._probe_tokens = min(PROBE_TOKENS + sliding, PROBE_MOST)
         self.store = SlotStore(SlotCache(1, self._probe_tokens), max_slots, budget, max_tokens)
-        self._waited = 0  # decode steps since a job waits
         self._lookup, self._gain = Lookup(), Gain()
         self.device = next(model.parameters()).device
-        # float32 sums differ in their last bits only, which no token shows; launches of kernels cost more on a GPU.
-        exact = self.device.type == "cpu" and model.dtype != torch.float32
-        self._merge = 0 if exact else MERGE_WASTE if self.device.type == "cpu" else max_tokens
+        self._calls_cost = self.device.type != "cpu"  # more than tokens: launches of kernels do
+        self._merge = max_tokens if self._calls_cost else MERGE_WASTE
+        self._keeps = "logits_to_keep" in known
         self._no_mask = torch.zeros(
             1, 1, 1, 1, dtype=torch.bool, device=self.device
         )  # slot_attention has its own
@@ -65,14 +61,13 @@ class SlotEngine(Engine):
             wanted = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False)
             self.model.set_attn_implementation("slots")
             try:
-                rows, most = np.zeros(1, np.int64), count - PROBE_TOKENS // 2
-                self._forward(self.model.base_model, rows, ids[:, :most], np.arange(most)[None])
-                for at in range(most, count):
-                    got = self._forward(self.model, rows, ids[:, at : at + 1], np.array([[at]]))
+                row, most = np.zeros(1, np.int64), count - PROBE_TOKENS // 2
+                for first, last in [(0, most), *((at, at + 1) for at in range(most, count))]:
+                    got = self._forward(row, row + first, row + last - first, ids[0, first:last], row)
             except BaseException:
                 self.model.set_attn_implementation(usual)
                 raise
-        seen, expected = got.logits[0, -1].float(), wanted.logits[0, -1].float()
+        seen, expected = got[0].float(), wanted.logits[0, -1].float()
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 5e-2
         fitting = bool((seen - expected).abs().max() <= tolerance * expected.abs().max().clamp_min(1.0))
         if not fitting:
@@ -80,131 +75,144 @@ class SlotEngine(Engine):
         return fitting
 
     def _forward(
-        self,
-        module: Any,
-        rows: np.ndarray,
-        ids: np.ndarray,
-        positions: np.ndarray,
-        counts: np.ndarray | None = None,
-    ) -> Any:
-        """Run one pass of `module` and return its output.
+        self, rows: np.ndarray, starts: np.ndarray, counts: np.ndarray, ids: np.ndarray, keep: np.ndarray
+    ) -> torch.Tensor:
+        """Run one pass and return the logits after the tokens `keep`, [K, vocabulary].
 
         Args:
-            rows: [B], the slots, ascending where T is 1.
-            ids: [B, T], token ids.
-            positions: [B, T], of the tokens in their slots.
-            counts: [B], tokens of each row; the rest of T is padding. None: all are tokens.
+            rows: [B], the slots.
+            starts: [B], the position of the first new token of each.
+            counts: [B], new tokens of each.
+            ids: [N], the token ids of all new tokens, those of the first slot first.
+            keep: [K], of these N.
         """
-        window, device = self.store.cache.window, self.device
-        positions = positions.clip(max=window.capacity - 1)  # a padded token may point past the end
-        counts = np.full(len(rows), ids.shape[1]) if counts is None else counts
-        window.rows = torch.from_numpy(rows).to(device)[:, None]
-        window.positions = torch.from_numpy(positions).to(device)
-        window.spans = spans(rows, positions, counts, window.capacity, self._merge)
-        if device.type != "cpu":
-            for span in window.spans:
-                span.positions = span.positions.to(device)
-        # The same rows of a matrix product have the same bits in every batch of a multiple of 8 rows: pad to one.
-        padding = -len(rows) % BATCH_ROUND if ids.shape[1] == 1 else 0
-        ids, positions = (np.pad(each, ((0, padding), (0, 0)), mode="edge") for each in (ids, positions))
-        return module(
-            input_ids=torch.from_numpy(ids).to(device), position_ids=torch.from_numpy(positions).to(device),
+        window = self.store.cache.window
+        firsts = counts.cumsum() - counts
+        positions = np.repeat(starts - firsts, counts) + np.arange(len(ids))
+        window.rows = torch.from_numpy(np.repeat(rows, counts)).to(self.device)
+        window.positions = torch.from_numpy(positions).to(self.device)
+        window.spans = spans(rows, starts, counts, window.capacity, self._merge)
+        for span in window.spans:
+            span.positions = span.positions.to(self.device)
+        kept = torch.from_numpy(keep).to(self.device)
+        chosen = {"logits_to_keep": kept} if self._keeps else {}
+        logits = self.model(
+            input_ids=torch.from_numpy(ids)[None].to(self.device), position_ids=window.positions[None],
             attention_mask=self._no_mask, use_cache=True, slot_window=window,
-            **{self._cache_argument: self.store.cache},
-        )  # fmt: skip
+            **{self._cache_argument: self.store.cache}, **chosen,
+        ).logits[0]  # fmt: skip
+        return logits if self._keeps else logits[kept]
 
     def advance(self) -> None:
-        """Admit waiting jobs if they are enough or waited long enough; then decode one token of every running job."""
+        """Give waiting jobs slots; then run one pass over all jobs that have one."""
         if self.waiting:
-            enough = len(self.waiting) * RUNNING_PER_WAITING >= len(self._running)
-            self._waited += 1
-            if enough or self._waited >= MAX_WAIT:
-                self._waited = 0
-                self._admit()
+            self._admit()
         if self._running:
-            self._decode()
+            self._step()
         elif self.waiting:  # the idle slots are kept for conversations whose next turn may come at any moment
             with self._wake:
                 self._wake.wait(PAUSE)
 
     def _admit(self) -> None:
-        """Give waiting jobs slots, in order, and compute their prompts up to the last token."""
+        """Give waiting jobs slots, in order, as long as there are any."""
         store = self.store
-        while self.waiting:
-            with self._wake:
-                jobs = list(self.waiting)
-            needs = [len(job.ids) + job.limit for job in jobs]
-            if not store.ensure(max(needs)) and not store.ensure(needs[0]):
-                return  # the first job needs longer slots: wait until fewer are busy
-            placed, taken, now = [], set(), time.monotonic()
-            for job, need in zip(jobs, needs, strict=True):
-                if need > store.capacity or (store.used == store.slots and store.busy.all()):
-                    break
-                slot = store.place(job.ids, job, now, now - job.since)
-                if slot is not None:
-                    placed.append(slot)
-                    taken.add(id(job))
-                    self.reused_tokens += int(store.length[slot])
-                    self._lookup.learn(job.ids, int(store.length[slot]))
-            if not placed:
-                return
+        with self._wake:
+            jobs = list(self.waiting)
+        needs = [len(job.ids) + job.limit for job in jobs]
+        if not store.ensure(max(needs)) and not store.ensure(needs[0]):
+            return  # the first job needs longer slots: wait until fewer are busy
+        taken, now = set(), time.monotonic()
+        for job, need in zip(jobs, needs, strict=True):
+            if need > store.capacity or (store.used == store.slots and store.busy.all()):
+                break
+            slot = store.place(job.ids, job, now, now - job.since)
+            if slot is not None:
+                taken.add(id(job))
+                self.reused_tokens += int(store.length[slot])
+                self._lookup.learn(job.ids, int(store.length[slot]))
+        if taken:
             with self._wake:  # callers may have added jobs at the other end
                 self.waiting = deque(job for job in self.waiting if id(job) not in taken)
                 self._running = [job for job in store.owners if job is not None]
             self.max_running = max(self.max_running, len(self._running))
-            self._prefill(placed)
 
-    def _prefill(self, slots: list[int]) -> None:
-        """Compute the slots' known tokens except the last, in chunks, with slots of similar length in one pass."""
-        store = self.store
-        while True:
-            left = {s: min(PREFILL_CHUNK, int(store.known[s] - 1 - store.length[s])) for s in slots}
-            todo = sorted((s for s in slots if left[s] > 0), key=left.__getitem__, reverse=True)
-            if not todo:
-                return
-            group = [todo[0]]
-            longest, total = left[todo[0]], left[todo[0]]
-            for slot in todo[1:]:
-                padded, total = longest * (len(group) + 1), total + left[slot]
-                if padded > PREFILL_TOKENS or padded - total > PADDING_SHARE * padded:
-                    break
-                group.append(slot)
-            rows = np.array(group)
-            positions = store.length[rows][:, None] + np.arange(longest)
-            ids = store.ids[rows[:, None], np.minimum(positions, store.capacity - 1)]
-            counts = np.array([left[s] for s in group])
-            began = time.monotonic()
-            self._forward(self.model.base_model, rows, ids, positions, counts)
-            if counts.sum() >= TIMED:
-                store.seconds_per_token = (time.monotonic() - began) / float(counts.sum())
-            store.length[rows] += counts
+    def _step(self) -> None:
+        """Compute tokens of all running jobs in one pass; sample for those whose prompt is complete then."""
+        store, began = self.store, time.monotonic()
+        rows = np.flatnonzero(store.busy)
+        counts = np.minimum(store.known[rows] - store.length[rows], min(PROMPT_CHUNK, PROMPT_TOKENS))
+        prompts = np.where(counts > 1, counts, 0)
+        fits = (prompts == 0) | (prompts.cumsum() <= PROMPT_TOKENS)
+        rows, counts = rows[fits], counts[fits]
+        ends = store.length[rows] + counts == store.known[rows]  # these go on to reply
+        guesses, contexts, asked = self._guess(rows, ends)
+        order = np.lexsort(
+            (rows, counts + asked)
+        )  # equally many tokens of neighbours are one call of attention
+        rows, counts, ends, guesses, contexts, asked = (
+            each[order] for each in (rows, counts, ends, guesses, contexts, asked)
+        )
+        starts, known, width = store.length[rows], store.known[rows], counts + asked
+        firsts = width.cumsum() - width
+        slot_of, offset = (
+            np.repeat(np.arange(len(rows)), width),
+            np.arange(width.sum()) - np.repeat(firsts, width),
+        )
+        ahead = offset - counts[slot_of]  # of a guess: its number
+        ids = np.where(
+            ahead < 0, store.ids[rows[slot_of], np.minimum(starts[slot_of] + offset, known[slot_of] - 1)],
+            guesses[slot_of, ahead.clip(min=0)],
+        )  # fmt: skip
+        keep = np.flatnonzero((ahead >= -1) & ends[slot_of])
+        logits = self._forward(rows, starts, width, ids, keep)
+        if prompts[fits].sum() >= TIMED:
+            store.seconds_per_token = (time.monotonic() - began) / len(ids)
+        store.length[rows] += counts
+        replying = np.flatnonzero(ends)
+        if len(replying):
+            self._reply(rows[replying], logits, guesses[replying], contexts[replying], asked[replying])
 
-    def _decode(self) -> None:
-        """Compute the last known token of every running job, and guesses of the next ones; sample what follows."""
+    def _guess(self, rows: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return guesses, [B, GUESSES], their contexts, [B], and how many of them to check, [B], 0 if not `ends`."""
         store = self.store
-        running = np.flatnonzero(store.busy)
-        at, known = store.length[running], store.known[running]
-        tokens = store.ids[running, at][:, None]
-        guessing = self._gain.worth()
-        if guessing:
-            guesses = self._lookup.guess(store.ids[running, : known.max()], known)
-            tokens = np.concatenate([tokens, guesses], axis=1)
-        positions = at[:, None] + np.arange(tokens.shape[1])
-        output = self._forward(self.model, running, tokens, positions)
-        jobs: list[DecodeJob] = [store.owners[slot] for slot in running]
+        known = store.known[rows]
+        guesses, contexts = self._lookup.guess(store.ids[rows, : known.max()], known)
+        jobs: list[DecodeJob] = [store.owners[row] for row in rows]
+        room = np.array([len(job.ids) + job.limit for job in jobs]) - known - 1
+        asked = np.where(ends, np.minimum(self._gain.counts(contexts), room), 0)
+        if self._calls_cost:
+            asked = np.where(ends, np.minimum(asked.max(), room), 0)
+        return guesses, contexts, asked
+
+    def _reply(
+        self,
+        rows: np.ndarray,
+        logits: torch.Tensor,
+        guesses: np.ndarray,
+        contexts: np.ndarray,
+        asked: np.ndarray,
+    ) -> None:
+        """Sample what follows, and end the replies that are complete.
+
+        Args:
+            rows: [B], the slots.
+            logits: after the last known token of each and the `asked` guesses, those of the first slot first.
+        """
+        store = self.store
+        jobs: list[DecodeJob] = [store.owners[row] for row in rows]
+        known = store.known[rows]
         before = known - np.array([len(job.ids) for job in jobs])
-        chosen, counts = self._choose(output.logits, tokens, jobs, before)
-        if guessing:
-            self._gain.add(float(counts.mean()))
+        chosen, counts = self._choose(logits, guesses, asked, jobs, before)
+        self._gain.add(contexts, asked, counts - 1)
         limits = np.array([job.limit for job in jobs])
         ended = np.isin(chosen[np.arange(len(jobs)), counts - 1], self.stop_ids) | (before + counts >= limits)
         store.clock, now = store.clock + 1, time.monotonic()
-        for i, slot in enumerate(running.tolist()):
+        for i, slot in enumerate(rows.tolist()):
             store.ids[slot, known[i] : known[i] + counts[i]] = chosen[i, : counts[i]]
-        store.length[running] += counts
-        store.known[running] += counts
+        store.length[rows] += counts - 1  # the guesses that were right are computed
+        store.known[rows] += counts
         for i in np.flatnonzero(ended).tolist():
-            slot, job = int(running[i]), jobs[i]
+            slot, job = int(rows[i]), jobs[i]
             reply = store.ids[slot, len(job.ids) : store.known[slot]].tolist()
             self._lookup.learn(store.ids[slot, : store.known[slot]], len(job.ids))
             store.release(slot, now)
@@ -214,66 +222,80 @@ class SlotEngine(Engine):
                 self._running = [job for job in store.owners if job is not None]
 
     def _choose(
-        self, logits: torch.Tensor, tokens: np.ndarray, jobs: Sequence[DecodeJob], before: np.ndarray
+        self,
+        logits: torch.Tensor,
+        guesses: np.ndarray,
+        asked: np.ndarray,
+        jobs: Sequence[DecodeJob],
+        before: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the sampled tokens, [B, T], and how many of each row count: up to the first that was not guessed.
 
         Args:
-            logits: [B or more, T, vocabulary], after each of `tokens`, [B, T]: a known token and guesses.
+            logits: as in _reply.
+            guesses: [B, GUESSES], of which the first `asked`, [B], were computed.
             before: [B], tokens of each reply so far.
         """
         temperatures = np.array([job.temperature for job in jobs])
-        limits = np.array([job.limit for job in jobs])
-        chosen, counts = np.zeros_like(tokens), np.zeros(len(jobs), np.int64)
-        rows = np.arange(len(jobs))
-        for t in range(tokens.shape[1]):
-            uniforms = np.array([jobs[row].uniforms[before[row] + t] for row in rows.tolist()])
-            new = choose_tokens(logits[rows, t], temperatures[rows], uniforms).cpu().numpy()
-            chosen[rows, t], counts[rows] = new, t + 1
-            if t + 1 < tokens.shape[1]:
-                guessed = new == tokens[rows, t + 1]
-                rows = rows[guessed & ~np.isin(new, self.stop_ids) & (before[rows] + t + 1 < limits[rows])]
-            if not len(rows):
-                break
+        chosen, counts = np.zeros((len(jobs), GUESSES + 1), np.int64), np.zeros(len(jobs), np.int64)
+        firsts, rows, at, width = (asked + 1).cumsum() - asked - 1, np.arange(len(jobs)), 0, 1
+        while len(rows):  # of those whose guesses were right so far, twice as many tokens as before
+            takes = np.minimum(width, asked[rows] + 1 - at)
+            of, t = np.repeat(rows, takes), at + np.concatenate([np.arange(each) for each in takes])
+            uniforms = np.concatenate([
+                jobs[row].uniforms[before[row] + at :][:each]
+                for row, each in zip(rows.tolist(), takes.tolist(), strict=True)
+            ])  # fmt: skip
+            new = choose_tokens(logits[firsts[of] + t], temperatures[of], uniforms).cpu().numpy()
+            chosen[of, t] = new
+            steps = np.arange(at, min(at + width, GUESSES))
+            right = (chosen[rows][:, steps] == guesses[rows][:, steps]) & (steps < asked[rows, None])
+            right &= ~np.isin(chosen[rows][:, steps], self.stop_ids)
+            found = np.cumprod(right, axis=1).sum(1)
+            counts[rows] = at + np.minimum(found + 1, takes)
+            rows, at, width = rows[found == width], at + width, 2 * width
         return chosen, counts
 
 
-def spans(
-    rows: np.ndarray, positions: np.ndarray, counts: np.ndarray, capacity: int, merge: int
-) -> list[Span]:
-    """Return what a pass reads. A token reads its own position rounded up, whatever is computed beside it.
-
-    So a token's sums have the same terms in any batch, and in bfloat16 the same bits. `merge` gives that up.
+def spans(rows: np.ndarray, starts: np.ndarray, counts: np.ndarray, capacity: int, merge: int) -> list[Span]:
+    """Return what a pass reads: a call for neighbouring slots with equally many tokens and similar lengths.
 
     Args:
         rows: [B], the slots.
-        positions: [B, T], of the new tokens in their slots.
-        counts: [B], tokens of each row; the rest is padding.
-        merge: positions that neighbouring slots of one span may read in vain.
+        starts: [B], the position of the first new token of each.
+        counts: [B], new tokens of each.
+        merge: positions that a token may read in vain.
     """
-    at = torch.from_numpy(positions)
-    found: list[Span] = []
-    width = positions.shape[1]
-    if width > (GUESSES + 1 if merge else 1):
-        block = LENGTH_ROUND if merge < capacity else capacity  # all at once on a GPU
-        for row, (slot, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
-            first = 0
-            while first < count:
-                reach = (int(positions[row, first]) // block + 1) * block
-                last = min(count, first + reach - int(positions[row, first]))
-                part = slice(first, last)
-                found.append(
-                    Span(slice(row, row + 1), part, slot, min(reach, capacity), at[row : row + 1, part])
-                )
-                first = last
-        return found
-    reaches = np.minimum(capacity, (positions[:, -1] // LENGTH_ROUND + 1) * LENGTH_ROUND)
-    first = 0
-    for row in range(1, len(rows) + 1):
-        reach = reaches[first : row + 1]
-        joins = row < len(rows) and rows[row] == rows[row - 1] + 1 and reach.max() - reach.min() <= merge
-        if not joins:
-            length = int(reaches[first:row].max())
-            found.append(Span(slice(first, row), slice(0, width), int(rows[first]), length, at[first:row]))
-            first = row
+    parts = []  # of one slot each: slot, first position, tokens, first token of the pass, positions read
+    at = 0
+    for slot, start, count in zip(rows.tolist(), starts.tolist(), counts.tolist(), strict=True):
+        for first in range(0, count, merge):
+            tokens = min(count - first, merge)
+            reach = -(-(start + first + tokens) // LENGTH_ROUND) * LENGTH_ROUND
+            parts.append((slot, start + first, tokens, at + first, min(capacity, reach)))
+        at += count
+    groups: list[list[tuple[int, int, int, int, int]]] = []
+    for part in parts:
+        group = groups[-1] if groups else None
+        reaches = [reach for *_, reach in (group or [])] + [part[4]]
+        if (
+            group
+            and (part[0], part[2]) == (group[-1][0] + 1, group[-1][2])
+            and max(reaches) - min(reaches) <= merge
+        ):
+            group.append(part)
+        else:
+            groups.append([part])
+    found = []
+    for group in groups:
+        slot, _, tokens, at, _ = group[0]
+        positions = np.array([start for _, start, *_ in group])[:, None] + np.arange(tokens)
+        found.append(
+            Span(
+                tokens=slice(at, at + tokens * len(group)),
+                slots=slice(slot, slot + len(group)),
+                length=max(reach for *_, reach in group),
+                positions=torch.from_numpy(positions),
+            )
+        )
     return found
