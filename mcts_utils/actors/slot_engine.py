@@ -140,35 +140,31 @@ class SlotEngine(Engine):
         """Compute tokens of all running jobs in one pass; sample for those whose prompt is complete then."""
         store, began = self.store, time.monotonic()
         rows = np.flatnonzero(store.busy)
-        counts = np.minimum(store.known[rows] - store.length[rows], min(PROMPT_CHUNK, PROMPT_TOKENS))
+        counts = np.minimum(store.known[rows] - store.length[rows], PROMPT_CHUNK)
         prompts = np.where(counts > 1, counts, 0)
         fits = (prompts == 0) | (prompts.cumsum() <= PROMPT_TOKENS)
         rows, counts = rows[fits], counts[fits]
         ends = store.length[rows] + counts == store.known[rows]  # these go on to reply
         guesses, contexts, asked = self._guess(rows, ends)
-        order = np.lexsort(
-            (rows, counts + asked)
-        )  # equally many tokens of neighbours are one call of attention
-        rows, counts, ends, guesses, contexts, asked = (
-            each[order] for each in (rows, counts, ends, guesses, contexts, asked)
-        )
-        starts, known, width = store.length[rows], store.known[rows], counts + asked
-        firsts = width.cumsum() - width
-        slot_of, offset = (
-            np.repeat(np.arange(len(rows)), width),
-            np.arange(width.sum()) - np.repeat(firsts, width),
-        )
-        ahead = offset - counts[slot_of]  # of a guess: its number
-        ids = np.where(
-            ahead < 0, store.ids[rows[slot_of], np.minimum(starts[slot_of] + offset, known[slot_of] - 1)],
-            guesses[slot_of, ahead.clip(min=0)],
-        )  # fmt: skip
-        keep = np.flatnonzero((ahead >= -1) & ends[slot_of])
-        logits = self._forward(rows, starts, width, ids, keep)
-        if prompts[fits].sum() >= TIMED:
-            store.seconds_per_token = (time.monotonic() - began) / len(ids)
-        store.length[rows] += counts
+        # Equally many tokens of neighbouring slots are one call of attention.
+        order = np.lexsort((rows, counts + asked))
+        rows, counts, ends = rows[order], counts[order], ends[order]
+        guesses, contexts, asked = guesses[order], contexts[order], asked[order]
+        starts, widths = store.length[rows], counts + asked
+        ids = [
+            np.concatenate([store.ids[row, start : start + count], guess[:more]])
+            for row, start, count, guess, more in zip(rows, starts, counts, guesses, asked, strict=True)
+        ]
+        keep = [
+            np.arange(first + count - 1, first + width)
+            for first, count, width in zip(widths.cumsum() - widths, counts, widths, strict=True)
+        ]
         replying = np.flatnonzero(ends)
+        kept = np.concatenate([np.zeros(0, np.int64), *(keep[i] for i in replying)])
+        logits = self._forward(rows, starts, widths, np.concatenate(ids), kept)
+        if prompts[fits].sum() >= TIMED:
+            store.seconds_per_token = (time.monotonic() - began) / float(widths.sum())
+        store.length[rows] += counts
         if len(replying):
             self._reply(rows[replying], logits, guesses[replying], contexts[replying], asked[replying])
 
