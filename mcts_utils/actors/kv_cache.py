@@ -168,12 +168,13 @@ class SlotLayer(CacheLayerMixin):
             assert store is not None
             store[target, :, :length] = store[source, :, :length]
 
-    def resize(self, kept: torch.Tensor, length: int) -> None:
-        """Reallocate to the window's size with the slots `kept` first, `length` positions each."""
+    def resize(self, kept: Sequence[int], lengths: Sequence[int]) -> None:
+        """Reallocate to the window's size with the slots `kept` first: of each the first positions, `lengths`."""
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = zeros(old, self.window.slots, old.shape[1], self.window.capacity, old.shape[3])
-            new[: len(kept), :, :length] = old[:, :, :length].index_select(0, kept)
+            for slot, (source, length) in enumerate(zip(kept, lengths, strict=True)):
+                new[slot, :, :length] = old[source, :, :length]
             setattr(self, name, new)
 
 
@@ -249,7 +250,7 @@ class SlotStore:
         self.owners = [self.owners[s] for s in order] + [None] * room
         for layer in self.cache.layers:
             assert isinstance(layer, SlotLayer)
-            layer.resize(torch.from_numpy(kept).to(layer.device), old)
+            layer.resize(order, self.length[: len(order)].tolist())
 
     def place(self, prompt: np.ndarray, owner: Any, now: float = 0.0, waited: float = 0.0) -> int | None:
         """Give `prompt` a slot that holds the longest known prefix of it; return the slot, or None if it must wait.
