@@ -19,6 +19,8 @@ import torch
 
 from mcts_utils.types import ActorError
 
+BLOCK = 256  # tokens of the vocabulary whose probabilities are summed first: few sums are then to be searched
+
 
 @dataclass
 class DecodeJob:
@@ -46,16 +48,29 @@ def choose_tokens(logits: torch.Tensor, temperatures: np.ndarray, uniforms: np.n
         temperatures: [B], 0 or greater.
         uniforms: [B], in [0, 1).
     """
-    best = logits.argmax(-1)
-    if not temperatures.any():
-        return best
+    sampled = torch.from_numpy(temperatures > 0).to(logits.device)
+    if not sampled.any():
+        return logits.float().argmax(-1)
+    if not sampled.all():
+        chosen = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+        for rows in (sampled, ~sampled):
+            which = rows.cpu().numpy()
+            chosen[rows] = choose_tokens(logits[rows], temperatures[which], uniforms[which])
+        return chosen
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
-    scale = torch.from_numpy(temperatures).float().to(logits.device)
-    probabilities = (logits.float() / torch.where(scale > 0, scale, 1.0)[:, None]).softmax(-1)
-    cumulative = probabilities.to(precise).cumsum(-1)
-    targets = torch.from_numpy(uniforms).to(precise).to(logits.device)[:, None] * cumulative[:, -1:]
-    drawn = torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp_max(logits.shape[-1] - 1)
-    return torch.where(scale > 0, drawn, best)
+    scale, shares = (
+        torch.from_numpy(each).to(kind).to(logits.device)[:, None]
+        for each, kind in ((temperatures, torch.float32), (uniforms, precise))
+    )
+    probabilities = (logits.float() / scale).softmax(-1)
+    blocks = torch.nn.functional.pad(probabilities, (0, -logits.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    sums = blocks.sum(-1, dtype=precise).cumsum(-1)  # up to the end of each block
+    targets = shares * sums[:, -1:]
+    block = torch.searchsorted(sums, targets, right=True).clamp_max(sums.shape[1] - 1)
+    before = torch.nn.functional.pad(sums, (1, 0)).gather(1, block)
+    within = before + blocks.gather(1, block[..., None].expand(-1, 1, BLOCK))[:, 0].to(precise).cumsum(-1)
+    token = block * BLOCK + torch.searchsorted(within, targets, right=True).clamp_max(BLOCK - 1)
+    return token[:, 0].clamp_max(logits.shape[-1] - 1)
 
 
 class Engine:

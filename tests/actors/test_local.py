@@ -399,3 +399,16 @@ def test_sampling_follows_the_distribution():
         assert torch.allclose(shares, (logits[0] / temperature).softmax(-1), atol=0.015)
     edges = choose_tokens(logits[:3], np.array([1.0, 1.0, 0.0]), np.array([0.0, 1.0 - 1e-16, 0.0]))
     assert edges.tolist() == [0, 2, 2]
+
+
+@pytest.mark.parametrize("vocabulary", [5, 256, 257, 5000])
+def test_a_token_is_where_the_sum_of_probabilities_passes_the_number(vocabulary):
+    logits = torch.randn(200, vocabulary, generator=torch.Generator().manual_seed(vocabulary)) * 3
+    temperatures = np.resize([1.0, 0.0, 0.5], 200)
+    uniforms = draw_uniforms(1, 200)
+    wanted = []
+    for row, temperature, uniform in zip(logits, temperatures, uniforms, strict=True):
+        sums = (row / (temperature or 1)).softmax(-1).double().cumsum(-1)
+        wanted.append(int((sums <= uniform * sums[-1]).sum()) if temperature else int(row.argmax()))
+    assert choose_tokens(logits, temperatures, uniforms).tolist() == wanted
+    assert len(set(wanted)) > 3
