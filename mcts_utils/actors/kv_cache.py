@@ -84,7 +84,7 @@ def slot_attention(
     repeated.
 
     Args:
-        query: [1, heads, tokens, dim]; tokens after the window's (padding) are left zero.
+        query: [1, heads, tokens, dim].
         key, value: the layer's whole store, [slots, kv heads, capacity, dim].
         slot_window: what is read; None: the call has no slots, and is the library's own.
     """
@@ -96,7 +96,7 @@ def slot_attention(
     _, heads, count, dim = query.shape
     kinds = key.shape[1]
     asked = query[0].transpose(0, 1)  # [tokens, heads, dim]
-    out = query.new_zeros(count, heads, dim)
+    out = query.new_empty(count, heads, dim)
     for span in slot_window.spans:
         slots, each = span.positions.shape
         part = asked[span.tokens].view(slots, each, kinds, heads // kinds, dim).permute(0, 2, 3, 1, 4)
@@ -150,7 +150,7 @@ class SlotLayer(CacheLayerMixin):
         assert self.keys is not None and self.values is not None
         assert w.rows is not None
         for store, states in ((self.keys, key_states), (self.values, value_states)):
-            store[w.rows, :, w.positions] = states[0, :, : len(w.rows)].transpose(0, 1)
+            store[w.rows, :, w.positions] = states[0].transpose(0, 1)
         return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

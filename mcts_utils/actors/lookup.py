@@ -73,7 +73,8 @@ class Gain:
 
     def add(self, contexts: np.ndarray, asked: np.ndarray, right: np.ndarray) -> None:
         """Count a pass: of `asked` guesses, [B], after `contexts`, [B], the first `right`, [B], were right."""
-        for context in np.unique(contexts[asked > 0]):
-            rows = (contexts == context) & (asked > 0)
+        counts = (asked > 0) & (contexts < len(CONTEXTS))
+        for context in np.unique(contexts[counts]):
+            rows = (contexts == context) & counts
             mean = MEMORY * self.right[context] + (1 - MEMORY) * right[rows].mean()
             self.right[context] = mean if mean >= LEAST else 0.0
