@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from mcts_utils.actors.engine import DecodeJob, Engine, choose_tokens
-from mcts_utils.actors.kv_cache import SlotCache, SlotStore, Span
+from mcts_utils.actors.kv_cache import SlotCache, SlotStore
 from mcts_utils.actors.lookup import GUESSES, Gain, Lookup
+from mcts_utils.actors.slot_attention import Span
 
 PROMPT_CHUNK = 1024  # prompt tokens of one job per pass
 PROMPT_TOKENS = 4096  # prompt tokens per pass
