@@ -42,10 +42,8 @@ class Progress(tqdm):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Take what tqdm takes; without a terminal its intervals and its format are ours."""
         self.lines = not sys.stderr.isatty()
-        self._printed, self._line = (
-            -LINE_SECONDS,
-            "",
-        )  # the last line: when, by the clock of `elapsed`, and what
+        # The last line: when, by the clock of `elapsed`, and what.
+        self._printed, self._line = -LINE_SECONDS, ""
         if self.lines:
             options |= {"mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS, "bar_format": LINE}
         # What run_jobs adds: figures of the actor, and a log of all numbers.

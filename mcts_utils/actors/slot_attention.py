@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+LENGTH_ROUND = 32  # lengths are read rounded up to a multiple of it
 
 
 @dataclass
@@ -95,3 +98,63 @@ def slot_attention(
 
 AttentionInterface.register("slots", slot_attention)
 AttentionMaskInterface.register("slots", sdpa_mask)
+
+
+class _Part(NamedTuple):
+    """Neighbouring new tokens of one slot."""
+
+    slot: int
+    start: int  # position of the first
+    tokens: int
+    first: int  # its number in the pass
+    reach: int  # positions read
+
+
+def spans(rows: np.ndarray, starts: np.ndarray, counts: np.ndarray, capacity: int, merge: int) -> list[Span]:
+    """Return what a pass reads: a call for neighbouring slots with equally many tokens and similar lengths.
+
+    Args:
+        rows: [B], the slots.
+        starts: [B], the position of the first new token of each.
+        counts: [B], new tokens of each.
+        merge: positions that a token may read in vain.
+    """
+    groups: list[list[_Part]] = []
+    for part in _parts(rows, starts, counts, capacity, merge):
+        group = groups[-1] if groups else []
+        reaches = [each.reach for each in [*group, part]]
+        if group and _follows(group[-1], part) and max(reaches) - min(reaches) <= merge:
+            group.append(part)
+        else:
+            groups.append([part])
+    return [_span(group) for group in groups]
+
+
+def _parts(
+    rows: np.ndarray, starts: np.ndarray, counts: np.ndarray, capacity: int, most: int
+) -> Iterator[_Part]:
+    """Divide the tokens of each slot into parts of `most`: those at a prompt's beginning read less than its last."""
+    first = 0
+    for slot, start, count in zip(rows.tolist(), starts.tolist(), counts.tolist(), strict=True):
+        for done in range(0, count, most):
+            size = min(count - done, most)
+            reach = -(-(start + done + size) // LENGTH_ROUND) * LENGTH_ROUND
+            yield _Part(slot, start + done, size, first + done, min(capacity, reach))
+        first += count
+
+
+def _follows(one: _Part, other: _Part) -> bool:
+    """Return True if `other` is of the next slot and as long."""
+    return (one.slot + 1, one.tokens) == (other.slot, other.tokens)
+
+
+def _span(group: Sequence[_Part]) -> Span:
+    """Return the call for parts of neighbouring slots."""
+    begin, size = group[0], len(group)
+    positions = np.array([part.start for part in group])[:, None] + np.arange(begin.tokens)
+    return Span(
+        tokens=slice(begin.first, begin.first + begin.tokens * size),
+        slots=slice(begin.slot, begin.slot + size),
+        length=max(part.reach for part in group),
+        positions=torch.from_numpy(positions),
+    )

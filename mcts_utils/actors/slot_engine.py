@@ -18,12 +18,11 @@ import torch
 from mcts_utils.actors.engine import DecodeJob, Engine, choose_tokens
 from mcts_utils.actors.kv_cache import SlotCache, SlotStore
 from mcts_utils.actors.lookup import GUESSES, Gain, Lookup
-from mcts_utils.actors.slot_attention import Span
+from mcts_utils.actors.slot_attention import spans
 
 PROMPT_CHUNK = 1024  # prompt tokens of one job per pass
 PROMPT_TOKENS = 4096  # prompt tokens per pass
 MERGE_WASTE = 128  # positions that are cheaper to read in vain than another call of the attention kernel
-LENGTH_ROUND = 32  # attention reads lengths rounded up to a multiple of it
 PAUSE = 0.02  # seconds between two looks for a free slot while nothing runs
 TIMED = 64  # prompt tokens of a pass that says what computing a prompt takes, at least
 PROBE_TOKENS = 24  # beyond a sliding window
@@ -252,47 +251,3 @@ class SlotEngine(Engine):
             counts[rows] = at + np.minimum(found + 1, takes)
             rows, at, width = rows[found == width], at + width, 2 * width
         return chosen, counts
-
-
-def spans(rows: np.ndarray, starts: np.ndarray, counts: np.ndarray, capacity: int, merge: int) -> list[Span]:
-    """Return what a pass reads: a call for neighbouring slots with equally many tokens and similar lengths.
-
-    Args:
-        rows: [B], the slots.
-        starts: [B], the position of the first new token of each.
-        counts: [B], new tokens of each.
-        merge: positions that a token may read in vain.
-    """
-    parts = []  # of one slot each: slot, first position, tokens, first token of the pass, positions read
-    at = 0
-    for slot, start, count in zip(rows.tolist(), starts.tolist(), counts.tolist(), strict=True):
-        for first in range(0, count, merge):
-            tokens = min(count - first, merge)
-            reach = -(-(start + first + tokens) // LENGTH_ROUND) * LENGTH_ROUND
-            parts.append((slot, start + first, tokens, at + first, min(capacity, reach)))
-        at += count
-    groups: list[list[tuple[int, int, int, int, int]]] = []
-    for part in parts:
-        group = groups[-1] if groups else None
-        reaches = [reach for *_, reach in (group or [])] + [part[4]]
-        if (
-            group
-            and (part[0], part[2]) == (group[-1][0] + 1, group[-1][2])
-            and max(reaches) - min(reaches) <= merge
-        ):
-            group.append(part)
-        else:
-            groups.append([part])
-    found = []
-    for group in groups:
-        slot, _, tokens, at, _ = group[0]
-        positions = np.array([start for _, start, *_ in group])[:, None] + np.arange(tokens)
-        found.append(
-            Span(
-                tokens=slice(at, at + tokens * len(group)),
-                slots=slice(slot, slot + len(group)),
-                length=max(reach for *_, reach in group),
-                positions=torch.from_numpy(positions),
-            )
-        )
-    return found
