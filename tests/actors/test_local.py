@@ -157,6 +157,17 @@ def test_greedy_equals_generate_for_mixed_lengths(actor, model, tokenizer):
     assert actor.stats()["reused_tokens"] > before
 
 
+def test_long_prompts_are_read_whole(actor, model, tokenizer):
+    """A prompt of several times MERGE_WASTE tokens is read in parts, beside a short one."""
+    conversations = [conversation(random.Random(i), 1) for i in range(6)]
+    for i, messages in enumerate(conversations[1:], 1):
+        messages[-1] = Message("user", " ".join(random.Random(i).choices(WORDS, k=50 * i)))
+    lengths = [len(full_ids(tokenizer, each)) for each in conversations]
+    assert max(lengths) > 2 * slot_engine.MERGE_WASTE > min(lengths)
+    wanted = [generated(model, tokenizer, each) for each in conversations]
+    assert [s[0].text for s in many(actor, conversations, temperature=0)] == wanted
+
+
 def test_conversation_after_conversation_computes_only_new_tokens(actor, model, tokenizer):
     messages = conversation(random.Random(5), 3)
     for _ in range(5):
