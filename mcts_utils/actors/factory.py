@@ -9,6 +9,7 @@ import sys
 from functools import partial
 
 from mcts_utils.actors.answer_guard import AnswerGuard
+from mcts_utils.actors.local import local_actor
 from mcts_utils.actors.wrapped import WrappedActor
 from mcts_utils.config import Settings
 from mcts_utils.envs.specs import env_spec
@@ -43,12 +44,10 @@ def make_actor(settings: Settings) -> Actor:
         InputError: naming the variable, if the folder cannot be loaded or the endpoint does not answer.
     """
     if settings.local:
-        # torch takes seconds to import, and an endpoint does not need it
-        from mcts_utils.actors.local import LocalActor, load_model
-
-        model, tokenizer = load_model(settings.model_dir, settings.chat_template, settings.number_format)
-        limits = settings.reply_tokens, settings.concurrency
-        local = LocalActor(model, tokenizer, *limits, cache_gb=settings.cache_gb)
+        local = local_actor(
+            settings.model_dir, settings.reply_tokens, settings.concurrency, settings.chat_template,
+            settings.number_format, settings.cache_gb,
+        )  # fmt: skip
         if settings.actions == TOOLS and not local.tokens.takes_tools():
             local.close()
             raise InputError(

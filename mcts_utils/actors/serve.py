@@ -25,7 +25,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from mcts_utils.actors.local import LocalActor, PromptRefused, load_model
+from mcts_utils.actors.local import LocalActor, PromptRefused, local_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.servers.app_server import add_server_flags, new_app, serve
 from mcts_utils.terminal import Parser, between, run_command
@@ -232,8 +232,10 @@ def run(args: argparse.Namespace) -> int:
 
         def app() -> FastAPI:
             settings = settings_from_env()
-            model, tokenizer = load_model(args.model_dir, settings.chat_template, settings.number_format)
-            actor = LocalActor(model, tokenizer, MAX_TOKENS, args.concurrency, cache_gb=settings.cache_gb)
+            actor = local_actor(
+                args.model_dir, MAX_TOKENS, args.concurrency, settings.chat_template, settings.number_format,
+                settings.cache_gb,
+            )  # fmt: skip
             stack.callback(actor.close)
             return create_app(actor, args.name or Path(args.model_dir).resolve().name, args.concurrency)
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
+from mcts_utils.actors.engine.job import EngineSpec
+from mcts_utils.actors.local import LocalActor, local_actor, tokenizer_of
 from mcts_utils.bench.table import Figures
 from mcts_utils.prompts import action_of, opening_messages
 from mcts_utils.servers.textcraft.world import Session, load_world
@@ -49,23 +52,32 @@ def rate(answer: Answer, numbers: range, threads: int) -> float:
 
 def local_model(folder: str, rollouts: int) -> Figures:
     """Return tokens per second of the model in `folder`: `tokens_per_s` and those of the two simpler ways."""
-    from mcts_utils.actors.local import LocalActor, load_model  # torch, which the other parts do without
+    from mcts_utils.actors.engine.folder import load_model, make_engine  # torch: the other parts do without
 
-    model, tokenizer = load_model(folder)
     found: Figures = {"rollouts": rollouts}
-    for name, plain in (("tokens_per_s", False), ("library_batch_tokens_per_s", True)):
-        actor = LocalActor(model, tokenizer, MAX_NEW, CONCURRENCY, plain)
-
-        def answer(messages: Sequence[Message], seed: int, actor: LocalActor = actor) -> tuple[str, int]:
-            sample = actor.sample(messages, seed=seed)[0]
-            return sample.text, sample.completion_tokens
-
-        found[name] = rate(answer, range(rollouts // 4 if plain else rollouts), CONCURRENCY)
-        actor.close()
+    with closing(local_actor(folder, MAX_NEW, CONCURRENCY)) as actor:
+        rate(asked(actor), range(rollouts, 2 * rollouts), CONCURRENCY)  # until all its processes have started
+        found["tokens_per_s"] = rate(asked(actor), range(rollouts), CONCURRENCY)
+    model, tokenizer = load_model(folder), tokenizer_of(folder)
+    ids = tokenizer.eos_token_id, tokenizer.pad_token_id
+    engine = make_engine(model, EngineSpec(folder, *ids, CONCURRENCY, plain=True))
+    engine.start()
+    with closing(LocalActor(engine, tokenizer, MAX_NEW)) as actor:
+        found["library_batch_tokens_per_s"] = rate(asked(actor), range(rollouts // 4), CONCURRENCY)
     few = range(0, rollouts, SINGLE)
     found["one_by_one_tokens_per_s"] = rate(generate(model, tokenizer), few, 1)
     found["vs_one_by_one"] = round(found["tokens_per_s"] / found["one_by_one_tokens_per_s"], 1)
     return found
+
+
+def asked(actor: LocalActor) -> Answer:
+    """Return the answers of an actor."""
+
+    def answer(messages: Sequence[Message], seed: int) -> tuple[str, int]:
+        sample = actor.sample(messages, seed=seed)[0]
+        return sample.text, sample.completion_tokens
+
+    return answer
 
 
 def generate(model: Any, tokenizer: Any) -> Answer:

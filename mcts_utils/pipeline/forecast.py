@@ -13,6 +13,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from mcts_utils.actors.local import local_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.envs.task_ids import parse_ids
 from mcts_utils.pipeline.arms import Experiment
@@ -92,11 +93,9 @@ def one_iteration(env: Variables, task: str, rows: int) -> Work:
 
 def measured(env: Variables) -> tuple[float, float, float]:
     """Return the tokens a second of MODEL_DIR here: replied and of prompts measured, trained by TRAINED."""
-    from mcts_utils.actors.local import LocalActor, load_model  # loads torch
-
     settings = settings_from_env({**env, "OPENAI_BASE_URL": "", "MODEL_DIR": env["BASE_MODEL"]})
-    loaded = load_model(settings.model_dir, settings.chat_template, settings.number_format)
-    with closing(LocalActor(*loaded, NEW, CONVERSATIONS)) as actor:
+    how = settings.chat_template, settings.number_format, settings.cache_gb
+    with closing(local_actor(settings.model_dir, NEW, CONVERSATIONS, *how)) as actor:
 
         def rate(kind: str, text: str, count: int, new: int) -> float:
             before, began = actor.stats(), time.monotonic()

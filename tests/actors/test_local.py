@@ -21,16 +21,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mcts_utils.actors import kv_cache, slot_engine
 from mcts_utils.actors.chat_tokens import ChatTokens
-from mcts_utils.actors.engine import choose_tokens, draw_uniforms
+from mcts_utils.actors.engine import kv_cache, slot_engine
+from mcts_utils.actors.engine.base import choose_tokens, draw_uniforms
+from mcts_utils.actors.engine.kv_cache import SlotCache, SlotStore
+from mcts_utils.actors.engine.plain_engine import PlainEngine
+from mcts_utils.actors.engine.slot_engine import SlotEngine
 from mcts_utils.actors.factory import make_actor
-from mcts_utils.actors.kv_cache import SlotCache, SlotStore
-from mcts_utils.actors.local import LocalActor, load_model
-from mcts_utils.actors.plain_engine import PlainEngine
-from mcts_utils.actors.slot_engine import SlotEngine
+from mcts_utils.actors.local import LocalActor, local_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.types import ActorError, ContextOverflow, InputError, Message
+from tests.helpers.engines import actor_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIAL = ["<|begin|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"]
@@ -99,7 +100,7 @@ def model():
 
 
 def local(model, tokenizer, concurrency=4, **options) -> LocalActor:
-    return LocalActor(model, tokenizer, MAX_NEW, concurrency, **options)
+    return actor_of(model, tokenizer, MAX_NEW, concurrency, **options)
 
 
 @pytest.fixture
@@ -390,16 +391,16 @@ def test_make_actor_loads_a_folder(model, tokenizer, tmp_path):
 
 def test_folders_that_are_no_chat_model_are_named(model, tmp_path):
     with pytest.raises(InputError, match="MODEL_DIR=.*config.json"):
-        load_model(str(tmp_path))
+        local_actor(str(tmp_path), MAX_NEW, 1)
     model.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="MODEL_DIR=.*no usable tokenizer") as caught:
-        load_model(str(tmp_path))
+        local_actor(str(tmp_path), MAX_NEW, 1)
     assert "\n" not in str(caught.value)
     bare = build_tokenizer()
     bare.chat_template = None
     bare.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="chat template"):
-        load_model(str(tmp_path))
+        local_actor(str(tmp_path), MAX_NEW, 1)
 
 
 def test_sampling_follows_the_distribution():

@@ -47,7 +47,7 @@ def test_greedy_tokens_are_the_stored_ones(smollm2):
 
 
 @pytest.mark.trainer
-def test_every_stage_runs_with_it(smollm2, textcraft_url, tmp_path, monkeypatch, capsys):
+def test_every_stage_runs_with_it(smollm2, textcraft_url, tmp_path, monkeypatch, capfd):
     sizes = {"MAX_TOKEN_LENGTH": "8", "MAX_DEPTH": "2", "ITERA": "1", "N_GEN": "2", "N_ROLLOUT": "2"}
     settings = {"TASK": "textcraft", "MODEL_DIR": str(smollm2), "ENV_SERVER_BASE": textcraft_url}
     for name, value in {**settings, **sizes, "OPENAI_BASE_URL": "", "OPENAI_API_KEY": ""}.items():
@@ -64,17 +64,17 @@ def test_every_stage_runs_with_it(smollm2, textcraft_url, tmp_path, monkeypatch,
     assert "n 2, failed 0" in done.stdout
     monkeypatch.setenv("NUMBER_FORMAT", re.search(r"local model: (\w+)", done.stderr)[1])  # measured once
     code = mcts_collection.main(["--task_ids", "1,2", "--output_dir", "trees"])
-    check(code, capsys.readouterr().err)
+    check(code, capfd.readouterr().err)
     folder = tree_folder(tmp_path / "trees", "textcraft", "smollm2")
     assert len(tree_files(folder, "the trees")) == 2
     code = path_collection.main(["--input_dir", str(folder), "--output_dir", "records"])
-    check(code, capsys.readouterr().err)
+    check(code, capfd.readouterr().err)
     assert (tmp_path / "records" / "textcraft_centric.manifest.json").is_file()
     rows = tmp_path / "rows.jsonl"  # the untrained model finds no pair
     files.write_jsonl(rows, [record(n, ("good", "revision")[n % 2]) for n in range(4)])
     flags = ["--data", str(rows), "--model_dir", str(smollm2), "--output_dir", str(tmp_path / "model")]
     code = train.main([*flags, "--config", "cpu", "--epochs", "1", "--accumulation", "4"])
-    assert code == 0, capsys.readouterr().err
+    assert code == 0, capfd.readouterr().err
     products = manifest.read_manifest(tmp_path / "model" / "manifest.json").settings["products"]
     assert products == os.environ["NUMBER_FORMAT"]
     before, after = (load_file(folder / "model.safetensors") for folder in (smollm2, tmp_path / "model"))
@@ -84,4 +84,4 @@ def test_every_stage_runs_with_it(smollm2, textcraft_url, tmp_path, monkeypatch,
     code = importlib.import_module("eval").main(
         ["--task_ids", "0", "--max_steps", "1", "--output_dir", "trained"]
     )
-    check(code, capsys.readouterr().err)
+    check(code, capfd.readouterr().err)

@@ -16,11 +16,12 @@ import pytest
 import requests
 
 from mcts_utils.actors.endpoint import EndpointActor
-from mcts_utils.actors.local import LocalActor, load_model
+from mcts_utils.actors.local import LocalActor
 from mcts_utils.actors.serve import create_app
 from mcts_utils.servers.app_server import running
 from mcts_utils.training import tokenizer_check
 from mcts_utils.types import ContextOverflow, InputError, Message
+from tests.helpers.engines import actor_in
 from tests.helpers.ports import reserved_ports
 from tests.helpers.training_models import ROOT, model_folder
 from tests.helpers.training_models import TINY_SPECIAL as SPECIAL
@@ -31,7 +32,7 @@ LATER = [*TASK, Message("assistant", "Thought: get\nAction: get 2 oak"), Message
 
 @pytest.fixture(scope="module")
 def local(tiny) -> Iterator[LocalActor]:
-    actor = LocalActor(*load_model(str(tiny)), max_new=24, concurrency=8)
+    actor = actor_in(tiny, 24, 8)
     yield actor
     actor.close()
 
@@ -145,7 +146,7 @@ def test_the_served_template_is_held_against_the_trained_one(url, tiny, tmp_path
     assert "id by id" in capsys.readouterr().out
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     other = model_folder(tmp_path, SPECIAL, template, "<|begin|>", "<|end|>")
-    actor = LocalActor(*load_model(str(other)), max_new=4, concurrency=1)
+    actor = actor_in(other, 4, 1)
     try:
         with running(create_app(actor, "x", 1)) as elsewhere:
             assert tokenizer_check.main(["--model_dir", str(tiny), "--base_url", elsewhere]) == 1

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mcts_utils.actors import lookup
-from mcts_utils.actors.local import LocalActor, load_model
-from mcts_utils.actors.lookup import CONTEXTS, GUESSES, PAUSE, Gain, Lookup
-from mcts_utils.actors.slot_engine import SlotEngine
+from mcts_utils.actors.engine import lookup
+from mcts_utils.actors.engine.lookup import CONTEXTS, GUESSES, PAUSE, Gain, Lookup
+from mcts_utils.actors.engine.slot_engine import SlotEngine
 from mcts_utils.types import Message
+from tests.helpers.engines import actor_in
 
 LOGS = ("oak", "birch", "spruce", "dark oak", "acacia", "jungle")
 
@@ -101,7 +101,7 @@ def test_replies_are_those_of_one_token_a_pass(monkeypatch):
 
     def replies() -> list[list[str]]:
         """Greedy and sampled replies to conversations that come and go in one batch."""
-        actor = LocalActor(*load_model("models/tiny_actor"), 48, 8)
+        actor = actor_in("models/tiny_actor", 48, 8)
         order = list(range(12))
         random.Random(len(passes)).shuffle(order)
         with ThreadPoolExecutor(6) as pool:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from mcts_utils.actors.slot_attention import Window
+from mcts_utils.actors.engine.slot_attention import Window
 
 LENGTH_BUCKET = 256  # tokens; capacities are multiples of it, so that they rarely grow
 STALE_AFTER = 16  # decode steps; a slot idle for longer is reused before a new one is opened

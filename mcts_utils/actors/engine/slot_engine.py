@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mcts_utils.actors.engine import DecodeJob, Engine, choose_tokens
-from mcts_utils.actors.kv_cache import SlotCache, SlotStore
-from mcts_utils.actors.lookup import GUESSES, Gain, Lookup
-from mcts_utils.actors.slot_attention import spans
+from mcts_utils.actors.engine.base import Engine, choose_tokens
+from mcts_utils.actors.engine.job import DecodeJob
+from mcts_utils.actors.engine.kv_cache import SlotCache, SlotStore
+from mcts_utils.actors.engine.lookup import GUESSES, Gain, Lookup
+from mcts_utils.actors.engine.slot_attention import spans
 
 PROMPT_CHUNK = 1024  # prompt tokens of one job per pass
 PROMPT_TOKENS = 4096  # prompt tokens per pass
@@ -32,21 +33,19 @@ PROBE_MOST = 600
 class SlotEngine(Engine):
     """Continuous batching over a SlotStore: jobs join and leave the batch between two passes."""
 
-    def __init__(
-        self, model: Any, stop_ids: Sequence[int], max_slots: int, budget: int, max_tokens: int
-    ) -> None:
-        """`budget`: bytes of keys and values; `max_tokens`: the context window."""
+    def __init__(self, model: Any, stop_ids: Sequence[int], max_slots: int, budget: int) -> None:
+        """`budget`: bytes of keys and values."""
         super().__init__(model, stop_ids)
         # The name of the argument since transformers 5.24, and before.
         known = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in known else "past_key_values"
         sliding = getattr(model.config.get_text_config(), "sliding_window", None) or 0
         self._probe_tokens = min(PROBE_TOKENS + sliding, PROBE_MOST)
-        self.store = SlotStore(SlotCache(1, self._probe_tokens), max_slots, budget, max_tokens)
+        self.store = SlotStore(SlotCache(1, self._probe_tokens), max_slots, budget, self.context)
         self._lookup, self._gain = Lookup(), Gain()
         self.device = next(model.parameters()).device
         self._calls_cost = self.device.type != "cpu"  # more than tokens: launches of kernels do
-        self._merge = max_tokens if self._calls_cost else MERGE_WASTE
+        self._merge = self.context if self._calls_cost else MERGE_WASTE
         self._keeps = "logits_to_keep" in known
         self._no_mask = torch.zeros(
             1, 1, 1, 1, dtype=torch.bool, device=self.device
@@ -134,7 +133,6 @@ class SlotEngine(Engine):
             with self._wake:  # callers may have added jobs at the other end
                 self.waiting = deque(job for job in self.waiting if id(job) not in taken)
                 self._running = [job for job in store.owners if job is not None]
-            self.max_running = max(self.max_running, len(self._running))
 
     def _step(self) -> None:
         """Compute tokens of all running jobs in one pass; sample for those whose prompt is complete then."""

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from mcts_utils.actors.engine import DecodeJob, Engine, choose_tokens
+from mcts_utils.actors.engine.base import Engine, choose_tokens
+from mcts_utils.actors.engine.job import DecodeJob
 
 
 class ForcedChoice(LogitsProcessor):
@@ -40,7 +41,6 @@ class PlainEngine(Engine):
     def advance(self) -> None:
         with self._wake:
             self._running = [self.waiting.popleft() for _ in range(min(self.max_batch, len(self.waiting)))]
-        self.max_running = max(self.max_running, len(self._running))
         jobs, width = self._running, max(len(job.ids) for job in self._running)
         ids = np.stack(
             [np.pad(job.ids, (width - len(job.ids), 0), constant_values=self.pad_id) for job in jobs]

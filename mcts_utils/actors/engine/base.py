@@ -1,37 +1,24 @@
 """Run a model in one thread of its own, with the requests of many threads in its batch: the base of the engines.
 
-Token ids in, token ids out: no chat template and no text here. slot_engine.py batches continuously over cached keys and
+No chat template and no text here. slot_engine.py batches continuously over cached keys and
 values; plain_engine.py is slower and works with any model.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from mcts_utils.actors.engine.job import DecodeJob
 from mcts_utils.types import ActorError
 
+DEFAULT_CONTEXT = 4096  # tokens, for a config that states none
 BLOCK = 256  # tokens of the vocabulary whose probabilities are summed first: few sums are then to be searched
-
-
-@dataclass
-class DecodeJob:
-    """One completion to make. Its samples depend on its own `uniforms` only, not on the rest of the batch."""
-
-    ids: np.ndarray  # prompt, [tokens]
-    limit: int  # new tokens, at most
-    temperature: float
-    uniforms: np.ndarray  # [limit], in [0, 1): one for each new token
-    since: float = field(default_factory=time.monotonic)  # seconds: when it was asked for
-    future: Future[list[int]] = field(default_factory=Future)  # new token ids, with the stop token
 
 
 def draw_uniforms(seed: int, count: int) -> np.ndarray:
@@ -79,9 +66,9 @@ class Engine:
     def __init__(self, model: Any, stop_ids: Sequence[int]) -> None:
         """`stop_ids`: token ids that end a reply."""
         self.model, self.stop_ids = model, np.array(sorted(stop_ids), np.int64)
-        self.busy_seconds = 0.0
+        config = model.config.get_text_config()
+        self.context: int = getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT
         self.reused_tokens = 0  # prompt tokens that were not computed again
-        self.max_running = 0  # jobs in one batch so far
         self.waiting: deque[DecodeJob] = deque()
         self._running: list[DecodeJob] = []
         self._wake = threading.Condition()
@@ -94,11 +81,9 @@ class Engine:
         self._thread.start()
 
     def submit(self, jobs: Sequence[DecodeJob]) -> None:
-        """Queue jobs, whose futures the engine's thread resolves.
-
-        Raises:
-            ActorError: the engine is closed or has failed.
-        """
+        """Queue jobs, as Decoder says: the engine's thread resolves their futures."""
+        for job in jobs:
+            job.uniforms = draw_uniforms(job.seed, job.limit)
         with self._wake:
             if self._error is not None:
                 raise ActorError(f"the local model stopped: {self._error}")
@@ -106,6 +91,10 @@ class Engine:
                 raise ActorError("the local model is closed")
             self.waiting.extend(jobs)
             self._wake.notify()
+
+    def stats(self) -> dict[str, float]:
+        """Return counters since the start, as Decoder says."""
+        return {"reused_tokens": self.reused_tokens}
 
     def close(self) -> None:
         """End the thread. Jobs that have not ended fail with ActorError."""
@@ -119,9 +108,7 @@ class Engine:
         try:
             with torch.inference_mode():
                 while self._next():
-                    began = time.perf_counter()
                     self.advance()
-                    self.busy_seconds += time.perf_counter() - began
             self._fail(ActorError("the local model is closed"))
         except Exception as error:  # the thread's guard: all waiting callers must get the error
             self._error = error
