@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
+import signal
 import sys
 import time
 import uuid
@@ -25,11 +26,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from mcts_utils.actors.engine.job import ModelGone
 from mcts_utils.actors.local import LocalActor, PromptRefused, local_actor
 from mcts_utils.config import settings_from_env
 from mcts_utils.servers.app_server import add_server_flags, new_app, serve
 from mcts_utils.terminal import Parser, between, run_command
-from mcts_utils.types import ActorError, ContextOverflow, Message, Sample
+from mcts_utils.types import ContextOverflow, Message, Sample
 
 ROLES = ("system", "user", "assistant")
 CONCURRENCY = 64  # conversations in one batch
@@ -82,8 +84,17 @@ class Refused(Exception):
         self.status = status
 
 
-def create_app(actor: LocalActor, name: str, concurrency: int = CONCURRENCY) -> FastAPI:
-    """Return the endpoint of an actor, which it calls from `concurrency` threads. The caller closes the actor."""
+def create_app(
+    actor: LocalActor,
+    name: str,
+    concurrency: int = CONCURRENCY,
+    gone: Callable[[ModelGone], object] = lambda failure: None,
+) -> FastAPI:
+    """Return the endpoint of an actor, which it calls from `concurrency` threads. The caller closes the actor.
+
+    Args:
+        gone: is told that the model has failed for good.
+    """
     app = new_app(name)
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="serving")
 
@@ -94,7 +105,11 @@ def create_app(actor: LocalActor, name: str, concurrency: int = CONCURRENCY) -> 
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        return await _answer(request, lambda body: completion(actor, name, body), pool)
+        try:
+            return await _answer(request, lambda body: completion(actor, name, body), pool)
+        except ModelGone as failed:
+            gone(failed)
+            return error(str(failed), 500)
 
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Response:
@@ -121,8 +136,6 @@ async def _answer(
         return error(f"the maximum context length is exceeded: {long}", 400)
     except PromptRefused as refused:
         return error(str(refused), 400)
-    except ActorError as failed:
-        return error(str(failed), 500)
 
 
 def error(message: str, status: int) -> JSONResponse:
@@ -228,6 +241,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Serve; return the exit code."""
+    failures: list[ModelGone] = []
+
+    def gone(failure: ModelGone) -> None:
+        failures.append(failure)
+        signal.raise_signal(signal.SIGTERM)
+
     with ExitStack() as stack:
 
         def app() -> FastAPI:
@@ -237,9 +256,13 @@ def run(args: argparse.Namespace) -> int:
                 settings.cache_gb,
             )  # fmt: skip
             stack.callback(actor.close)
-            return create_app(actor, args.name or Path(args.model_dir).resolve().name, args.concurrency)
+            name = args.name or Path(args.model_dir).resolve().name
+            return create_app(actor, name, args.concurrency, gone)
 
-        return serve(args, app)
+        code = serve(args, app)
+    if failures:
+        raise failures[0]
+    return code
 
 
 if __name__ == "__main__":

@@ -157,6 +157,20 @@ def test_the_served_template_is_held_against_the_trained_one(url, tiny, tmp_path
         tokenizer_check.differences(str(tiny), f"{url}/nowhere")
 
 
+@pytest.mark.slow
+def test_the_server_ends_with_its_model(tiny):
+    words = [sys.executable, "-m", "mcts_utils.actors.serve", "--model_dir", str(tiny), "--port", "0"]
+    server = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    url = server.stdout.readline().split()[-1]
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
+    os.kill(int(children), signal.SIGKILL)
+    answer = ask(url, model=tiny.name)
+    assert answer.status_code == 500 and "was ended by SIGKILL" in answer.text
+    assert "serving: the local model's process was ended by SIGKILL" in server.communicate(timeout=60)[1]
+    assert server.returncode == 2
+
+
 # --- the script
 
 

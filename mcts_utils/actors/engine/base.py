@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mcts_utils.actors.engine.job import DecodeJob
-from mcts_utils.types import ActorError
+from mcts_utils.actors.engine.job import DecodeJob, ModelGone
 
 DEFAULT_CONTEXT = 4096  # tokens, for a config that states none
 BLOCK = 256  # tokens of the vocabulary whose probabilities are summed first: few sums are then to be searched
@@ -86,9 +85,9 @@ class Engine:
             job.uniforms = draw_uniforms(job.seed, job.limit)
         with self._wake:
             if self._error is not None:
-                raise ActorError(f"the local model stopped: {self._error}")
+                raise ModelGone(f"the local model stopped: {self._error}")
             if self._closed:
-                raise ActorError("the local model is closed")
+                raise ModelGone("the local model is closed")
             self.waiting.extend(jobs)
             self._wake.notify()
 
@@ -97,7 +96,7 @@ class Engine:
         return {"reused_tokens": self.reused_tokens}
 
     def close(self) -> None:
-        """End the thread. Jobs that have not ended fail with ActorError."""
+        """End the thread. Jobs that have not ended fail with ModelGone."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -109,10 +108,10 @@ class Engine:
             with torch.inference_mode():
                 while self._next():
                     self.advance()
-            self._fail(ActorError("the local model is closed"))
+            self._fail(ModelGone("the local model is closed"))
         except Exception as error:  # the thread's guard: all waiting callers must get the error
             self._error = error
-            self._fail(ActorError(f"the local model stopped: {error}"))
+            self._fail(ModelGone(f"the local model stopped: {error}"))
 
     def _next(self) -> bool:
         """Wait until there is work; return False if the engine is closed."""
@@ -121,7 +120,7 @@ class Engine:
                 self._wake.wait()
             return not self._closed
 
-    def _fail(self, error: ActorError) -> None:
+    def _fail(self, error: ModelGone) -> None:
         with self._wake:
             lost, self._closed = [*self._running, *self.waiting], True
             self._running, self.waiting = [], deque()

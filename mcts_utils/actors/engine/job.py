@@ -10,6 +10,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from mcts_utils.types import ActorError, ServiceGone
+
+
+class ModelGone(ActorError, ServiceGone):
+    """The engine of the local model has failed, or its process has ended: the stage ends."""
+
 
 @dataclass
 class DecodeJob:
@@ -75,11 +81,11 @@ class Decoder(Protocol):
         """Queue jobs, whose futures are resolved by another thread.
 
         Raises:
-            ActorError: it is closed or has failed.
+            ModelGone: it is closed or has failed.
         """
 
     def stats(self) -> dict[str, float]:
         """Return counters since the start: `reused_tokens`, of prompts, were not computed again."""
 
     def close(self) -> None:
-        """End threads and processes. Jobs that have not ended fail with ActorError."""
+        """End threads and processes. Jobs that have not ended fail with ModelGone."""

@@ -19,7 +19,7 @@ from threading import Lock, Thread
 
 import numpy as np
 
-from mcts_utils.actors.engine.job import Answered, Asked, DecodeJob, EngineSpec, Loaded
+from mcts_utils.actors.engine.job import Answered, Asked, DecodeJob, EngineSpec, Loaded, ModelGone
 from mcts_utils.actors.engine.prefixes import Prefixes, block_keys
 from mcts_utils.terminal import deferred_interrupts
 from mcts_utils.types import ActorError, InputError
@@ -68,13 +68,13 @@ class EngineProcess:
 
         Raises:
             InputError: the folder cannot be used.
-            ActorError: the model does not run here, or the process has ended.
+            ActorError: the model does not run here; ModelGone: the process has ended.
         """
         try:
             self._connection.send(spec)
             answer: Loaded | Exception = self._connection.recv()
         except (EOFError, OSError):
-            raise ActorError(self._how_it_ended()) from None
+            raise ModelGone(self._how_it_ended()) from None
         if isinstance(answer, Exception):
             raise answer
         self._reader.start()
@@ -84,7 +84,7 @@ class EngineProcess:
         """Send jobs, as Decoder says."""
         with self._lock:
             if self._error:
-                raise ActorError(self._error)
+                raise ModelGone(self._error)
             asked = []
             for job in jobs:
                 self._number += 1
@@ -96,12 +96,14 @@ class EngineProcess:
                 return
 
     def close(self) -> None:
-        """End the process. Jobs that have not ended fail with ActorError."""
+        """End the process. Jobs that have not ended fail with ModelGone."""
         self._closed = True
         with suppress(OSError):  # it has ended
             self._socket.shutdown(socket.SHUT_RDWR)
         try:
-            self._process.wait(END_SECONDS)
+            self._process.wait(
+                END_SECONDS if self._reader.is_alive() else 0
+            )  # it looks only when it is loaded
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -120,7 +122,7 @@ class EngineProcess:
             self.stats = answer.stats
             job = self._jobs.pop(answer.number)
             if isinstance(answer.reply, str):
-                job.future.set_exception(ActorError(answer.reply))
+                job.future.set_exception(ModelGone(answer.reply))
             else:
                 job.future.set_result(answer.reply)
         error = self._how_it_ended()
@@ -128,7 +130,7 @@ class EngineProcess:
             self._error = error
             lost, self._jobs = list(self._jobs.values()), {}
         for job in lost:
-            job.future.set_exception(ActorError(error))
+            job.future.set_exception(ModelGone(error))
 
     def _how_it_ended(self) -> str:
         if self._closed:
@@ -160,7 +162,7 @@ class EngineProcesses:
 
         Raises:
             InputError: the folder cannot be used.
-            ActorError: the model does not run here, or the process has ended.
+            ActorError: the model does not run here; ModelGone: the process has ended.
         """
         self._spec = spec
         self.stop_ids, self.context, self._most = self._processes[0].load(spec)
@@ -207,7 +209,7 @@ class EngineProcesses:
         return {"reused_tokens": sum(each.stats.get("reused_tokens", 0) for each in self._processes)}
 
     def close(self) -> None:
-        """End the processes. Jobs that have not ended fail with ActorError."""
+        """End the processes. Jobs that have not ended fail with ModelGone."""
         with self._lock:
             self._closed = True
             ending = [*self._processes, *([self._starting] if self._starting else [])]

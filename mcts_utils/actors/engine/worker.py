@@ -15,7 +15,7 @@ import torch
 from mcts_utils.actors.engine.base import Engine
 from mcts_utils.actors.engine.device import processes_for
 from mcts_utils.actors.engine.folder import load_model, make_engine
-from mcts_utils.actors.engine.job import Answered, Asked, DecodeJob, EngineSpec, Loaded
+from mcts_utils.actors.engine.job import Answered, Asked, DecodeJob, EngineSpec, Loaded, ModelGone
 from mcts_utils.types import ActorError, InputError
 
 
@@ -76,7 +76,7 @@ class Replies:
             jobs.append(job)
         try:
             self._engine.submit(jobs)
-        except ActorError as error:
+        except ModelGone as error:
             for job in jobs:
                 job.future.set_exception(error)
 
