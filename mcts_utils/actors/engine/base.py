@@ -49,12 +49,15 @@ def choose_tokens(logits: torch.Tensor, temperatures: np.ndarray, uniforms: np.n
         for each, kind in ((temperatures, torch.float32), (uniforms, precise))
     )
     probabilities = (logits.float() / scale).softmax(-1)
-    blocks = torch.nn.functional.pad(probabilities, (0, -logits.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    if rest := -logits.shape[-1] % BLOCK:
+        probabilities = torch.nn.functional.pad(probabilities, (0, rest))
+    blocks = probabilities.unflatten(-1, (-1, BLOCK))
     sums = blocks.sum(-1, dtype=precise).cumsum(-1)  # up to the end of each block
     targets = shares * sums[:, -1:]
     block = torch.searchsorted(sums, targets, right=True).clamp_max(sums.shape[1] - 1)
     before = torch.nn.functional.pad(sums, (1, 0)).gather(1, block)
-    within = before + blocks.gather(1, block[..., None].expand(-1, 1, BLOCK))[:, 0].to(precise).cumsum(-1)
+    rows = torch.arange(len(blocks), device=logits.device)
+    within = before + blocks[rows, block[:, 0]].to(precise).cumsum(-1)
     token = block * BLOCK + torch.searchsorted(within, targets, right=True).clamp_max(BLOCK - 1)
     return token[:, 0].clamp_max(logits.shape[-1] - 1)
 
@@ -66,6 +69,8 @@ class Engine:
         """`stop_ids`: token ids that end a reply."""
         self.model, self.stop_ids = model, np.array(sorted(stop_ids), np.int64)
         config = model.config.get_text_config()
+        self.stops = np.zeros(max(self.stop_ids.max() + 1, config.vocab_size), bool)  # by token id
+        self.stops[self.stop_ids] = True
         self.context: int = getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT
         self.reused_tokens = 0  # prompt tokens that were not computed again
         self.waiting: deque[DecodeJob] = deque()

@@ -11,6 +11,8 @@ import numpy as np
 
 GUESSES = 15  # tokens guessed at once, at most
 CONTEXTS = (16, 8, 4, 2, 1)  # tokens before a guess; the longest that occurred before counts
+BYTES = np.int32().nbytes  # of a token
+LENGTHS = tuple(BYTES * length for length in CONTEXTS)
 MOST = 100_000  # contexts remembered before the older ones are forgotten; at most twice as many, some 60 MB
 MORE = 1.6  # times as many tokens are guessed as were right before: a wrong one costs less than a pass for a right one
 LEAST = 0.2  # right guesses below which nothing is guessed
@@ -22,17 +24,17 @@ class Lookup:
     """What followed each context of up to 16 tokens when it occurred last."""
 
     def __init__(self) -> None:
-        self._recent: dict[bytes, np.ndarray] = {}  # tokens of the context -> at most GUESSES tokens after it
-        self._older: dict[bytes, np.ndarray] = {}
+        self._recent: dict[bytes, bytes] = {}  # tokens of the context -> at most GUESSES tokens after it
+        self._older: dict[bytes, bytes] = {}
 
     def learn(self, ids: np.ndarray, start: int) -> None:
         """Remember what follows what in a conversation, `ids`, [tokens], of which those from `start` on are new."""
-        ids = ids.astype(np.int32)
-        for at in range(max(start - GUESSES + 1, 1), len(ids)):
-            after = ids[at : at + GUESSES].copy()
-            for length in CONTEXTS:
-                if length <= at:
-                    self._recent[ids[at - length : at].tobytes()] = after
+        data, recent = ids.astype(np.int32).tobytes(), self._recent
+        for end in range(BYTES * max(start - GUESSES + 1, 1), len(data), BYTES):
+            after = data[end : end + BYTES * GUESSES]
+            for length in LENGTHS:
+                if length <= end:
+                    recent[data[end - length : end]] = after
         if len(self._recent) > MOST:
             self._recent, self._older = {}, self._recent
 
@@ -48,12 +50,13 @@ class Lookup:
         guesses = np.zeros((len(ids), GUESSES), np.int64)
         contexts = np.full(len(ids), len(CONTEXTS))
         for row, end in enumerate(known.tolist()):
-            last = ids[row, max(0, end - CONTEXTS[0]) : end].astype(np.int32)
-            for context, length in enumerate(CONTEXTS):
-                key = last[-length:].tobytes()
+            last = ids[row, max(0, end - CONTEXTS[0]) : end].astype(np.int32).tobytes()
+            for context, length in enumerate(LENGTHS):
+                key = last[-length:]
                 after = self._recent.get(key, self._older.get(key))
                 if after is not None:
-                    guesses[row, : len(after)], contexts[row] = after, context
+                    guesses[row, : len(after) // BYTES] = np.frombuffer(after, np.int32)
+                    contexts[row] = context
                     break
         return guesses, contexts
 

@@ -199,7 +199,7 @@ class SlotEngine(Engine):
         chosen, counts = self._choose(logits, guesses, asked, jobs, before)
         self._gain.add(contexts, asked, counts - 1)
         limits = np.array([job.limit for job in jobs])
-        ended = np.isin(chosen[np.arange(len(jobs)), counts - 1], self.stop_ids) | (before + counts >= limits)
+        ended = self.stops[chosen[np.arange(len(jobs)), counts - 1]] | (before + counts >= limits)
         store.clock, now = store.clock + 1, time.monotonic()
         for i, slot in enumerate(rows.tolist()):
             store.ids[slot, known[i] : known[i] + counts[i]] = chosen[i, : counts[i]]
@@ -244,7 +244,7 @@ class SlotEngine(Engine):
             chosen[of, t] = new
             steps = np.arange(at, min(at + width, GUESSES))
             right = (chosen[rows][:, steps] == guesses[rows][:, steps]) & (steps < asked[rows, None])
-            right &= ~np.isin(chosen[rows][:, steps], self.stop_ids)
+            right &= ~self.stops[chosen[rows][:, steps]]
             found = np.cumprod(right, axis=1).sum(1)
             counts[rows] = at + np.minimum(found + 1, takes)
             rows, at, width = rows[found == width], at + width, 2 * width
