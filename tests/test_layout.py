@@ -57,6 +57,7 @@ PURE = {
     "training.dataset": set(),
     "training.row_turns": set(),
     "actors.adaptive_limit": set(),
+    "actors.engine.prefixes": {"numpy"},
     "evaluation.metrics": {"numpy", "scipy", "statsmodels"},  # statistics come from libraries
     "report.judge.agreement": {"numpy", "scipy", "statsmodels"},
     "report.data.row_stats": {"msgspec", "numpy"},
