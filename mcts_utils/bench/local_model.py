@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from mcts_utils.actors.engine.job import EngineSpec
@@ -58,9 +59,10 @@ def local_model(folder: str, rollouts: int) -> Figures:
     with closing(local_actor(folder, MAX_NEW, CONCURRENCY)) as actor:
         rate(asked(actor), range(rollouts, 2 * rollouts), CONCURRENCY)  # until all its processes have started
         found["tokens_per_s"] = rate(asked(actor), range(rollouts), CONCURRENCY)
-    model, tokenizer = load_model(folder), tokenizer_of(folder)
-    ids = tokenizer.eos_token_id, tokenizer.pad_token_id
-    engine = make_engine(model, EngineSpec(folder, *ids, CONCURRENCY, plain=True))
+    tokenizer = tokenizer_of(folder)
+    spec = EngineSpec(folder, tokenizer.eos_token_id, tokenizer.pad_token_id, 1, plain=True)
+    model, _ = load_model(spec)
+    engine = make_engine(model, replace(spec, concurrency=CONCURRENCY))
     engine.start()
     with closing(LocalActor(engine, tokenizer, MAX_NEW)) as actor:
         found["library_batch_tokens_per_s"] = rate(asked(actor), range(rollouts // 4), CONCURRENCY)

@@ -19,4 +19,5 @@ def actor_of(model: Any, tokenizer: Any, max_new: int, concurrency: int, **optio
 
 def actor_in(folder: object, max_new: int, concurrency: int) -> LocalActor:
     """Return the actor of a model folder."""
-    return actor_of(load_model(str(folder)), tokenizer_of(str(folder)), max_new, concurrency)
+    model, _ = load_model(EngineSpec(str(folder), None, None, concurrency))
+    return actor_of(model, tokenizer_of(str(folder)), max_new, concurrency)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from mcts_utils.actors.engine.job import Fit
+
 CPU_CACHE_BYTES = 2 * 2**30  # keys and values, at most; or a quarter of the machine's memory, if that is less
 GPU_CACHE_SHARE = 0.8  # of the memory that is free after the model is loaded
 # Number of weights below which a second CPU thread waits more than it computes. Measured with 1.2 M weights on two
@@ -18,9 +20,11 @@ GPU_CACHE_SHARE = 0.8  # of the memory that is free after the model is loaded
 ONE_THREAD_BELOW = 20_000_000
 CLEARLY_FASTER = 1.2  # times that bfloat16 must be faster than float32 to be taken
 TIMINGS = 5  # of each
-# Processes that share the requests, at most, and requests in flight that keep one busy: with 32 at once the bundled
-# actor gives as many tokens a second and core as with 64.
-PROCESSES, REQUESTS_EACH = 8, 16
+# Processes that share the requests, at most, and requests in flight that keep one busy.
+PROCESSES, REQUESTS_EACH = 8, 8
+COPIES_SHARE = 0.25  # of the memory, for processes
+PROCESS_BYTES = 2**30  # of one, beside weights, keys and values
+SMALL_MEMORY = 8 * 2**30
 MATRIX = 2**24  # elements of the matrix that is timed
 
 
@@ -39,50 +43,63 @@ def cache_bytes(device: torch.device, cache_gb: float = 0) -> int:
         return int(cache_gb * 2**30)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * GPU_CACHE_SHARE)
+    return min(CPU_CACHE_BYTES, memory_bytes() // 4)
+
+
+def memory_bytes() -> int:
+    """Return the size of the machine's memory; where the system does not say, of a small one's."""
     try:
-        return min(CPU_CACHE_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return CPU_CACHE_BYTES
+        return SMALL_MEMORY
 
 
-def processes_for(model: Any, concurrency: int, cores: int) -> int:
-    """Return in how many processes a model answers best, each with a copy of it.
+def choose_fit(model: Any, number_format: str, concurrency: int) -> Fit:
+    """Return the number format that is faster on this CPU, and threads and processes that are.
 
-    A small model on a CPU: one for each core that it may use, as long as all are busy. Else one.
+    Below ONE_THREAD_BELOW weights format and threads are known. Above, products as in a decode step and in a prefill
+    are timed: formats by the CPU time of one thread, which other processes change little, because the format decides
+    about the tokens; threads by the clock.
+
+    Args:
+        concurrency: requests expected in flight.
     """
-    if model.device.type != "cpu" or model.num_parameters() >= ONE_THREAD_BELOW:
-        return 1
-    return max(1, min(PROCESSES, cores, concurrency // REQUESTS_EACH))
-
-
-def fit_to_cpu(model: Any, number_format: str) -> Any:
-    """Return the model in the number format that is faster on this CPU, and set the threads that are.
-
-    Below ONE_THREAD_BELOW weights that is known: one thread, float32. Above, products as in a decode step and in a
-    prefill are timed: formats by the CPU time of one thread, which other processes change little, because the format
-    decides about the tokens; threads by the clock.
-    """
-    if model.num_parameters() < ONE_THREAD_BELOW:
-        torch.set_num_threads(1)
-        return model.to(torch.bfloat16) if number_format == "bfloat16" else model
+    cores = torch.get_num_threads()  # OMP_NUM_THREADS, where that is set
+    weights = model.num_parameters()
+    if weights < ONE_THREAD_BELOW:
+        chosen = number_format if number_format != "auto" else "float32"
+        return Fit(chosen, 1, processes_for(weights * 4, concurrency, cores))
     width = model.get_input_embeddings().embedding_dim
-    most = torch.get_num_threads()  # OMP_NUM_THREADS, where that is set
     cost = {
         kind: product_seconds(width, kind, 1, time.thread_time) for kind in (torch.float32, torch.bfloat16)
     }
     gain = cost[torch.float32] / cost[torch.bfloat16]
     chosen = number_format if number_format != "auto" else "bfloat16" if gain > CLEARLY_FASTER else "float32"
     dtype = getattr(torch, chosen)
+    processes = processes_for(weights * dtype.itemsize, concurrency, cores)
+    most = cores // processes
     took = {n: product_seconds(width, dtype, n, time.perf_counter) for n in sorted({1, most})}
     threads = min(took, key=took.__getitem__)
-    torch.set_num_threads(threads)
     shown = " and ".join(f"{1e3 * seconds:.0f} ms with {n}" for n, seconds in took.items())
+    how = f"{threads} of {most} threads"
+    if processes > 1:
+        how = f"up to {processes} processes with a copy of it, {threads} of {cores} threads each"
     print(
-        f"local model: {chosen}, {threads} of {most} threads (bfloat16 is {gain:.1f} times as fast as float32 here; a "
-        f"product takes {shown}); NUMBER_FORMAT and OMP_NUM_THREADS set them",
+        f"local model: {chosen}, {how} (bfloat16 is {gain:.1f} times as fast as float32 here; a product takes "
+        f"{shown}); NUMBER_FORMAT and OMP_NUM_THREADS set them",
         file=sys.stderr,
     )
-    return model.to(dtype)
+    return Fit(chosen, threads, processes)
+
+
+def processes_for(size: int, concurrency: int, cores: int) -> int:
+    """Return in how many processes a model of `size` bytes answers best on a CPU.
+
+    The threads of one process wait for each other after each of a pass's many small products. So it is one for each
+    core, as long as all are busy and the copies are small beside the machine's memory.
+    """
+    fitting = int(memory_bytes() * COPIES_SHARE / (size + PROCESS_BYTES))
+    return max(1, min(PROCESSES, cores, concurrency // REQUESTS_EACH, fitting))
 
 
 def product_seconds(width: int, dtype: torch.dtype, threads: int, clock: Callable[[], float]) -> float:

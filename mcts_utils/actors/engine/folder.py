@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from mcts_utils.actors.engine.base import Engine
-from mcts_utils.actors.engine.device import cache_bytes, fit_to_cpu, pick_device
-from mcts_utils.actors.engine.job import EngineSpec
+from mcts_utils.actors.engine.device import cache_bytes, choose_fit, pick_device
+from mcts_utils.actors.engine.job import EngineSpec, Fit
 from mcts_utils.actors.engine.plain_engine import PlainEngine
 from mcts_utils.actors.engine.slot_engine import SlotEngine
 from mcts_utils.types import InputError
@@ -33,13 +34,13 @@ def no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_model(folder: str, number_format: str = "auto") -> Any:
-    """Return the model of a folder, on the best device.
+def load_model(spec: EngineSpec) -> tuple[Any, Fit]:
+    """Return the model of a folder, on the best device, and how it computes there.
 
     Raises:
         InputError: the library cannot load it.
     """
-    device, dtype = pick_device()
+    folder, (device, dtype) = spec.folder, pick_device()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with no_progress_bar():
@@ -50,9 +51,11 @@ def load_model(folder: str, number_format: str = "auto") -> Any:
         raise InputError(
             f"MODEL_DIR={folder}: cannot be loaded: {' '.join(str(error).split())[:300]}"
         ) from error
-    if device.type == "cpu":
-        model = fit_to_cpu(model, number_format)
-    return model.to(device).eval()
+    if device.type != "cpu":
+        return model.to(device).eval(), Fit("", 0, 1)
+    fit = spec.fit or choose_fit(model, spec.number_format, spec.concurrency)
+    torch.set_num_threads(fit.threads)
+    return model.to(getattr(torch, fit.number_format)).eval(), fit
 
 
 def stop_tokens(model: Any, eos: int | None) -> list[int]:

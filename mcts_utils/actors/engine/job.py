@@ -32,6 +32,14 @@ class DecodeJob:
     future: Future[list[int]] = field(default_factory=Future)  # new token ids, with the stop token
 
 
+class Fit(NamedTuple):
+    """How a model computes on this machine."""
+
+    number_format: str  # on a CPU; empty: the device's
+    threads: int  # of a process; 0: as many as the library takes
+    processes: int  # that divide the requests, at most
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """What an engine is made of (folder.py)."""
@@ -43,6 +51,7 @@ class EngineSpec:
     number_format: str = "auto"  # of a model on a CPU; auto: the faster one is found out and said in a line
     cache_gb: float = 0.0  # GiB of keys and values, at most; 0: the device's default
     plain: bool = False  # use no SlotEngine
+    fit: Fit | None = None  # None: it is found out
 
 
 class Loaded(NamedTuple):
@@ -50,7 +59,7 @@ class Loaded(NamedTuple):
 
     stop_ids: np.ndarray
     context: int
-    processes: int  # in which the model answers best, this one included
+    fit: Fit
 
 
 class Asked(NamedTuple):

@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock, Thread
@@ -31,8 +33,8 @@ START = (
     "from mcts_utils.actors.engine.worker import main; main(int(sys.argv[2]))"
 )
 END_SECONDS = 5.0
-CROWD = 16  # requests in flight for each process above which another one would help
-CROWDED = 64  # requests more that found such a crowd than did not, before another process is started
+CROWD = 8  # requests in flight for each process above which another one would help
+CROWD_SECONDS = 2.0  # that such a crowd lasts, before another process is started
 
 
 class EngineProcess:
@@ -153,7 +155,8 @@ class EngineProcesses:
         self._processes = [EngineProcess()]
         self._lock = Lock()
         self._most = 1
-        self._crowded = 0  # requests that found a crowd, less those that did not
+        self._asked = 0.0  # when the last request came, seconds
+        self._crowded = 0.0  # seconds with a crowd, less those without
         self._starting: EngineProcess | None = None
         self._closed = False
 
@@ -164,8 +167,8 @@ class EngineProcesses:
             InputError: the folder cannot be used.
             ActorError: the model does not run here; ModelGone: the process has ended.
         """
-        self._spec = spec
-        self.stop_ids, self.context, self._most = self._processes[0].load(spec)
+        self.stop_ids, self.context, fit = self._processes[0].load(spec)
+        self._spec, self._most = replace(spec, fit=fit), fit.processes
 
     def submit(self, jobs: Sequence[DecodeJob]) -> None:
         """Send jobs for one prompt to a process."""
@@ -185,11 +188,13 @@ class EngineProcesses:
         return chosen
 
     def _watch(self) -> None:
-        """Start another process if most requests of late found a crowd."""
+        """Start another process if there has been a crowd for some time."""
         crowd = sum(each.in_flight for each in self._processes) > CROWD * len(self._processes)
-        self._crowded = self._crowded + 1 if crowd else max(0, self._crowded - 1)
-        if self._crowded > CROWDED and not self._closed:
-            self._starting, self._crowded = EngineProcess(), 0
+        now = time.monotonic()
+        since, self._asked = (now - self._asked if self._asked else 0.0), now
+        self._crowded = max(0.0, self._crowded + (since if crowd else -since))
+        if crowd and self._crowded >= CROWD_SECONDS and not self._closed:
+            self._starting, self._crowded = EngineProcess(), 0.0
             Thread(target=self._add, args=(self._starting,), name="engine-start", daemon=True).start()
 
     def _add(self, process: EngineProcess) -> None:

@@ -10,10 +10,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from threading import Lock
 
-import torch
-
 from mcts_utils.actors.engine.base import Engine
-from mcts_utils.actors.engine.device import processes_for
 from mcts_utils.actors.engine.folder import load_model, make_engine
 from mcts_utils.actors.engine.job import Answered, Asked, DecodeJob, EngineSpec, Loaded, ModelGone
 from mcts_utils.types import ActorError, InputError
@@ -50,14 +47,12 @@ def load(spec: EngineSpec) -> tuple[Engine, Loaded]:
         InputError: the folder cannot be used.
         ActorError: the model does not run here.
     """
-    cores = torch.get_num_threads()  # OMP_NUM_THREADS, where that is set; a small model gets one
     try:
-        model = load_model(spec.folder, spec.number_format)
-        processes = processes_for(model, spec.concurrency, cores)
-        engine = make_engine(model, spec, processes)
+        model, fit = load_model(spec)
+        engine = make_engine(model, spec, fit.processes)
     except RuntimeError as error:  # of the device, such as no memory left
         raise ActorError(f"MODEL_DIR={spec.folder}: {' '.join(str(error).split())[:300]}") from error
-    return engine, Loaded(engine.stop_ids, engine.context, processes)
+    return engine, Loaded(engine.stop_ids, engine.context, fit)
 
 
 class Replies:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from mcts_utils.actors.engine import processes
-from mcts_utils.actors.engine.job import DecodeJob
+from mcts_utils.actors.engine.job import DecodeJob, Fit
 from mcts_utils.actors.engine.prefixes import BLOCK, Prefixes, block_keys
 from mcts_utils.actors.engine.processes import EngineProcess, EngineProcesses
 from mcts_utils.actors.local import LocalActor, local_actor
@@ -57,7 +57,7 @@ def alive(pid: int) -> bool:
 def two(monkeypatch) -> Iterator[LocalActor]:
     """An actor that has found a crowd and has two processes."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.setattr(processes, "CROWDED", 4)
+    monkeypatch.setattr(processes, "CROWD_SECONDS", 0)
     actor = local_actor(TINY, MAX_NEW, CONCURRENCY)
     try:
         while len(processes_of(actor)) == 1:
@@ -76,6 +76,7 @@ def test_more_processes_give_the_same_replies_and_an_end_of_one_reaches_who_aske
     wanted.close()
     assert two.stats()["calls"] - before["calls"] == len(numbers)
     first, second = processes_of(two)
+    assert cast(EngineProcesses, two.engine)._spec.fit == Fit("float32", 1, 2), "found out once, by the first"
     # Each has been asked for a good share of them.
     assert min(first._number, second._number) > len(numbers) / 4
     assert two.stats()["reused_tokens"] == first.stats["reused_tokens"] + second.stats["reused_tokens"] > 0
