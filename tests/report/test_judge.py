@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcts_utils.config import settings_from_env
+from mcts_utils.executors import threads
 from mcts_utils.report.judge import agreement
 from mcts_utils.report.judge.__main__ import TreeFolder, main, sampled_verdicts
 from mcts_utils.report.judge.agreement import (
@@ -399,15 +402,22 @@ def test_the_drawing_is_halved_nested_and_repeatable(tmp_path: Path):
     assert len(everything) == sum(1 for _, tree in trees.trees() for node in nodes(tree) if node.parent)
 
 
-def test_verdicts_on_purpose_are_kept(tmp_path: Path):
+@pytest.mark.parametrize("failures_first", [False, True])
+def test_verdicts_on_purpose_are_kept(tmp_path: Path, monkeypatch, failures_first):
+    """Also where a failure is noticed before the answers that came earlier."""
+
+    def ordered(futures):
+        wait(futures)
+        return sorted(futures, key=lambda future: future.exception() is None)
+
+    if failures_first:
+        monkeypatch.setattr(threads, "as_completed", ordered)
     trees = TreeFolder([write_trees(tmp_path / "trees")], "textcraft")
     told = settings_from_env({"MODEL_NAME": "m", "PROMPT": "brief", "CONCURRENCY": "2"})
-    answered = 0
+    numbers = count(1)
 
     def dying(messages: Sequence[Message], temperature: float, seed: int | None) -> str:
-        nonlocal answered
-        answered += 1
-        if answered > 5:
+        if next(numbers) > 5:
             raise ActorError("gone")
         return strict_judge(messages, temperature, seed)
 

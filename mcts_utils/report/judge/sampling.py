@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 from mcts_utils.actors.factory import make_actor
 from mcts_utils.config import Settings
@@ -100,14 +100,18 @@ class VerdictSampler:
             closing(self._make_actor(self.settings)) as made,
             limited(self.settings, manifest, made) as actor,
         ):
-            judge = Judge(actor, self.settings.prompt, seed=self.settings.seed, slots=1)
-            asked = run_tasks(
-                lambda question: judge.ask(question[2]), self.settings.in_flight, Event(), questions
-            )
-            with closing(judge), closing(asked):
-                for (cache, node, messages), verdict in asked:
-                    if isinstance(verdict, Exception):
-                        raise verdict
+            judge, lock = Judge(actor, self.settings.prompt, seed=self.settings.seed, slots=1), Lock()
+
+            def ask(question: Question) -> None:
+                cache, node, messages = question
+                verdict = judge.ask(messages)
+                with lock:
                     cache.put(node, question_sha256(messages), verdict)
                     cache.save()
                     self.requests += verdict.asked
+
+            asked = run_tasks(ask, self.settings.in_flight, Event(), questions)
+            with closing(judge), closing(asked):
+                for _, error in asked:
+                    if error is not None:
+                        raise error
