@@ -25,9 +25,7 @@ class DecodeJob:
     limit: int  # new tokens, at most
     temperature: float
     seed: int
-    uniforms: np.ndarray = field(
-        init=False
-    )  # [limit], in [0, 1): one for each new token; drawn by the engine
+    uniforms: np.ndarray = field(init=False)  # [limit], in [0, 1): drawn by the engine, one a new token
     since: float = field(default_factory=time.monotonic)  # seconds: when it was asked for
     future: Future[list[int]] = field(default_factory=Future)  # new token ids, with the stop token
 

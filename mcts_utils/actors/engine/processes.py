@@ -1,6 +1,6 @@
 """Ask engines in processes of their own, so that the threads of a stage do not take the engine's turns in Python.
 
-A small model on a CPU gets more processes, each with a copy of it, when the first is asked by many at once. A request
+On a CPU more processes are started, each with a copy of the model, while the first is asked by many at once. A request
 goes to the process that has computed most of its prompt, unless that one has more to do than another.
 """
 
@@ -102,14 +102,13 @@ class EngineProcess:
         self._closed = True
         with suppress(OSError):  # it has ended
             self._socket.shutdown(socket.SHUT_RDWR)
+        loaded = self._reader.is_alive()  # before, it does not look at its socket
         try:
-            self._process.wait(
-                END_SECONDS if self._reader.is_alive() else 0
-            )  # it looks only when it is loaded
+            self._process.wait(END_SECONDS if loaded else 0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._reader.is_alive():
+        if loaded:
             self._reader.join()
         self._connection.close()
         self._socket.close()

@@ -19,7 +19,7 @@ import pytest
 from mcts_utils.actors.engine import processes
 from mcts_utils.actors.engine.job import DecodeJob, Fit
 from mcts_utils.actors.engine.prefixes import BLOCK, Prefixes, block_keys
-from mcts_utils.actors.engine.processes import EngineProcess, EngineProcesses
+from mcts_utils.actors.engine.processes import CROWD, CROWD_SECONDS, EngineProcess, EngineProcesses
 from mcts_utils.actors.local import LocalActor, local_actor
 from mcts_utils.types import ActorError, InputError, Message
 from tests.helpers.engines import actor_in
@@ -144,6 +144,31 @@ def test_a_known_prefix_is_worth_as_many_requests_in_flight_as_it_has_blocks():
     assert engine._choose(longer) is one, "the prompt goes on from a known one"
     one.in_flight = 6
     assert engine._choose(longer) is other, "the wait would take longer than the prompt"
+
+
+def test_another_process_starts_after_a_crowd_that_lasts(monkeypatch):
+    now = [1.0]
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    engine = EngineProcesses.__new__(EngineProcesses)
+    engine._asked, engine._crowded, engine._closed, engine._starting = 0.0, 0.0, False, None
+    first = SimpleNamespace(in_flight=0)
+    engine._processes = cast(Any, [first])
+    started = []
+    monkeypatch.setattr(processes, "EngineProcess", lambda: started.append(now[0]))
+    monkeypatch.setattr(engine, "_add", lambda process: None)
+
+    def asked(seconds: float, in_flight: int) -> None:
+        for _ in range(10):
+            now[0] += seconds / 10
+            first.in_flight = in_flight
+            engine._watch()
+
+    asked(60.0, CROWD)
+    asked(0.9 * CROWD_SECONDS, CROWD + 1)
+    asked(60.0, 0)
+    assert not started
+    asked(1.1 * CROWD_SECONDS, CROWD + 1)
+    assert len(started) == 1
 
 
 def test_keys_stand_for_all_tokens_before():
