@@ -38,7 +38,7 @@ from mcts_utils.servers.textcraft.world import load_world
 print(",".join(map(str, load_world().split()["train"][::2])))
 PY
 
-# The bundled actor computes with one core, so two parts run at once, with their progress in lines. The first that fails
+# Two parts run at once, with their progress in lines: one part's starts and ends fill no core. The first that fails
 # ends the demo, and with it the other.
 together() {
   for part in "$@"; do
