@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,10 +25,11 @@ import mcts_collection
 import path_collection
 from mcts_utils.envs.errors import EnvStatus
 from mcts_utils.executors.ray_cluster import driver as driver_module
+from mcts_utils.executors.ray_cluster import worker as worker_module
 from mcts_utils.executors.ray_cluster.connection import NodeSlot
 from mcts_utils.executors.ray_cluster.driver import RayDriver, WorkerSlot
 from mcts_utils.executors.ray_cluster.messages import WorkerUpdate, portable
-from mcts_utils.executors.ray_cluster.worker import remove_folders_of_dead_workers
+from mcts_utils.executors.ray_cluster.worker import own_folder, remove_folders_of_dead_workers
 from mcts_utils.servers.mock_llm.endpoint import MODEL, Behaviour, ChatServer, running_chat
 from mcts_utils.servers.textcraft.expert import answer
 from mcts_utils.servers.textcraft.world import load_world
@@ -464,6 +466,31 @@ def test_the_temporary_folders_of_killed_workers_are_removed(
     with reserved(tmp_path / "agent-r-live"):
         remove_folders_of_dead_workers()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["agent-r-live", "other"]
+
+
+def test_workers_that_begin_at_once_do_not_take_each_others_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    @contextmanager
+    def beside_another(folder: Path) -> Iterator[Path]:
+        """Lock it while another worker looks at all that it may take for a dead one's."""
+        with ExitStack() as other:
+            for each in tmp_path.glob("agent-r-*"):
+                other.enter_context(reserved(each))
+            found = resources.enter_context(reserved(folder))
+        yield found
+
+    monkeypatch.setattr(worker_module, "reserved", beside_another)
+    with ExitStack() as resources:
+        folder = own_folder(resources)
+        monkeypatch.undo()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        assert folder.name.startswith("agent-r-")
+        remove_folders_of_dead_workers()
+        assert folder.is_dir()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_exception_that_cannot_travel_arrives_as_its_text() -> None:

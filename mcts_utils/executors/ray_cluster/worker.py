@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir, mkdtemp
 from threading import Condition
 from typing import Any
 
@@ -47,8 +47,7 @@ class Worker:
         """Check the node, load the model or reach the endpoint; return the error, or None."""
         try:
             check_node(plan)
-            self._folder = Path(self._resources.enter_context(TemporaryDirectory(prefix=PREFIX)))
-            self._resources.enter_context(reserved(self._folder))
+            self._folder = own_folder(self._resources)
             remove_folders_of_dead_workers()
             for name in plan.folders:
                 (self._folder / name).mkdir()
@@ -123,6 +122,18 @@ class Worker:
         with self._changed:
             self._files[path.relative_to(self._folder).as_posix()] = content
             self._changed.notify_all()
+
+
+def own_folder(resources: ExitStack) -> Path:
+    """Return a new temporary folder that is locked until `resources` are closed, which removes it.
+
+    It gets its name when it is locked: a worker that begins at the same time would take it for a dead worker's.
+    """
+    made = Path(mkdtemp(prefix=f".{PREFIX}"))
+    folder = made.with_name(made.name.removeprefix("."))
+    resources.callback(shutil.rmtree, folder, ignore_errors=True)
+    resources.enter_context(reserved(made))
+    return made.rename(folder)
 
 
 def remove_folders_of_dead_workers() -> None:
