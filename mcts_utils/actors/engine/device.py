@@ -93,7 +93,7 @@ def choose_fit(model: Any, number_format: str, concurrency: int) -> Fit:
 
 
 def processes_for(size: int, concurrency: int, cores: int) -> int:
-    """Return in how many processes a model of `size` bytes answers best on a CPU.
+    """Return the number of processes in which a model of `size` bytes answers fastest on a CPU.
 
     The threads of one process wait for each other after each of a pass's many small products. So it is one for each
     core, as long as all are busy and the copies are small beside the machine's memory.

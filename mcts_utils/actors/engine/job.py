@@ -35,7 +35,7 @@ class Fit(NamedTuple):
 
     number_format: str  # on a CPU; empty: the device's
     threads: int  # of a process; 0: as many as the library takes
-    processes: int  # that divide the requests, at most
+    processes: int  # that share the requests, at most
 
 
 @dataclass(frozen=True)

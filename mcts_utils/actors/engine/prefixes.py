@@ -27,7 +27,7 @@ class Prefixes:
         self._older: set[int] = set()
 
     def known(self, keys: Sequence[int]) -> int:
-        """Return how many blocks of a prompt, from the first one on, were sent before."""
+        """Return the number of blocks at the beginning of a prompt that were sent before."""
         for count, key in enumerate(keys):
             if key not in self._recent and key not in self._older:
                 return count
