@@ -45,6 +45,8 @@ def no_ray() -> str:
 LONGEST = ("pipeline", "trainer", "ray", "java", "slow")  # marks, the longest tests first
 NEEDS = {"trainer": no_trainer, "java": no_java, "ray": no_ray}
 
+gc.disable()  # until all tests are imported: nothing of it is garbage
+
 # A shell that starts the tests in the background has SIGINT ignored for all that they start, and some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -76,8 +78,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is loaded by now out of later collections of garbage: a search through it takes half a second."""
+    """Leave what is loaded by now out of collections of garbage: a search through it takes half a second."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from mcts_utils.storage import files
-from mcts_utils.training import lora_merge
+from mcts_utils.training import lora_merge, train
+from mcts_utils.training.launcher import TrainingFailed
 from mcts_utils.training.settings import Lora
 from mcts_utils.training.trainer import convert
 
@@ -20,7 +27,7 @@ def test_the_trained_models_tensors_are_written_in_float32(tmp_path):
         "ref_llm.model.norm.weight": torch.tensor([7.0]),  # DPO's reference
     }
     torch.save({"state_dict": tensors, "meta": {"epoch": 1}}, tmp_path / "iter_3.pth")
-    assert convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")]) == 0
+    convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")])
     found = load_file(tmp_path / "converted" / "model.safetensors")
     assert found.keys() == {"model.embed_tokens.weight", "model.norm.weight"}
     assert found["model.embed_tokens.weight"].equal(embedding.float())
@@ -40,7 +47,7 @@ def test_of_an_adapters_training_the_adapter_is_written_as_peft_names_it(tmp_pat
         f"llm.{layer}.lora_B.default.weight": torch.full((4, 2), 3.0),
     }
     torch.save({"state_dict": tensors}, tmp_path / "iter_3.pth")
-    assert convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "adapter")]) == 0
+    convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "adapter")])
     found = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert found.keys() == {f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"}
     assert found[f"{layer}.lora_B.weight"].equal(torch.full((4, 2), 3.0))
@@ -54,9 +61,32 @@ def test_a_large_model_is_several_files(tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "LARGEST", 100)
     tensors = {f"llm.layers.{n}.weight": torch.full((4, 4), float(n)) for n in range(3)}
     torch.save({"state_dict": tensors}, tmp_path / "iter_3.pth")
-    assert convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")]) == 0
+    convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")])
     paths = sorted((tmp_path / "converted").iterdir())
     assert [path.name for path in paths] == [f"model-{n:05}-of-00003.safetensors" for n in (1, 2, 3)]
     found = {name: tensor for path in paths for name, tensor in load_file(path).items()}
     assert found.keys() == {f"layers.{n}.weight" for n in range(3)}
     assert all(found[f"layers.{n}.weight"].equal(torch.full((4, 4), float(n))) for n in range(3))
+
+
+def test_what_a_checkpoint_holds_besides_tensors_needs_no_package(tmp_path, monkeypatch):
+    package = ModuleType("engine_of_training")
+    buffer: Any = type("Buffer", (), {"__module__": package.__name__})
+    package.Buffer = buffer
+    history = buffer()
+    history.losses, history.counts = np.ones(3), {"loss": [1]}
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, package.__name__, package)
+        found = {"message_hub": {"log": history}, "param_schedulers": [np.float64(1.0), {"a"}]}
+        torch.save({"state_dict": {"llm.a.weight": torch.ones(2)}, **found}, tmp_path / "iter_3.pth")
+    convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")])
+    assert load_file(tmp_path / "converted" / "model.safetensors")["a.weight"].equal(torch.ones(2))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    damaged = tmp_path / "iter_3.pth"
+    torch.save({"state_dict": {"llm.a.weight": torch.ones(2)}}, damaged)
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    unused: Any = None
+    with pytest.raises(TrainingFailed, match="iter_3.pth: cannot be converted: "):
+        train.convert(unused, unused, damaged, tmp_path / "converted", {})

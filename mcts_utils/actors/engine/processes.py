@@ -27,10 +27,9 @@ from mcts_utils.terminal import deferred_interrupts
 from mcts_utils.types import ActorError, InputError
 
 ROOT = str(Path(__file__).resolve().parents[3])
-# Without SciPy, which the library would import for losses of object detection: half a second of each start.
 START = (
-    "import sys; sys.path.append(sys.argv[1]); sys.modules['scipy'] = None; "
-    "from mcts_utils.actors.engine.worker import main; main(int(sys.argv[2]))"
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from mcts_utils.actors.engine.light_start import main; main(int(sys.argv[2]))"
 )
 END_SECONDS = 5.0
 CROWD = 8  # requests in flight for each process above which another one would help

@@ -68,8 +68,6 @@ if not torch.cuda.is_available():
             # torch would import its compiler, with SymPy too, to keep it off the optimizer and off checkpoints.
             torch._dynamo = compiler = stub("torch._dynamo")
             compiler.graph_break, compiler.disable = lambda *_: None, lambda function, *_, **__: function
-    elif script[:1] and script[0].endswith("trainer/convert.py") and Path(script[-1]).is_file():
-        light_torch()  # a folder is DeepSpeed's, which uses them
     # transformers 4.48 requires a GPU or Intel's extension for bitsandbytes, which since 0.47 needs neither.
     if quantized and "xtuner.tools" in " ".join(sys.orig_argv):
         import transformers.integrations.bitsandbytes

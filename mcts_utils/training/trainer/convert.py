@@ -2,15 +2,18 @@
 
     python convert.py CHECKPOINT FOLDER
 
-A checkpoint is a file, or DeepSpeed's folder. XTuner's own converter builds the model, for which all of XTuner is
-imported, and rounds DeepSpeed's float32 weights to float16.
+A checkpoint is a file, or DeepSpeed's folder, for which this runs in the trainer's environment. XTuner's own converter
+builds the model, for which all of XTuner is imported, and rounds DeepSpeed's float32 weights to float16.
 """
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -21,6 +24,23 @@ LARGEST = "2GB"  # a file of a model
 ADAPTER = "adapter_model.safetensors"
 
 
+class Unread:
+    """Stands for what a checkpoint holds besides tensors: objects of mmengine, of which nothing is read."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+class TensorUnpickler(pickle.Unpickler):
+    """Reads tensors and dictionaries; imports nothing else, so that it needs no mmengine."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class or function of torch, OrderedDict, or Unread."""
+        known = module.partition(".")[0] == "torch" or (module, name) == ("collections", "OrderedDict")
+        return super().find_class(module, name) if known else Unread
+
+
 def load(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Return all tensors of a checkpoint by XTuner's names."""
     if checkpoint.is_dir():
@@ -28,8 +48,12 @@ def load(checkpoint: Path) -> dict[str, torch.Tensor]:
 
         found = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), checkpoint.name)
         return dict(found)
-    # Besides tensors it holds objects of mmengine: it is the trainer's own pickle.
-    return dict(torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False)["state_dict"])
+    tensors_only = ModuleType("tensors_only")
+    tensors_only.Unpickler = TensorUnpickler  # type: ignore[attr-defined]
+    found = torch.load(
+        checkpoint, map_location="cpu", mmap=True, weights_only=False, pickle_module=tensors_only
+    )
+    return dict(found["state_dict"])
 
 
 def trained(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -47,9 +71,8 @@ def trained(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.float().contiguous() for name, tensor in (adapter or found).items()}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Convert and return the exit code."""
-    checkpoint, folder = map(Path, argv)
+def convert(checkpoint: Path, folder: Path) -> None:
+    """Write the tensors of a checkpoint to files in `folder`."""
     tensors = trained(load(checkpoint))
     files = split_torch_state_dict_into_shards(tensors, max_shard_size=LARGEST).filename_to_tensors
     if any(".lora_" in name for name in tensors):
@@ -57,9 +80,12 @@ def main(argv: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for file, names in files.items():
         save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
-    print(f"{len(tensors)} tensors of {checkpoint} are in {folder}")
-    return 0
+
+
+def main(argv: Sequence[str]) -> None:
+    """Convert what the arguments name."""
+    convert(*map(Path, argv))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
