@@ -8,6 +8,7 @@ that the order of episodes changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import comb
 
 import numpy as np
@@ -54,6 +55,12 @@ def bootstrap_ratio(parts: Sequence[float], wholes: Sequence[float], seed: int =
     Tasks whose whole is 0 are left out.
     """
     rows = sorted((float(p), float(w)) for p, w in zip(parts, wholes, strict=True) if w > 0)
+    return _ratio(tuple(rows), seed)
+
+
+@lru_cache(maxsize=1024)  # tables and checks ask for the same ones again, and many columns are all 0
+def _ratio(rows: tuple[tuple[float, float], ...], seed: int) -> Estimate:
+    """Return sum / sum of rows (part, whole), sorted, with the interval."""
     if not rows:
         return NO_DATA
     part, whole = (np.asarray(column) for column in zip(*rows, strict=True))
