@@ -15,7 +15,7 @@ import json
 import random
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 NAMESPACE = "minecraft:"
@@ -94,16 +94,20 @@ class World:
         needed = self._needed(goal, rng)
         shown = [r for name in needed for r in self.recipes[name]]
         related = {name for r in shown for name, _ in r.inputs}
-        pool = [
-            r
-            for output in sorted(self.recipes)
-            if output not in needed
-            for r in self.recipes[output]
-            if any(name in related or name == goal for name, _ in r.inputs)
-        ]
+        related.add(goal)
+        pool = [r for r, names in self._sorted if r.output not in needed and not related.isdisjoint(names)]
         shown += rng.sample(pool, min(DISTRACTORS, len(pool)))
         rng.shuffle(shown)
         return [r.line() for r in shown]
+
+    @cached_property
+    def _sorted(self) -> list[tuple[Recipe, list[str]]]:
+        """All recipes by the names of their outputs, each with the names of its ingredients."""
+        return [
+            (r, [name for name, _ in r.inputs])
+            for output in sorted(self.recipes)
+            for r in self.recipes[output]
+        ]
 
     def _needed(self, goal: str, rng: random.Random) -> list[str]:
         """Return the items whose recipes a plan for the goal can use."""
