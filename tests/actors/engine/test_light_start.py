@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import xml.sax
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from mcts_utils.actors.engine import light_start
+
 ROOT = Path(__file__).resolve().parents[3]
-START = """
+FOLDER = str(Path(xml.sax.__file__ or "").parent)
+PROGRAM = """
 import sys
 from mcts_utils.actors.engine.light_start import leave_out
 leave_out()
-"""
-ENGINES = """
 import numpy, torch
 from mcts_utils.actors.engine.folder import load_model, make_engine
 from mcts_utils.actors.engine.job import DecodeJob, EngineSpec
@@ -27,18 +30,47 @@ for plain in (False, True):
     assert 1 <= len(job.future.result()) <= 4
     engine.close()
 print([name for name in ("scipy", "torch.distributed.tensor", "torch._dynamo.convert_frame") if sys.modules.get(name)])
-import torch._dynamo.utils
-print(torch._dynamo.utils is sys.modules["torch._dynamo.utils"], torch._dynamo.utils.counters == {})
-print(torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2)).tolist())
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)).tolist())
 """
-NAME = "import torch; print(torch._dynamo.list_backends.__module__)"
 
 
-@pytest.mark.parametrize(
-    ("program", "printed"),
-    [(ENGINES, "[]\nTrue True\n[2.0, 2.0]"), (NAME, "torch._dynamo.backends.registry")],
-)
-def test_the_compiler_is_left_out_until_it_is_used(program: str, printed: str) -> None:
-    command = [sys.executable, "-c", START + program, str(ROOT / "models" / "tiny_actor")]
+def test_the_compiler_is_left_out_until_it_is_used() -> None:
+    command = [sys.executable, "-c", PROGRAM, str(ROOT / "models" / "tiny_actor")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["[]", "[2.0, 2.0]"]), done.stderr
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> light_start.Compiler:
+    """A package that imports some of its modules, xml.sax, in the compiler's place."""
+    monkeypatch.setattr(light_start, "COMPILER", "xml.sax")
+    monkeypatch.setattr(light_start, "ALONE", "xml.sax.handler")
+    for name in ("xml.sax", *(name for name in sys.modules if name.startswith("xml.sax."))):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(xml, "sax", None)
+    monkeypatch.setattr(sys, "meta_path", [light_start.Parts(), *sys.meta_path])
+    made = light_start.Compiler(FOLDER)
+    monkeypatch.setitem(sys.modules, "xml.sax", made)
+    return made
+
+
+def test_marks_and_a_module_that_needs_no_other_do_not_import_it(stand_in: light_start.Compiler) -> None:
+    assert stand_in.disable(len) is len
+    assert stand_in.disable(recursive=False)(len) is len
+    assert import_module("xml.sax.handler")
+    assert sys.modules["xml.sax"] is stand_in
+
+
+def test_anything_else_that_it_is_asked_for_imports_it(stand_in: light_start.Compiler) -> None:
+    assert stand_in.make_parser.__module__ == "xml.sax"
+    assert sys.modules["xml.sax"] is not stand_in
+    assert sys.modules["xml.sax"].__name__ == "xml.sax"
+
+
+@pytest.mark.parametrize("name", ["xmlreader", "expatreader"])
+def test_each_of_its_modules_is_there_once(stand_in: light_start.Compiler, name: str) -> None:
+    found = import_module(f"xml.sax.{name}")
+    package = sys.modules["xml.sax"]
+    assert package is not stand_in
+    assert getattr(package, name) is found is sys.modules[f"xml.sax.{name}"]
+    assert hasattr(found, {"xmlreader": "XMLReader", "expatreader": "ExpatParser"}[name])
