@@ -53,14 +53,17 @@ class Parts(MetaPathFinder, Loader):
         if not isinstance(compiler, Compiler) or not name.startswith(f"{COMPILER}.") or name == ALONE:
             return None
         compiler.load()
-        return ModuleSpec(name, self) if name in sys.modules else None
+        found = sys.modules.pop(name, None)  # else Python would take its own way to import it, once more
+        return ModuleSpec(name, self, loader_state=(found, found.__spec__)) if found else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module, which is imported."""
-        return sys.modules[spec.name]
+        module: ModuleType = spec.loader_state[0]
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing."""
+        """Do nothing but name its way to be imported again."""
+        module.__spec__ = module.__spec__ and module.__spec__.loader_state[1]
 
 
 def leave_out() -> None:
