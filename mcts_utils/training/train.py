@@ -259,7 +259,8 @@ def convert(
     try:
         write(checkpoint, target)
     except Exception as error:  # of kinds of torch, pickle and safetensors
-        raise TrainingFailed(f"{checkpoint}: cannot be converted: {error or type(error).__name__}") from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise TrainingFailed(f"{checkpoint}: cannot be converted: {why}") from error
 
 
 def check_learning_rates(curve: list[dict[str, Any]], schedule: Schedule, peak: float) -> None:

@@ -71,13 +71,14 @@ def test_a_large_model_is_several_files(tmp_path, monkeypatch):
 
 def test_what_a_checkpoint_holds_besides_tensors_needs_no_package(tmp_path, monkeypatch):
     package = ModuleType("engine_of_training")
-    buffer: Any = type("Buffer", (), {"__module__": package.__name__})
-    package.Buffer = buffer
-    history = buffer()
+    for kind in (object, dict, list):
+        setattr(package, kind.__name__, type(kind.__name__, (kind,), {"__module__": package.__name__}))
+    buffer: Any = package
+    history, config, hooks = buffer.object(), buffer.dict(lr=1.0), buffer.list([1, 2])
     history.losses, history.counts = np.ones(3), {"loss": [1]}
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, package.__name__, package)
-        found = {"message_hub": {"log": history}, "param_schedulers": [np.float64(1.0), {"a"}]}
+        found = {"message_hub": {"log": history, "config": config}, "hooks": [hooks, np.float64(1.0), {"a"}]}
         torch.save({"state_dict": {"llm.a.weight": torch.ones(2)}, **found}, tmp_path / "iter_3.pth")
     convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")])
     assert load_file(tmp_path / "converted" / "model.safetensors")["a.weight"].equal(torch.ones(2))

@@ -29,7 +29,7 @@ class Unread:
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None: ...
+    __setstate__ = __setitem__ = append = extend = __init__  # what an unpickler calls to fill it
 
 
 class TensorUnpickler(pickle.Unpickler):
