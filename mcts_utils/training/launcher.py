@@ -136,11 +136,6 @@ def _rendezvous(layout: NodeLayout) -> list[str]:
     return ["--nnodes", str(layout.nodes), "--node_rank", str(layout.rank), *address]
 
 
-def convert_command(trainer: Trainer, checkpoint: str, target: str) -> list[str]:
-    """Return the command that converts a checkpoint to a folder of safetensors: a model's weights, or an adapter."""
-    return [trainer.python, str(HERE / "trainer" / "convert.py"), checkpoint, target]
-
-
 def trainer_environ(environ: Mapping[str, str], gpus: int, quantized: bool = False) -> dict[str, str]:
     """Return the trainer's environment variables: no network, caches in its own folder, patches on CPU hosts."""
     result = dict(environ) | {
@@ -231,6 +226,27 @@ def run(
         raise TrainingFailed(
             "\n".join([*tail, f"{shlex.join(command[:4])} ... exited with {code}; log: {log}"])
         )
+
+
+def convert(trainer: Trainer, checkpoint: Path, target: Path, environ: Mapping[str, str]) -> None:
+    """Write a checkpoint as safetensors to the folder `target`: a model's weights, or an adapter.
+
+    Raises:
+        TrainingFailed: if it cannot be read, or nothing can be written.
+    """
+    log = target.parent / "convert.log"
+    log.unlink(missing_ok=True)
+    if checkpoint.is_dir():  # only DeepSpeed can read it
+        words = [trainer.python, HERE / "trainer" / "convert.py", checkpoint.resolve(), target.resolve()]
+        run(list(map(str, words)), target.parent, environ, log)
+        return
+    from mcts_utils.training.trainer.convert import convert as write  # loads torch
+
+    try:
+        write(checkpoint, target)
+    except Exception as error:  # of kinds of torch, pickle and safetensors
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise TrainingFailed(f"{checkpoint}: cannot be converted: {why}") from error
 
 
 def end_process_group(child: subprocess.Popen[str]) -> None:

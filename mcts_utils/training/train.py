@@ -21,7 +21,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from mcts_utils.actors.chat_tokens import load_tokenizer
@@ -231,36 +230,14 @@ def train(
     check_learning_rates(curve, schedule, job.settings.lr)
     for name in ("converted", "adapter"):
         shutil.rmtree(job.folder / name, ignore_errors=True)
-    (job.folder / "convert.log").unlink(missing_ok=True)
     target = job.folder / ("adapter" if job.settings.lora else "converted")
-    convert(job, trainer, run_folder / final, target, environ)
+    launcher.convert(trainer, run_folder / final, target, environ)
     if job.settings.lora:
         from mcts_utils.training import lora_merge  # loads torch
 
         lora_merge.write_settings(job.folder / "adapter", job.settings.lora, job.model)
         lora_merge.merge(job.folder / "adapter", job.model, job.folder / "converted")
     return curve
-
-
-def convert(
-    job: TrainingJob, trainer: Trainer, checkpoint: Path, target: Path, environ: Mapping[str, str]
-) -> None:
-    """Write a checkpoint's tensors as safetensors to the folder `target`.
-
-    Raises:
-        TrainingFailed: if it cannot be read, or nothing can be written.
-    """
-    if checkpoint.is_dir():  # only DeepSpeed can read it
-        command = launcher.convert_command(trainer, str(checkpoint.resolve()), str(target.resolve()))
-        launcher.run(command, job.folder, environ, job.folder / "convert.log")
-        return
-    from mcts_utils.training.trainer.convert import convert as write  # loads torch
-
-    try:
-        write(checkpoint, target)
-    except Exception as error:  # of kinds of torch, pickle and safetensors
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise TrainingFailed(f"{checkpoint}: cannot be converted: {why}") from error
 
 
 def check_learning_rates(curve: list[dict[str, Any]], schedule: Schedule, peak: float) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from mcts_utils.storage import files
-from mcts_utils.training import lora_merge, train
+from mcts_utils.training import launcher, lora_merge
 from mcts_utils.training.launcher import TrainingFailed
 from mcts_utils.training.settings import Lora
 from mcts_utils.training.trainer import convert
@@ -90,4 +90,4 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:-100])
     unused: Any = None
     with pytest.raises(TrainingFailed, match="iter_3.pth: cannot be converted: "):
-        train.convert(unused, unused, damaged, tmp_path / "converted", {})
+        launcher.convert(unused, damaged, tmp_path / "converted", {})
