@@ -1,4 +1,4 @@
-"""XTuner as a subprocess: its interpreter, its commands, its log, and the check that it finished.
+"""XTuner as a subprocess: its interpreter, its commands, its log, the check that it finished, what it leaves behind.
 
 The `xtuner` command exits with 0 even if training crashed; `python -m xtuner.tools.train` does not. The last checkpoint
 is checked in any case. What is trained, and with which settings, is not decided here.

@@ -27,7 +27,7 @@ def test_the_trained_models_tensors_are_written_in_float32(tmp_path):
         "ref_llm.model.norm.weight": torch.tensor([7.0]),  # DPO's reference
     }
     torch.save({"state_dict": tensors, "meta": {"epoch": 1}}, tmp_path / "iter_3.pth")
-    convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")])
+    convert.convert(tmp_path / "iter_3.pth", tmp_path / "converted")
     found = load_file(tmp_path / "converted" / "model.safetensors")
     assert found.keys() == {"model.embed_tokens.weight", "model.norm.weight"}
     assert found["model.embed_tokens.weight"].equal(embedding.float())
@@ -47,7 +47,7 @@ def test_of_an_adapters_training_the_adapter_is_written_as_peft_names_it(tmp_pat
         f"llm.{layer}.lora_B.default.weight": torch.full((4, 2), 3.0),
     }
     torch.save({"state_dict": tensors}, tmp_path / "iter_3.pth")
-    convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "adapter")])
+    convert.convert(tmp_path / "iter_3.pth", tmp_path / "adapter")
     found = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert found.keys() == {f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"}
     assert found[f"{layer}.lora_B.weight"].equal(torch.full((4, 2), 3.0))
@@ -61,7 +61,7 @@ def test_a_large_model_is_several_files(tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "LARGEST", 100)
     tensors = {f"llm.layers.{n}.weight": torch.full((4, 4), float(n)) for n in range(3)}
     torch.save({"state_dict": tensors}, tmp_path / "iter_3.pth")
-    convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")])
+    convert.convert(tmp_path / "iter_3.pth", tmp_path / "converted")
     paths = sorted((tmp_path / "converted").iterdir())
     assert [path.name for path in paths] == [f"model-{n:05}-of-00003.safetensors" for n in (1, 2, 3)]
     found = {name: tensor for path in paths for name, tensor in load_file(path).items()}
@@ -80,7 +80,7 @@ def test_what_a_checkpoint_holds_besides_tensors_needs_no_package(tmp_path, monk
         patch.setitem(sys.modules, package.__name__, package)
         found = {"message_hub": {"log": history, "config": config}, "hooks": [hooks, np.float64(1.0), {"a"}]}
         torch.save({"state_dict": {"llm.a.weight": torch.ones(2)}, **found}, tmp_path / "iter_3.pth")
-    convert.main([str(tmp_path / "iter_3.pth"), str(tmp_path / "converted")])
+    convert.convert(tmp_path / "iter_3.pth", tmp_path / "converted")
     assert load_file(tmp_path / "converted" / "model.safetensors")["a.weight"].equal(torch.ones(2))
 
 

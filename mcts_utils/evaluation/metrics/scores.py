@@ -58,7 +58,7 @@ def bootstrap_ratio(parts: Sequence[float], wholes: Sequence[float], seed: int =
     return _ratio(tuple(rows), seed)
 
 
-@lru_cache(maxsize=1024)  # tables and checks ask for the same ones again, and many columns are all 0
+@lru_cache(maxsize=128)  # tables and checks ask for the same ones again, and many columns are all 0
 def _ratio(rows: tuple[tuple[float, float], ...], seed: int) -> Estimate:
     """Return sum / sum of rows (part, whole), sorted, with the interval."""
     if not rows:

@@ -95,13 +95,13 @@ class World:
         shown = [r for name in needed for r in self.recipes[name]]
         related = {name for r in shown for name, _ in r.inputs}
         related.add(goal)
-        pool = [r for r, names in self._sorted if r.output not in needed and not related.isdisjoint(names)]
+        pool = [r for r, names in self._by_output if r.output not in needed and not related.isdisjoint(names)]
         shown += rng.sample(pool, min(DISTRACTORS, len(pool)))
         rng.shuffle(shown)
         return [r.line() for r in shown]
 
     @cached_property
-    def _sorted(self) -> list[tuple[Recipe, list[str]]]:
+    def _by_output(self) -> list[tuple[Recipe, list[str]]]:
         """All recipes by the names of their outputs, each with the names of its ingredients."""
         return [
             (r, [name for name, _ in r.inputs])

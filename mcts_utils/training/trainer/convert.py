@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,10 +81,5 @@ def convert(checkpoint: Path, folder: Path) -> None:
         save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
 
 
-def main(argv: Sequence[str]) -> None:
-    """Convert what the arguments name."""
-    convert(*map(Path, argv))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    convert(*map(Path, sys.argv[1:]))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.sax
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -41,17 +43,23 @@ def test_the_compiler_is_left_out_until_it_is_used() -> None:
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> light_start.Compiler:
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[light_start.Compiler]:
     """A package that imports some of its modules, xml.sax, in the compiler's place."""
     monkeypatch.setattr(light_start, "COMPILER", "xml.sax")
     monkeypatch.setattr(light_start, "ALONE", "xml.sax.handler")
-    for name in ("xml.sax", *(name for name in sys.modules if name.startswith("xml.sax."))):
-        monkeypatch.delitem(sys.modules, name)
+    before = forget()
     monkeypatch.setattr(xml, "sax", None)
     monkeypatch.setattr(sys, "meta_path", [light_start.Parts(), *sys.meta_path])
-    made = light_start.Compiler(FOLDER)
-    monkeypatch.setitem(sys.modules, "xml.sax", made)
-    return made
+    made = sys.modules["xml.sax"] = light_start.Compiler(FOLDER)
+    yield made
+    forget()
+    sys.modules.update(before)
+
+
+def forget() -> dict[str, ModuleType]:
+    """Return the package and its modules that are imported, after taking them out."""
+    names = [name for name in sys.modules if f"{name}.".startswith("xml.sax.")]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def test_marks_and_a_module_that_needs_no_other_do_not_import_it(stand_in: light_start.Compiler) -> None:
